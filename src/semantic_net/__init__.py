@@ -1,0 +1,3 @@
+"""Peer-to-peer federated learning for edge devices."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,36 @@
+"""The configuration: one frozen dataclass per section, read from YAML, checked before use."""
+
+from semantic_net.config.loader import dump_config, load_config
+from semantic_net.config.sections import (
+    AggregationConfig,
+    Config,
+    CsvConfig,
+    DataConfig,
+    DisasterConfig,
+    MonitoringConfig,
+    NetqosConfig,
+    P2PConfig,
+    PartitionConfig,
+    SecurityConfig,
+    SemanticConfig,
+    TaskConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "AggregationConfig",
+    "Config",
+    "CsvConfig",
+    "DataConfig",
+    "DisasterConfig",
+    "MonitoringConfig",
+    "NetqosConfig",
+    "P2PConfig",
+    "PartitionConfig",
+    "SecurityConfig",
+    "SemanticConfig",
+    "TaskConfig",
+    "TrainingConfig",
+    "dump_config",
+    "load_config",
+]

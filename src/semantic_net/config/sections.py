@@ -1,0 +1,356 @@
+"""The sections of a configuration file, each key with its default, its unit and its range.
+
+``configs/base.yaml`` shows the same keys to users; a test holds the two equal. A value out of
+range raises `ConfigError` here, before any socket opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from semantic_net.errors import ConfigError
+
+
+def _require(condition: bool, key: str, rule: str, value: object) -> None:
+    if not condition:
+        raise ConfigError(f"{key} must be {rule}, got {value!r}")
+
+
+def _require_one_of(key: str, value: str, allowed: Collection[str]) -> None:
+    _require(value in allowed, key, f"one of {', '.join(sorted(allowed))}", value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisasterConfig:
+    """The ``task.disaster`` section: the segmentation model and its tiles."""
+
+    base_channels: int = 16
+    """Channels of the U-Net's first level; each deeper level doubles them."""
+    depth: int = 3
+    """Times the U-Net halves its resolution."""
+    tile_size: int = 64
+    """Side of the square training and validation tiles, in pixels."""
+
+    def __post_init__(self) -> None:
+        _require(self.base_channels >= 1, "task.disaster.base_channels", ">= 1", self.base_channels)
+        _require(1 <= self.depth <= 6, "task.disaster.depth", "in [1, 6]", self.depth)
+        _require(
+            self.tile_size >= 1 << self.depth and self.tile_size % (1 << self.depth) == 0,
+            "task.disaster.tile_size",
+            f"a multiple of 2^depth = {1 << self.depth}",
+            self.tile_size,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetqosConfig:
+    """The ``task.netqos`` section: what the forecaster sees and how far it looks ahead."""
+
+    window: int = 10
+    """Samples of the past that the model sees."""
+    horizon: int = 5
+    """Steps ahead that it forecasts."""
+    hidden: int = 64
+    """Units of the LSTM."""
+    layers: int = 1
+    """Stacked LSTM layers."""
+
+    def __post_init__(self) -> None:
+        for name in ("window", "horizon", "hidden", "layers"):
+            value = getattr(self, name)
+            _require(value >= 1, f"task.netqos.{name}", ">= 1", value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionConfig:
+    """The ``data.partition`` section: which part of one data set this peer trains on."""
+
+    by: Literal["natural", "dirichlet", "iid", "quantity"] = "natural"
+    """natural (region, tile, trace group), dirichlet (label skew), iid, quantity (size skew)."""
+    num_shards: int = 1
+    """Parts that the data is split into."""
+    shard: int | None = None
+    """This peer's part, from 0. Unset: all of the data; a synthetic source then picks its own
+    region from the peer's id."""
+    alpha: float = 0.5
+    """Concentration of the dirichlet and quantity splits: smaller is more skewed."""
+    seed: int = 0
+    """Seed of the random splits; equal on all peers, so that parts do not overlap."""
+
+    def __post_init__(self) -> None:
+        _require_one_of("data.partition.by", self.by, PARTITIONS)
+        _require(self.num_shards >= 1, "data.partition.num_shards", ">= 1", self.num_shards)
+        _require(
+            self.shard is None or 0 <= self.shard < self.num_shards,
+            "data.partition.shard",
+            f"in [0, num_shards = {self.num_shards})",
+            self.shard,
+        )
+        _require(self.alpha > 0, "data.partition.alpha", "> 0", self.alpha)
+
+
+PARTITIONS = ("natural", "dirichlet", "iid", "quantity")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvConfig:
+    """The ``data.csv`` section: the columns of a trace file (plain or .gz)."""
+
+    trace: str = "trace_id"
+    """Column that names the trace; a window never spans two."""
+    time: str = "t_s"
+    """Column of the sample's time, in seconds."""
+    features: tuple[str, ...] = ("rtt_ms",)
+    """Columns that the model sees."""
+    target: str = "rtt_ms"
+    """Column that it forecasts."""
+    group: tuple[str, ...] = ()
+    """Columns whose values make the natural split: one shard a distinct combination. Empty: one
+    shard a trace."""
+    max_gap_s: float = 1.0
+    """A window spans no step longer than this, in seconds."""
+    target_max: float | None = None
+    """Clip the target from above, in its own unit. Unset: no clipping."""
+    holdout_every: int = 5
+    """Every n-th trace of a group is held out for validation."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.features) >= 1, "data.csv.features", "a list of columns", self.features)
+        _require(self.max_gap_s > 0, "data.csv.max_gap_s", "> 0", self.max_gap_s)
+        _require(self.holdout_every >= 2, "data.csv.holdout_every", ">= 2", self.holdout_every)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """The ``data`` section: where a device's own data comes from."""
+
+    source: str = "synthetic"
+    """disaster: synthetic, rescuenet, floodnet, folder. netqos: synthetic, csv."""
+    path: str = ""
+    """Folder or file of the source; not used by synthetic."""
+    num_train: int = 96
+    """Synthetic only: training scenes (disaster) or traces (netqos) of this peer."""
+    num_val: int = 24
+    """Synthetic only: validation scenes or traces of this peer."""
+    classes: tuple[str, ...] = ()
+    """Source folder: the class names, by mask index."""
+    ignore_index: int | None = None
+    """Source folder: the mask index that counts for nothing. Unset: none."""
+    val_ratio: float = 0.2
+    """Sources without a validation split of their own: the share held out for it."""
+    max_side: int | None = None
+    """Shrink images on reading to at most this many pixels on the longer side. Unset: keep."""
+    seed: int = 0
+    """Seed of synthetic data and of the held-out choice."""
+    csv: CsvConfig = field(default_factory=CsvConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.num_train >= 1, "data.num_train", ">= 1", self.num_train)
+        _require(self.num_val >= 1, "data.num_val", ">= 1", self.num_val)
+        _require(0 < self.val_ratio < 1, "data.val_ratio", "in (0, 1)", self.val_ratio)
+        _require(
+            self.max_side is None or self.max_side >= 16, "data.max_side", ">= 16", self.max_side
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskConfig:
+    """The ``task`` section, and what a task's ``load`` receives.
+
+    ``data`` and ``peer_seed`` are no keys of the section: they are filled in from the ``data``
+    section and from the peer's id.
+    """
+
+    name: str = "disaster"
+    """disaster, netqos, or path/to/file.py with a ``load(cfg)`` of your own."""
+    seed: int = 0
+    """Seed of the model's first weights; give all peers the same."""
+    disaster: DisasterConfig = field(default_factory=DisasterConfig)
+    netqos: NetqosConfig = field(default_factory=NetqosConfig)
+    options: dict[str, Any] = field(default_factory=dict)
+    """Free keys for a task of your own."""
+
+    data: DataConfig = field(default_factory=DataConfig, metadata={"key": False})
+    peer_seed: int = field(default=0, metadata={"key": False})
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name), "task.name", "a task's name or a path to a .py file", self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """The ``training`` section: what a peer does between two exchanges."""
+
+    rounds: int = 20
+    """Rounds of the run; absolute, so a resumed run ends at the same number."""
+    epochs: int = 1
+    """Passes over the local data in a round, unless ``steps`` is set."""
+    steps: int | None = None
+    """Optimiser steps in a round. Unset: ``epochs`` counts."""
+    batch_size: int = 8
+    """Examples a step; halved by itself where memory runs out."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """adam or sgd (with ``momentum``)."""
+    learning_rate: float = 0.001
+    """Step size at the start."""
+    momentum: float = 0.9
+    """Of sgd."""
+    weight_decay: float = 0.0
+    """L2 penalty of the optimiser."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """constant, or cosine down to a tenth over all rounds."""
+    max_grad_norm: float | None = None
+    """Clip the gradient to this norm. Unset: no clipping."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
+    amp: bool = True
+    """Mixed precision; used on CUDA only."""
+    num_threads: int | None = None
+    """Threads of torch on the CPU. Unset: torch's own choice."""
+    seed: int = 0
+    """Seed of batch order and augmentation, mixed with the peer's id."""
+
+    def __post_init__(self) -> None:
+        _require(self.rounds >= 1, "training.rounds", ">= 1", self.rounds)
+        _require(self.epochs >= 1, "training.epochs", ">= 1", self.epochs)
+        _require(self.steps is None or self.steps >= 1, "training.steps", ">= 1", self.steps)
+        _require(self.batch_size >= 1, "training.batch_size", ">= 1", self.batch_size)
+        _require_one_of("training.optimizer", self.optimizer, ("adam", "sgd"))
+        _require_one_of("training.schedule", self.schedule, ("constant", "cosine"))
+        _require(self.learning_rate > 0, "training.learning_rate", "> 0", self.learning_rate)
+        _require(0 <= self.momentum < 1, "training.momentum", "in [0, 1)", self.momentum)
+        _require(self.weight_decay >= 0, "training.weight_decay", ">= 0", self.weight_decay)
+        _require(
+            self.max_grad_norm is None or self.max_grad_norm > 0,
+            "training.max_grad_norm",
+            "> 0",
+            self.max_grad_norm,
+        )
+        _require(
+            self.num_threads is None or self.num_threads >= 1,
+            "training.num_threads",
+            ">= 1",
+            self.num_threads,
+        )
+
+
+MODES = ("none", "gradients_topk", "weights_quantize")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SemanticConfig:
+    """The ``semantic`` section: how an update becomes bytes."""
+
+    mode: Literal["none", "gradients_topk", "weights_quantize"] = "gradients_topk"
+    """none (dense float32), gradients_topk (largest entries, float values), weights_quantize
+    (every entry, ``bit_width`` bits)."""
+    topk: float = 0.03
+    """Share of entries that gradients_topk keeps, in (0, 1]."""
+    bit_width: int = 4
+    """Bits an entry of weights_quantize, 1 to 8."""
+
+    def __post_init__(self) -> None:
+        _require_one_of("semantic.mode", self.mode, MODES)
+        _require(0 < self.topk <= 1, "semantic.topk", "in (0, 1]", self.topk)
+        _require(1 <= self.bit_width <= 8, "semantic.bit_width", "in [1, 8]", self.bit_width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class P2PConfig:
+    """The ``p2p`` section: who meets whom, and how long a round waits."""
+
+    run: str = "default"
+    """Name of the run; peers of another run are refused."""
+    host: str = "0.0.0.0"  # nosec B104: a peer is there to be reached
+    """Address to listen on."""
+    port: int = 5000
+    """Port to listen on; 0 takes a free one."""
+    peers: tuple[str, ...] = ()
+    """host:port of other peers; one's own address in the list is ignored."""
+    listen_timeout_s: float = 60.0
+    """Seconds after our own update was ready when a round closes with what has arrived."""
+    start_timeout_s: float = 120.0
+    """Seconds to wait for the listed peers before the first round."""
+    heartbeat_s: float = 1.0
+    """Seconds between two signs of life."""
+    liveness_s: float = 10.0
+    """Seconds without a sign of life after which a peer counts as gone."""
+    memory_budget_mb: float = 256.0
+    """Payloads kept in memory, in MB; older ones lie on disk."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.run) and len(self.run) <= 64, "p2p.run", "1 to 64 characters", self.run)
+        _require(0 <= self.port <= 65535, "p2p.port", "in [0, 65535]", self.port)
+        _require(self.listen_timeout_s > 0, "p2p.listen_timeout_s", "> 0", self.listen_timeout_s)
+        _require(self.start_timeout_s >= 0, "p2p.start_timeout_s", ">= 0", self.start_timeout_s)
+        _require(self.heartbeat_s > 0, "p2p.heartbeat_s", "> 0", self.heartbeat_s)
+        _require(
+            self.liveness_s >= 2 * self.heartbeat_s,
+            "p2p.liveness_s",
+            f">= 2 x p2p.heartbeat_s = {2 * self.heartbeat_s}",
+            self.liveness_s,
+        )
+        _require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregationConfig:
+    """The ``aggregation`` section: how a round's updates become the next state."""
+
+    rule: Literal["mean"] = "mean"
+    """mean: weighted by the number of examples."""
+    outer_momentum: float = 0.5
+    """beta of the outer Nesterov momentum, in [0, 0.99]; 0 with outer_lr 1 is plain averaging."""
+    outer_lr: float = 1.0
+    """Step of the outer optimiser, in (0, 2]."""
+
+    def __post_init__(self) -> None:
+        _require_one_of("aggregation.rule", self.rule, ("mean",))
+        _require(
+            0 <= self.outer_momentum <= 0.99,
+            "aggregation.outer_momentum",
+            "in [0, 0.99]",
+            self.outer_momentum,
+        )
+        _require(0 < self.outer_lr <= 2, "aggregation.outer_lr", "in (0, 2]", self.outer_lr)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityConfig:
+    """The ``security`` section: who may take part."""
+
+    mode: Literal["open"] = "open"
+    """open: updates are signed, but anyone who knows the run may join, and nothing is encrypted."""
+
+    def __post_init__(self) -> None:
+        _require_one_of("security.mode", self.mode, ("open",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitoringConfig:
+    """The ``monitoring`` section: what a person sees."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level on the console; log.txt always has debug."""
+
+    def __post_init__(self) -> None:
+        _require_one_of(
+            "monitoring.log_level", self.log_level, ("debug", "info", "warning", "error")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration file."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    p2p: P2PConfig = field(default_factory=P2PConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+    monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)

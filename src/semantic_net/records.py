@@ -1,0 +1,95 @@
+"""What a run leaves behind: one record a round and one summary.
+
+Keys are only ever added; ``schema`` holds the version. Everything that shows a run to a person
+(console, report, page, comparisons) reads these and nothing else.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+SCHEMA = 1
+
+
+class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``rounds.jsonl``: what one peer did and saw in one round."""
+
+    schema: int = SCHEMA
+    round: int
+    peer: str
+    time_s: float
+    """Seconds of the whole round, from opening to record."""
+    train_s: float
+    encode_s: float
+    exchange_s: float
+    """From the own update being published (or skipped) to the close of the round."""
+    fold_s: float
+    loss: float | None
+    """Mean training loss; None when training was skipped or not finite."""
+    metrics: dict[str, float]
+    """Validation after the fold."""
+    payload_bytes: int
+    """Bytes of the own encoded update; 0 when none was published."""
+    dense_bytes: int
+    """Bytes of the same update as dense float32."""
+    bytes_sent: int
+    """Socket bytes since the last record, all traffic."""
+    bytes_received: int
+    updates_in: list[str]
+    """Authors whose updates this round's fold holds, this peer included."""
+    missing: list[str]
+    """Authors expected but absent when the round closed."""
+    close_reason: str
+    state_digest: str
+    set_digest: str
+    num_examples: int
+    rejected: dict[str, int]
+    """Refused connections, frames and updates since the last record, by reason."""
+    notes: list[str] = []
+    """What a person should know: skipped rounds, halved batches, re-folds, cut off, ..."""
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """``summary.json``: a finished or interrupted run as a whole."""
+
+    schema: int = SCHEMA
+    peer: str
+    task: str
+    mode: str
+    rounds: int
+    finished: bool
+    """False when the run was interrupted."""
+    metrics: dict[str, float]
+    """Of the last round."""
+    best_round: int | None
+    best_metrics: dict[str, float]
+    bytes_sent: int
+    bytes_received: int
+    payload_bytes: int
+    """Of all own updates."""
+    dense_bytes: int
+    compression_ratio: float
+    """dense_bytes / payload_bytes; 1 when nothing was published."""
+    time_s: float
+    state_digest: str
+    set_digest: str
+    num_parameters: int
+    versions: dict[str, str]
+    """Of semantic-net, Python, torch and numpy."""
+
+
+def encode_record(record: RoundRecord) -> bytes:
+    """Return the record's line for ``rounds.jsonl``, newline included."""
+    return msgspec.json.encode(record) + b"\n"
+
+
+def decode_record(line: bytes) -> RoundRecord:
+    """Read a line of ``rounds.jsonl``; keys of newer versions are ignored.
+
+    Raises:
+        ValueError: The line is no round's record.
+    """
+    try:
+        return msgspec.json.decode(line, type=RoundRecord)
+    except msgspec.DecodeError as exc:
+        raise ValueError(f"not a round's record: {exc}") from exc
