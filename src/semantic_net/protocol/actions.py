@@ -1,0 +1,160 @@
+"""What the protocol asks its shell to do, as frozen values, each with its reason.
+
+The shell carries them out in order and feeds back what came of them; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.messages import Message
+from semantic_net.protocol.update import Update, UpdateId
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a small message to these peers."""
+
+    to: tuple[PeerId, ...]
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Stream an item's bytes, from an offset on, to a peer; replaces an earlier Serve of it."""
+
+    to: PeerId
+    id: UpdateId
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put bytes in their place in an incoming item; ``data`` is only valid now."""
+
+    id: UpdateId
+    size: int
+    offset: int
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """An incoming payload is whole: hash and parse it, then call ``payload_checked``."""
+
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class CheckBase:
+    """An incoming base is whole: hash it, then call ``base_checked``."""
+
+    id: UpdateId
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptBase:
+    """Fold on this base from now on, from the first round."""
+
+    id: UpdateId
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Forget what has arrived of an item."""
+
+    id: UpdateId
+
+
+@dataclass(frozen=True, slots=True)
+class FoldPlan:
+    """A snapshot of what to fold, untouched by what arrives while the fold runs."""
+
+    base: UpdateId
+    through: int
+    changed_from: int
+    """First round whose updates differ from the fold before."""
+    rounds: Mapping[int, tuple[Update, ...]]
+    set_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Open a round: fold the plan, if there is one, and train; then call ``trained``."""
+
+    round: int
+    plan: FoldPlan | None
+    expected: frozenset[PeerId]
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Encode, journal and store the own update under this round; then call ``authored``.
+
+    If there is nothing to publish, call ``skipped`` instead.
+    """
+
+    round: int
+    skipped: tuple[int, ...]
+    """Rounds that this peer lets pass because the others have moved on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The round is over: fold the plan, evaluate and record it; then call ``folded``."""
+
+    round: int
+    reason: str
+    missing: tuple[PeerId, ...]
+    plan: FoldPlan
+
+
+class Level(enum.Enum):
+    """How much a message matters to a person."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the user, and note it in the round's record."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """A peer holds the same updates and another state: a bug, or broken hardware."""
+
+    peer: PeerId
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over."""
+
+    reason: str
+
+
+Action = (
+    Send
+    | Serve
+    | Write
+    | Check
+    | CheckBase
+    | AdoptBase
+    | Discard
+    | Train
+    | Author
+    | Close
+    | Tell
+    | Diverged
+    | Finish
+)

@@ -1,0 +1,212 @@
+"""The messages between peers, as frozen values, and their way into frames and out again.
+
+Each struct is one kind of frame, encoded as a msgpack array. Decoding checks types, lengths and
+ranges; what does not fit is a `RemoteProtocolError`. The handshake's messages are its own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.frames import (
+    MAX_CHUNK_BYTES,
+    Frame,
+    Kind,
+    encode_frame,
+    encode_header,
+)
+from semantic_net.protocol.identity import (
+    PEER_ID_CHARS,
+    PUBLIC_KEY_BYTES,
+    SIGNATURE_BYTES,
+    PeerId,
+    Signer,
+    peer_id_of,
+    signature_valid,
+)
+from semantic_net.protocol.update import (
+    MAX_ROUND,
+    Hash32,
+    Round,
+    RunDigest,
+    UpdateId,
+    UpdateMessage,
+)
+
+Counter = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+RoundOrNone = Annotated[int, msgspec.Meta(ge=0, le=MAX_ROUND + 1)]
+"""A round, or 0 for none so far."""
+
+MAX_HAVE_ENTRIES = 2048
+"""Most entries in one HAVE; a longer list goes out in several."""
+
+_HEARTBEAT_CONTEXT = b"heartbeat 1"
+
+
+class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What a peer says of itself, signed, so that others may pass it on."""
+
+    run: RunDigest
+    incarnation: Counter
+    """Grows with every start of the process."""
+    sequence: Counter
+    """Grows with every heartbeat of an incarnation."""
+    round: RoundOrNone
+    """The round that is open at this peer; 0 before the first."""
+    next_round: RoundOrNone
+    """A promise: nothing new of this author below it."""
+    last_round: RoundOrNone
+    """The last own update's round; 0 for none."""
+    last_id: Annotated[bytes, msgspec.Meta(max_length=32)]
+    """Its id; empty for none."""
+    ready: bool
+    """Holds what it has heard of, and trains or is about to."""
+    leaving: bool
+    """Goodbye: nothing will follow."""
+    closed_round: RoundOrNone
+    """The last folded round, with the digests of what was folded and what came out."""
+    set_digest: Annotated[bytes, msgspec.Meta(max_length=32)]
+    state_digest: Annotated[bytes, msgspec.Meta(max_length=32)]
+    base: Hash32
+    """Digest of the state that the rounds are folded on."""
+    base_given: bool
+    """The base was given by hand (``--init``); it wins over one from a seed."""
+
+
+class HeartbeatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A heartbeat as it travels."""
+
+    body: Annotated[bytes, msgspec.Meta(max_length=512)]
+    public_key: Annotated[
+        bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)
+    ]
+    signature: Annotated[
+        bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)
+    ]
+
+
+class HaveEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One update that the sender holds and will serve."""
+
+    round: Round
+    author: Annotated[str, msgspec.Meta(min_length=PEER_ID_CHARS, max_length=PEER_ID_CHARS)]
+    id: Hash32
+
+
+class Have(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """I hold these."""
+
+    entries: Annotated[tuple[HaveEntry, ...], msgspec.Meta(max_length=MAX_HAVE_ENTRIES)]
+    complete: bool
+    """With this message the sender has listed everything it holds."""
+
+
+class Want(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Send me this update or base, its payload from this byte on."""
+
+    id: Hash32
+    offset: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Some bytes of a payload. ``data`` is a view of the frame, valid as long as it."""
+
+    id: Hash32
+    offset: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+    data: memoryview
+
+
+class Absent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """I do not hold what you want from me."""
+
+    id: Hash32
+
+
+Message = HeartbeatMessage | Have | Want | UpdateMessage | Chunk | Absent
+
+KIND_OF: dict[type, Kind] = {
+    HeartbeatMessage: Kind.HEARTBEAT,
+    Have: Kind.HAVE,
+    Want: Kind.WANT,
+    UpdateMessage: Kind.UPDATE,
+    Chunk: Kind.CHUNK,
+    Absent: Kind.ABSENT,
+}
+_DECODERS: dict[Kind, msgspec.msgpack.Decoder[Message]] = {
+    kind: msgspec.msgpack.Decoder(cls) for cls, kind in KIND_OF.items()
+}
+_heartbeat_decoder = msgspec.msgpack.Decoder(HeartbeatBody)
+
+
+def encode_message(message: Message) -> bytes:
+    """Return a message as a whole frame."""
+    return encode_frame(KIND_OF[type(message)], msgspec.msgpack.encode(message))
+
+
+def decode_message(frame: Frame) -> Message:
+    """Return the message in a frame; a chunk's data is a view of the frame.
+
+    Raises:
+        RemoteProtocolError: The kind has no place after the handshake, or the body does not fit.
+    """
+    decoder = _DECODERS.get(frame.kind)
+    if decoder is None:
+        raise RemoteProtocolError(f"a {frame.kind.name} after the handshake")
+    try:
+        return decoder.decode(frame.body)
+    except msgspec.DecodeError as exc:
+        raise RemoteProtocolError(f"malformed {frame.kind.name}: {exc}") from exc
+
+
+def chunk_buffers(update: UpdateId, offset: int, data: memoryview) -> tuple[bytes, memoryview]:
+    """Return a chunk's frame as two buffers, so that ``data`` itself is not copied.
+
+    ``data`` is at most `MAX_CHUNK_BYTES` long.
+    """
+    assert 0 < len(data) <= MAX_CHUNK_BYTES, "the caller cuts payloads into chunks"
+    # The msgpack of Chunk, with an explicit 32-bit length for the data that follows.
+    head = (
+        b"\x93"
+        + msgspec.msgpack.encode(update)
+        + msgspec.msgpack.encode(offset)
+        + b"\xc6"
+        + len(data).to_bytes(4, "big")
+    )
+    return encode_header(Kind.CHUNK, len(head) + len(data)) + head, data
+
+
+def sign_heartbeat(body: HeartbeatBody, signer: Signer) -> HeartbeatMessage:
+    """Make a heartbeat of one's own."""
+    encoded = msgspec.msgpack.encode(body)
+    return HeartbeatMessage(encoded, signer.public_key, signer.sign(_HEARTBEAT_CONTEXT, encoded))
+
+
+def read_heartbeat(message: HeartbeatMessage, run: bytes) -> tuple[PeerId, HeartbeatBody]:
+    """Return whose a heartbeat claims to be, and what it says; `verify_heartbeat` proves it.
+
+    The two are apart because most heartbeats arrive several times, by several ways: what is no
+    news needs no proof.
+
+    Raises:
+        RemoteProtocolError: Malformed, or of another run.
+    """
+    try:
+        body = _heartbeat_decoder.decode(message.body)
+    except msgspec.DecodeError as exc:
+        raise RemoteProtocolError(f"malformed heartbeat: {exc}") from exc
+    if body.run != run:
+        raise RemoteProtocolError("a heartbeat of another run")
+    return peer_id_of(message.public_key), body
+
+
+def verify_heartbeat(message: HeartbeatMessage) -> None:
+    """Check that a heartbeat comes from the peer that it names.
+
+    Raises:
+        RemoteProtocolError: It does not.
+    """
+    if not signature_valid(message.public_key, _HEARTBEAT_CONTEXT, message.body, message.signature):
+        raise RemoteProtocolError("a heartbeat that its peer did not sign")

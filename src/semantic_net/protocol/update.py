@@ -1,0 +1,140 @@
+"""An update: the small signed record that peers exchange, and its admission.
+
+Admission is a pure function of the update and the run (DESIGN 2.4): every peer accepts and
+refuses the same updates, whatever its mood. The signed body travels and is hashed as the very
+bytes that its author made, so no re-encoding can change an id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.identity import (
+    PUBLIC_KEY_BYTES,
+    SIGNATURE_BYTES,
+    PeerId,
+    Signer,
+    peer_id_of,
+    signature_valid,
+    signed_bytes,
+)
+
+UpdateId = bytes
+"""sha256 of the signed body and its context: 32 bytes."""
+
+MAX_ROUND = (1 << 31) - 1
+MAX_WEIGHT = 1 << 20
+MAX_AUTHORS = 1 << 10
+"""Most authors in one round; with `MAX_WEIGHT` it keeps the fold's sums below 2^60."""
+
+_CONTEXT = b"update 1"
+
+Hash32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+RunDigest = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Round = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROUND)]
+
+
+class UpdateBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What an author signs."""
+
+    run: RunDigest
+    round: Round
+    weight: Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHT)]
+    """Number of examples behind the delta."""
+    codec: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    payload_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+    payload_hash: Hash32
+
+
+class UpdateMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An update as it travels, ahead of its payload."""
+
+    body: Annotated[bytes, msgspec.Meta(max_length=512)]
+    public_key: Annotated[
+        bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)
+    ]
+    signature: Annotated[
+        bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An admitted update without its payload."""
+
+    id: UpdateId
+    author: PeerId
+    round: int
+    weight: int
+    codec: str
+    payload_bytes: int
+    payload_hash: bytes
+    message: UpdateMessage
+    """The signed form, for relaying."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What this run admits."""
+
+    run: bytes
+    max_payload_bytes: Callable[[str], int | None]
+    """Largest payload of a codec under the agreed model schema; None for an unknown codec."""
+
+
+_body_decoder = msgspec.msgpack.Decoder(UpdateBody)
+
+
+def hash_payload(payload: bytes | bytearray | memoryview) -> bytes:
+    """Return the hash that an update's body carries."""
+    return hashlib.sha256(payload).digest()
+
+
+def sign_update(body: UpdateBody, signer: Signer) -> Update:
+    """Make an update of one's own."""
+    encoded = msgspec.msgpack.encode(body)
+    signature = signer.sign(_CONTEXT, encoded)
+    return _update(body, UpdateMessage(encoded, signer.public_key, signature))
+
+
+def admit(message: UpdateMessage, admission: Admission) -> Update:
+    """Check a stranger's update, all but its payload.
+
+    Raises:
+        RemoteProtocolError: Another run's, malformed, out of limits, or not the author's.
+    """
+    try:
+        body = _body_decoder.decode(message.body)
+    except msgspec.DecodeError as exc:
+        raise RemoteProtocolError(f"malformed update: {exc}") from exc
+    if body.run != admission.run:
+        raise RemoteProtocolError("an update of another run")
+    limit = admission.max_payload_bytes(body.codec)
+    if limit is None:
+        raise RemoteProtocolError(f"an update with the unknown codec {body.codec!r}")
+    if body.payload_bytes > limit:
+        raise RemoteProtocolError(
+            f"an update of {body.payload_bytes} bytes, over the model's limit of {limit}"
+        )
+    if not signature_valid(message.public_key, _CONTEXT, message.body, message.signature):
+        raise RemoteProtocolError("an update that its author did not sign")
+    return _update(body, message)
+
+
+def _update(body: UpdateBody, message: UpdateMessage) -> Update:
+    return Update(
+        id=hashlib.sha256(signed_bytes(_CONTEXT, message.body + message.public_key)).digest(),
+        author=peer_id_of(message.public_key),
+        round=body.round,
+        weight=body.weight,
+        codec=body.codec,
+        payload_bytes=body.payload_bytes,
+        payload_hash=body.payload_hash,
+        message=message,
+    )

@@ -1,0 +1,70 @@
+"""The update set: equal sets have equal digests, and equivocation voids everywhere."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from protocol_support import signer, update
+
+from semantic_net.protocol.update import MAX_AUTHORS, Update
+from semantic_net.protocol.update_set import UpdateSet
+
+AUTHORS = [signer(name) for name in "abc"]
+UPDATES = [update(a, r, c) for a in AUTHORS for r in (1, 2, 3) for c in ("x", "y", "z")]
+
+
+@given(st.lists(st.sampled_from(UPDATES)), st.randoms())
+def test_any_order_gives_the_same_set_and_digest(arrived: list[Update], random: object) -> None:
+    shuffled = list(arrived)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis' Random
+    ours, theirs = UpdateSet(arrived), UpdateSet(shuffled)
+    for number in (0, 1, 2, 3):
+        assert ours.set_digest(number) == theirs.set_digest(number)
+        assert ours.live(number) == theirs.live(number)
+
+
+@given(st.lists(st.sampled_from(UPDATES), unique=True))
+def test_a_slot_counts_exactly_when_it_holds_one_update(arrived: list[Update]) -> None:
+    updates = UpdateSet(arrived)
+    for author in AUTHORS:
+        for number in (1, 2, 3):
+            slot = [u for u in arrived if (u.author, u.round) == (author.peer_id, number)]
+            assert updates.holds(number, author.peer_id) == (len(slot) > 0)
+            assert updates.is_void(number, author.peer_id) == (len(slot) > 1)
+            counted = [u for u in updates.live(number) if u.author == author.peer_id]
+            assert counted == (slot if len(slot) == 1 else [])
+
+
+def test_digests_tell_different_sets_apart() -> None:
+    one, two = update(AUTHORS[0], 1, "x"), update(AUTHORS[0], 1, "y")
+    sets = [UpdateSet(), UpdateSet([one]), UpdateSet([two]), UpdateSet([one, two])]
+    assert len({s.set_digest(1) for s in sets}) == 4
+
+
+def test_a_third_equivocation_changes_nothing() -> None:
+    x, y, z = (update(AUTHORS[0], 1, c) for c in "xyz")
+    updates = UpdateSet([x, y])
+    before = updates.set_digest(1)
+    assert not updates.add(z)
+    assert updates.set_digest(1) == before
+    assert z.id not in updates
+    assert UpdateSet([y, z]).set_digest(1) == before
+
+
+def test_adding_twice_is_harmless_and_digests_follow_additions() -> None:
+    updates = UpdateSet()
+    empty = updates.set_digest(5)
+    x = update(AUTHORS[0], 2)
+    assert updates.add(x)
+    assert not updates.add(x)
+    assert updates.set_digest(1) == empty != updates.set_digest(2)
+    assert (len(updates), list(updates), updates.rounds()) == (1, [x], [2])
+    assert updates.last_round_of(AUTHORS[0].peer_id) == 2
+    assert updates.last_round_of(AUTHORS[1].peer_id) == 0
+    assert updates.get(x.id) is x
+
+
+def test_a_round_counts_at_most_the_agreed_number_of_authors() -> None:
+    many = [update(signer(str(i)), 1) for i in range(MAX_AUTHORS + 3)]
+    counted = UpdateSet(many).live(1)
+    assert [u.author for u in counted] == sorted(u.author for u in many)[:MAX_AUTHORS]

@@ -1,0 +1,77 @@
+"""Small parts for tests of the protocol: keys, updates and heartbeats by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+from semantic_net.protocol.actions import Action
+from semantic_net.protocol.identity import Signer
+from semantic_net.protocol.messages import HeartbeatBody, HeartbeatMessage, sign_heartbeat
+from semantic_net.protocol.update import Admission, Update, UpdateBody, hash_payload, sign_update
+
+RUN = b"r" * 16
+BASE = b"b" * 32
+ADMISSION = Admission(RUN, {"stub": 1000}.get)
+
+A = TypeVar("A", bound=Action)
+
+
+def signer(name: str) -> Signer:
+    """Return the same key for the same name, every time."""
+    return Signer(hashlib.sha256(name.encode()).digest())
+
+
+def payload(text: str) -> bytes:
+    return text.encode()
+
+
+def update(
+    author: Signer, round_index: int, content: str = "x", *, weight: int = 1, run: bytes = RUN
+) -> Update:
+    """Return a signed update whose payload is ``content``."""
+    data = payload(content)
+    body = UpdateBody(run, round_index, weight, "stub", len(data), hash_payload(data))
+    return sign_update(body, author)
+
+
+def heartbeat_body(
+    *,
+    incarnation: int = 1,
+    sequence: int = 1,
+    round_index: int = 0,
+    next_round: int = 1,
+    last: Update | None = None,
+    ready: bool = True,
+    leaving: bool = False,
+    closed: tuple[int, bytes, bytes] = (0, b"", b""),
+    base: bytes = BASE,
+    base_given: bool = False,
+    run: bytes = RUN,
+) -> HeartbeatBody:
+    return HeartbeatBody(
+        run=run,
+        incarnation=incarnation,
+        sequence=sequence,
+        round=round_index,
+        next_round=next_round,
+        last_round=last.round if last is not None else 0,
+        last_id=last.id if last is not None else b"",
+        ready=ready,
+        leaving=leaving,
+        closed_round=closed[0],
+        set_digest=closed[1],
+        state_digest=closed[2],
+        base=base,
+        base_given=base_given,
+    )
+
+
+def heartbeat(author: Signer, body: HeartbeatBody) -> HeartbeatMessage:
+    return sign_heartbeat(body, author)
+
+
+def only(actions: Sequence[Action], kind: type[A]) -> list[A]:
+    """Return the actions of one kind."""
+    return [action for action in actions if isinstance(action, kind)]
