@@ -1,0 +1,263 @@
+"""The command line: flags to a configuration, the parts put together, errors to exit codes.
+
+    0    done
+    1    the demo's peers did not agree
+    2    wrong usage or configuration
+    3    this peer cannot start: port busy, no data, bad checkpoint
+    130  interrupted, after a goodbye and a checkpoint; a second signal ends at once
+
+What is wrong is one line on standard error. Subcommands import what they need when they run, so
+that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from semantic_net import __version__
+from semantic_net.config import Config, load_config
+from semantic_net.errors import ConfigError, SemanticNetError
+
+DONE, USAGE, CANNOT_START, INTERRUPTED = 0, 2, 3, 130
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except ConfigError as exc:
+        return _fail(exc, USAGE)
+    except SemanticNetError as exc:
+        return _fail(exc, CANNOT_START)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"semantic-net: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its errors as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="semantic-net",
+        description="Peer-to-peer federated learning for edge devices, without a server.",
+    )
+    parser.add_argument("--version", action="version", version=f"semantic-net {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, (text, add_arguments) in COMMANDS.items():
+        title, _, rest = text.partition("\n\n")
+        command = commands.add_parser(
+            name,
+            help=title,
+            description=title,
+            epilog=rest,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add_arguments(command)
+    return parser
+
+
+PEER_HELP = """train together with other peers
+
+Examples:
+  semantic-net peer --config configs/task_disaster.yaml --peers 192.168.0.2:5000,192.168.0.3:5000
+  semantic-net peer --listen 127.0.0.1:5001 --peers 127.0.0.1:5002 --rounds 3
+"""
+
+DEMO_HELP = """three peers on this machine learn a task together, and a table of what it was worth
+
+Examples:
+  semantic-net demo
+  semantic-net demo --peers 2 --rounds 4 --seed 1 --json figures.json
+"""
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file of settings; keys not given are as in configs/base.yaml",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the run, from 1")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the configuration, such as p2p.listen_timeout_s=20; repeatable",
+    )
+
+
+# peer
+
+
+def _add_peer(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument(
+        "--peers",
+        metavar="A,B",
+        help="host:port of other peers, separated by commas; one's own address is ignored",
+    )
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", help="where to listen (default 0.0.0.0:5000; port 0: any)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="what the run leaves (default runs/<host>-<port>)"
+    )
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        default="auto",
+        help="go on from the checkpoint in --out (auto), or start as a new peer (never)",
+    )
+    parser.add_argument("--init", type=Path, metavar="FILE", help="safetensors weights to start at")
+    parser.set_defaults(run=_peer)
+
+
+def _peer(arguments: argparse.Namespace) -> int:
+    config = _peer_config(arguments)
+    # Torch takes seconds to import; a wrong flag should be told before that.
+    from semantic_net.federated.folder import RunFolder
+    from semantic_net.federated.run import RunOptions, run_peer
+    from semantic_net.monitoring.console import RoundPrinter, logging_to
+
+    out = arguments.out or Path("runs") / f"{socket.gethostname()}-{config.p2p.port}"
+    with RunFolder(out) as folder, logging_to(config.monitoring.log_level, folder.log):
+        _warn_if_open(config)
+        options = RunOptions(
+            resume=arguments.resume == "auto",
+            init=arguments.init,
+            show=lambda record, rounds, metric: RoundPrinter(rounds, metric).print(record),
+        )
+
+        async def run() -> bool:
+            stop = asyncio.Event()
+            _stop_on_signals(stop)
+            return await run_peer(config, folder, options, stop)
+
+        return DONE if asyncio.run(run()) else INTERRUPTED
+
+
+def _peer_config(arguments: argparse.Namespace) -> Config:
+    from semantic_net.transport.address import parse_address
+
+    overrides = list(arguments.set)
+    if arguments.rounds is not None:
+        overrides.append(f"training.rounds={arguments.rounds}")
+    if arguments.listen is not None:
+        try:
+            listen = parse_address(arguments.listen)
+        except ValueError as exc:
+            raise ConfigError(f"--listen: {exc}") from exc
+        overrides += [f"p2p.host={_quoted(listen.host)}", f"p2p.port={listen.port}"]
+    if arguments.peers is not None:
+        addresses = [part.strip() for part in arguments.peers.split(",") if part.strip()]
+        overrides.append(f"p2p.peers=[{', '.join(_quoted(a) for a in addresses)}]")
+    config = load_config(arguments.config, overrides)
+    for address in config.p2p.peers:
+        try:
+            parse_address(address)
+        except ValueError as exc:
+            raise ConfigError(f"p2p.peers (--peers): {exc}") from exc
+    return config
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _warn_if_open(config: Config) -> None:
+    from semantic_net.transport.address import parse_address
+
+    hosts = [config.p2p.host, *(parse_address(peer).host for peer in config.p2p.peers)]
+    if not all(_is_loopback(host) for host in hosts):
+        log.warning(
+            "security.mode is open: updates are signed, but anyone on this network may join run "
+            "%r, and nothing is encrypted; for a bench only",
+            config.p2p.run,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Let the first signal end the run in good order, and the second one at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        log.warning("stopping: goodbye and a checkpoint; once more ends at once")
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+
+
+# demo
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    parser.add_argument("--peers", type=int, default=3, metavar="N", help="processes (default 3)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of data and training")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from semantic_net.federated.demo import DemoOptions, run_demo
+
+    return run_demo(
+        DemoOptions(
+            peers=arguments.peers,
+            rounds=arguments.rounds,
+            seed=arguments.seed,
+            out=arguments.out,
+            config=arguments.config,
+            overrides=tuple(arguments.set),
+            json=arguments.json,
+        )
+    )
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "peer": (PEER_HELP, _add_peer),
+    "demo": (DEMO_HELP, _add_demo),
+}
+"""Each command's help (its title and its examples) and its flags."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""The demo: some peers on this machine learn a task together, then what each would be alone.
+
+Peers are real ones: separate processes of `semantic-net peer` on loopback, each with its own shard
+of the data. This module starts and watches them, reads the files that they leave, and prints.
+It knows no model and no socket; it trains nothing itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from semantic_net.config import Config, dump_config, load_config
+from semantic_net.errors import ConfigError, StartError
+from semantic_net.federated.demo_figures import LocalResult, compare_models, demo_figures
+from semantic_net.federated.demo_processes import Children, reserved_ports
+from semantic_net.monitoring.comparison import comparison_lines, comparison_table
+from semantic_net.monitoring.digests import verdict
+from semantic_net.monitoring.live import LiveView, Watched
+from semantic_net.records import RoundRecord
+
+POLL_S = 0.2
+"""Seconds between two looks at the peers."""
+
+CONFIG_FILE = "demo.yaml"
+"""The configuration that all peers get; also what marks a folder as a demo's own."""
+
+MODEL_FILE = "model.safetensors"
+
+SETTINGS = (
+    "training.rounds=15",
+    "training.steps=20",
+    "training.learning_rate=0.002",
+    "training.schedule=cosine",
+)
+"""What the demo changes of the defaults when no configuration is given: at most 5 minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What the command line says of a demo."""
+
+    peers: int = 3
+    rounds: int | None = None
+    """Unset: as configured."""
+    seed: int = 0
+    """Of the first weights, the data, its split and the batch order."""
+    out: Path = Path("runs/demo")
+    config: Path | None = None
+    """Unset: the defaults with `SETTINGS`."""
+    overrides: tuple[str, ...] = ()
+    """As of ``--set``."""
+    json: Path | None = None
+    """Where the figures go as well."""
+    peer_command: tuple[str, ...] = (sys.executable, "-m", "semantic_net.cli", "peer")
+    local_command: tuple[str, ...] = (sys.executable, "-m", "semantic_net.federated.demo_local")
+
+
+def run_demo(options: DemoOptions, console: Console | None = None) -> int:
+    """Run a demo from start to table.
+
+    Returns:
+        0; 1 where the peers' digests are not equal in every round; 130 when interrupted.
+
+    Raises:
+        ConfigError: An option or the configuration is wrong.
+        StartError: A peer or a baseline failed; all other processes have been ended.
+    """
+    console = console or Console(highlight=False)
+    config = _configuration(options)
+    folder = _fresh_folder(options.out)
+    (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+    names = [f"peer {index + 1}" for index in range(options.peers)]
+    with _terminated_as_interrupted():
+        try:
+            started = time.monotonic()
+            histories = _run_peers(options, config, folder, names, console)
+            federated_s = time.monotonic() - started
+            started = time.monotonic()
+            results = _run_locals(options, config, folder, names, console)
+            local_s = time.monotonic() - started
+        except KeyboardInterrupt:
+            console.print("interrupted; all peers have been ended")
+            return 130
+    found = compare_models(results, histories, federated_s, local_s)
+    judged = verdict(histories, config.training.rounds)
+    console.print(comparison_table(found))
+    for line in comparison_lines(found):
+        console.print(line, soft_wrap=True)
+    console.print(judged.sentence, style="green" if judged.agreed else "bold red", soft_wrap=True)
+    console.print(f"The model: {_run_folder(folder, names[0]) / MODEL_FILE}", soft_wrap=True)
+    if options.json is not None:
+        figures = demo_figures(config, options.seed, found, judged, histories)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_bytes(
+            msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n"
+        )
+    return 0 if judged.agreed else 1
+
+
+def _configuration(options: DemoOptions) -> Config:
+    if options.peers < 2:
+        raise ConfigError(f"--peers must be >= 2, got {options.peers}")
+    cores = os.cpu_count() or 1
+    seeds = [f"{key}.seed={options.seed}" for key in ("task", "data", "data.partition", "training")]
+    return load_config(
+        options.config,
+        [
+            *(SETTINGS if options.config is None else ()),
+            f"training.num_threads={max(1, cores // options.peers)}",
+            f"p2p.run=demo-{options.seed}",
+            *seeds,
+            f"data.partition.num_shards={options.peers}",
+            *((f"training.rounds={options.rounds}",) if options.rounds is not None else ()),
+            *options.overrides,
+        ],
+    )
+
+
+def _fresh_folder(folder: Path) -> Path:
+    """Empty the folder of an earlier demo, or make it; refuse any other that holds something."""
+    if folder.exists():
+        if not folder.is_dir():
+            raise StartError(f"--out {folder}: is a file; name a folder")
+        if any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+            raise StartError(
+                f"--out {folder}: holds something that is no demo's; name another folder"
+            )
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as exc:
+        raise StartError(f"--out {folder}: cannot be made: {exc.strerror}") from exc
+    return folder
+
+
+def _run_peers(
+    options: DemoOptions, config: Config, folder: Path, names: Sequence[str], console: Console
+) -> list[list[RoundRecord]]:
+    watched = [Watched(name, _run_folder(folder, name)) for name in names]
+    title = (
+        f"{len(names)} peers learn {config.task.name} together"
+        f" ({config.semantic.mode}, seed {options.seed})"
+    )
+    console.print(f"Starting {len(names)} peers; their files are in {folder}", soft_wrap=True)
+    view = LiveView(watched, config.training.rounds, title=title, console=console)
+    # The children stop before the view does: what they say last is still shown.
+    with reserved_ports(len(names)) as ports, view, Children(folder) as children:
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        for shard, peer in enumerate(watched):
+            others = addresses[:shard] + addresses[shard + 1 :]
+            command = [*options.peer_command, "--config", str(folder / CONFIG_FILE)]
+            command += ["--listen", addresses[shard], "--out", str(peer.folder)]
+            command += ["--set", f"data.partition.shard={shard}"]
+            children.start(peer.name, command + (["--peers", ",".join(others)] if others else []))
+        _wait(children, view.poll)
+        view.poll()
+    return view.histories
+
+
+def _run_locals(
+    options: DemoOptions, config: Config, folder: Path, names: Sequence[str], console: Console
+) -> list[LocalResult]:
+    files = [folder / f"local{index + 1}.json" for index in range(len(names))]
+    console.print("Training each peer's model alone, for as many local steps", soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with progress, Children(folder) as children:
+        bar = progress.add_task("rounds", total=len(names) * config.training.rounds)
+        for shard, (name, file) in enumerate(zip(names, files, strict=True)):
+            command = [*options.local_command, "--config", str(folder / CONFIG_FILE)]
+            command += ["--shard", str(shard), "--out", str(file)]
+            if shard == 0:
+                weights = _run_folder(folder, name) / MODEL_FILE
+                command += ["--federated", str(weights)]
+            children.start(f"{name} alone", command)
+        outputs = [child.stdout for child in children.running]
+        _wait(
+            children,
+            lambda: progress.update(
+                bar, completed=sum(path.read_bytes().count(b"\n") for path in outputs)
+            ),
+        )
+    try:
+        return [msgspec.json.decode(file.read_bytes(), type=LocalResult) for file in files]
+    except (OSError, msgspec.DecodeError) as exc:
+        raise StartError(f"a baseline left no result: {exc}") from exc
+
+
+def _wait(children: Children, look: Callable[[], None]) -> None:
+    while not children.all_done():
+        look()
+        time.sleep(POLL_S)
+
+
+def _run_folder(folder: Path, name: str) -> Path:
+    return folder / name.replace(" ", "")
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a demo as Ctrl-C does, so that no peer is left behind."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

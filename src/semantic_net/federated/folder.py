@@ -1,0 +1,100 @@
+"""The ``--out`` folder of a peer: what lies where, and whose it is.
+
+One running peer a folder. The key and the journal belong together: a key whose journal is gone is
+never used again, since nobody could tell which rounds it has put its name to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from semantic_net.errors import StartError
+from semantic_net.federated.journal import Journal
+from semantic_net.protocol.identity import Signer
+from semantic_net.transport.identity import load_or_create_key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A key and what it has put its name to."""
+
+    signer: Signer
+    journal: Journal
+
+
+class RunFolder:
+    """A peer's folder, locked for as long as the peer runs."""
+
+    def __init__(self, root: Path) -> None:
+        """Make the folder if it is missing, and lock it.
+
+        Raises:
+            StartError: It cannot be written, or another peer runs in it.
+        """
+        self.root = root
+        self.key = root / "key.pem"
+        self.address = root / "address"
+        self.config = root / "config.yaml"
+        self.model = root / "model.safetensors"
+        self.best_model = root / "model_best.safetensors"
+        self.log = root / "log.txt"
+        self.checkpoint = root / "checkpoint"
+        self.journal = self.checkpoint / "journal.jsonl"
+        self.progress = self.checkpoint / "progress.safetensors"
+        self.updates = self.checkpoint / "updates"
+        self.cache = self.checkpoint / "cache"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as exc:
+            raise StartError(f"--out {root}: cannot be written: {exc.strerror}") from exc
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(self._lock)
+            raise StartError(
+                f"--out {root}: another peer runs in this folder; stop it, or name another --out"
+            ) from exc
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.address.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def forget(self) -> None:
+        """Put away what an earlier run left, so that this one starts as a new peer.
+
+        The earlier checkpoint is kept beside, once: a flag should not cost anyone a trained model.
+        """
+        previous = self.root / "checkpoint.previous"
+        if self.checkpoint.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            self.checkpoint.rename(previous)
+        self.key.unlink(missing_ok=True)
+
+    def identity(self) -> Identity:
+        """Return the key of this folder, or a fresh one, with its journal.
+
+        Raises:
+            StartError: The key or the journal cannot be read or written.
+        """
+        if self.key.exists() and not self.journal.exists():
+            log.warning("%s has no journal: a fresh key takes its place", self.key)
+            self.key.unlink()
+        signer = load_or_create_key(self.key)
+        return Identity(signer, Journal(self.journal))

@@ -1,0 +1,98 @@
+"""What a peer has put its name to: one fsynced line before the first byte of an update leaves.
+
+An author's rounds strictly increase (DESIGN 2.6), so a peer that was killed at any point must
+know its last round when it comes back. A torn last line was never followed by a byte on the wire,
+and is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from semantic_net.errors import CheckpointError
+from semantic_net.protocol.update import UpdateId
+
+
+class JournalEntry(msgspec.Struct, frozen=True):
+    """One line: a start of the process (round 0) or an own update."""
+
+    incarnation: Annotated[int, msgspec.Meta(ge=0)]
+    round: Annotated[int, msgspec.Meta(ge=0)] = 0
+    id: str = ""
+
+
+class Journal:
+    """The append-only record of one key's rounds."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the journal.
+
+        Raises:
+            CheckpointError: It cannot be read or written: going on could publish a round twice.
+        """
+        self._path = path
+        self.incarnation = 0
+        self.last_round = 0
+        self.last_id: UpdateId = b""
+        try:
+            content = path.read_bytes() if path.exists() else b""
+            whole = content[: content.rfind(b"\n") + 1]
+            for number, line in enumerate(whole.splitlines(), start=1):
+                self._apply(line, number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(len(whole))
+        except OSError as exc:
+            raise CheckpointError(f"journal {path}: {exc.strerror}; use another --out") from exc
+
+    def start(self, floor: int) -> int:
+        """Note a start of the process; return its incarnation, above all earlier ones.
+
+        Args:
+            floor: The least incarnation, such as the wall clock: of use if the journal was lost.
+        """
+        self.incarnation = max(self.incarnation + 1, floor)
+        self._append(JournalEntry(self.incarnation))
+        return self.incarnation
+
+    def author(self, round_index: int, update_id: UpdateId) -> None:
+        """Note an own update; when this returns, the update may leave.
+
+        Raises:
+            OSError: The line is not on disk; the update must not be published.
+        """
+        assert round_index > self.last_round, "an author's rounds strictly increase"
+        self._append(JournalEntry(self.incarnation, round_index, update_id.hex()))
+        self.last_round, self.last_id = round_index, update_id
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _append(self, entry: JournalEntry) -> None:
+        line = msgspec.json.encode(entry) + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(line)
+            os.fsync(self._file.fileno())
+        except OSError:
+            # A full disk takes half a line: the next one must not stick to it.
+            self._file.truncate(end)
+            raise
+
+    def _apply(self, line: bytes, number: int) -> None:
+        try:
+            entry = msgspec.json.decode(line, type=JournalEntry)
+            update_id = bytes.fromhex(entry.id)
+        except (msgspec.DecodeError, ValueError) as exc:
+            raise CheckpointError(
+                f"journal {self._path}, line {number}: not readable; remove the --out folder to "
+                "start as a new peer"
+            ) from exc
+        self.incarnation = max(self.incarnation, entry.incarnation)
+        if entry.round > self.last_round:
+            self.last_round, self.last_id = entry.round, update_id

@@ -1,0 +1,511 @@
+"""The shell of one peer: it carries out what the machine decides, and feeds back what happened.
+
+It joins the machine (protocol), the transport, the learner (training, codecs, fold), the store
+and the recorder, and decides nothing itself. The event loop never waits for training, folding or
+hashing: those run in the runner's threads, so heartbeats go out whatever the model costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from semantic_net.errors import RemoteProtocolError, TrainingError, TransportError
+from semantic_net.federated.outbound import PayloadSource
+from semantic_net.federated.store import UpdateStore
+from semantic_net.protocol.actions import (
+    Action,
+    AdoptBase,
+    Author,
+    Check,
+    CheckBase,
+    Close,
+    Discard,
+    Diverged,
+    Finish,
+    FoldPlan,
+    Level,
+    Send,
+    Serve,
+    Tell,
+    Train,
+    Write,
+)
+from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.machine import PeerMachine
+from semantic_net.protocol.messages import decode_message, encode_message
+from semantic_net.protocol.update import (
+    Update,
+    UpdateBody,
+    UpdateId,
+    hash_payload,
+    sign_update,
+)
+from semantic_net.transport.base import (
+    Connected,
+    Disconnected,
+    Received,
+    Refused,
+    Traffic,
+    Transport,
+    TransportEvent,
+    Unreachable,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Parsed = TypeVar("Parsed")
+
+INTERRUPTED = "interrupted"
+"""How `Peer.run` ends when it was told to stop."""
+
+STOP_S = 3.0
+"""Seconds that work under way has to end by itself when the peer stops."""
+
+LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
+
+
+class LearningStoppedError(Exception):
+    """``Learner.stop`` ended a round of training early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An own update's payload, before it is signed."""
+
+    codec: str
+    payload: bytes
+    dense_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What local training gave."""
+
+    loss: float | None
+    num_examples: int
+    notes: tuple[str, ...] = ()
+
+
+class Learner(Protocol[Parsed]):
+    """The model's side of a peer. All of it but ``parse`` and ``stop`` runs in one thread."""
+
+    def base(self) -> bytes:
+        """Return the base in its transfer form."""
+        ...
+
+    def adopt_base(self, base: bytes) -> None:
+        """Fold on another base from now on."""
+        ...
+
+    def parse(self, codec: str, payload: memoryview) -> Parsed:
+        """Return what the fold reads.
+
+        Raises:
+            RemoteProtocolError: The payload breaks its codec or the schema.
+        """
+        ...
+
+    def fold(self, plan: FoldPlan, parsed: Callable[[Update], Parsed]) -> bytes:
+        """Fold a plan and return the digest of the state; the model is that state from now on."""
+        ...
+
+    def train(self, round_index: int) -> Trained:
+        """Train for a round.
+
+        Raises:
+            TrainingError: No update can come of it.
+            LearningStoppedError: ``stop`` was called.
+        """
+        ...
+
+    def encode(self) -> Encoded:
+        """Encode what training changed and the residual; what is left is the new residual."""
+        ...
+
+    def take_back(self, parsed: Parsed) -> None:
+        """Add to the residual what an own update carried, since nobody may ever fold it."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the validation metrics of the folded model."""
+        ...
+
+    def stop(self) -> None:
+        """Make a running ``train`` end early; called from another thread."""
+        ...
+
+
+class Runner(Protocol):
+    """Where the learner's work is done."""
+
+    def learn(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Do a piece of the learner's work, one after the other."""
+        ...
+
+    def check(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Hash and parse something that has arrived, while the learner may be busy."""
+        ...
+
+
+@dataclass(slots=True)
+class RoundFacts:
+    """What the shell saw of the round that is under way."""
+
+    opened_at: float
+    train_s: float = 0.0
+    encode_s: float = 0.0
+    collecting_since: float = 0.0
+    loss: float | None = None
+    payload_bytes: int = 0
+    dense_bytes: int = 0
+    num_examples: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRound:
+    """A folded and evaluated round, for the recorder."""
+
+    close: Close
+    facts: RoundFacts
+    metrics: dict[str, float]
+    state_digest: bytes
+    exchange_s: float
+    fold_s: float
+    time_s: float
+    sent: int
+    received: int
+    authors: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerParts(Generic[Parsed]):
+    """What a peer is made of."""
+
+    machine: PeerMachine
+    signer: Signer
+    transport: Transport
+    learner: Learner[Parsed]
+    store: UpdateStore[Parsed]
+    runner: Runner
+    journal: Callable[[int, UpdateId], None]
+    """Makes an own (round, id) durable; raises OSError if it cannot."""
+    on_round: Callable[[ClosedRound], None]
+    """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
+    on_listening: Callable[[str], None] = lambda address: None
+    """Told where the transport listens."""
+
+
+class Peer(Generic[Parsed]):
+    """One peer, from its start to its goodbye."""
+
+    def __init__(self, parts: PeerParts[Parsed]) -> None:
+        self._parts = parts
+        self._machine = parts.machine
+        self._incoming: dict[UpdateId, bytearray] = {}
+        self._serving: dict[tuple[PeerId, UpdateId], PayloadSource] = {}
+        self._base = parts.learner.base()
+        self._facts = RoundFacts(opened_at=0.0)
+        self._traffic = Traffic(0, 0)
+        self._skip_reason: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._handlers: Mapping[type[Action], Callable[[Any], None]] = {
+            Send: self._send,
+            Serve: self._serve,
+            Write: self._write,
+            Check: lambda action: self._spawn(self._check(action)),
+            CheckBase: lambda action: self._spawn(self._check_base(action)),
+            AdoptBase: self._adopt_base,
+            Discard: self._discard,
+            Train: lambda action: self._spawn(self._train(action)),
+            Author: lambda action: self._spawn(self._author(action)),
+            Close: lambda action: self._spawn(self._close(action)),
+            Tell: self._tell,
+            Diverged: lambda action: self._count("diverged"),
+            Finish: self._finish,
+        }
+        self._over: asyncio.Future[str] | None = None
+
+    async def run(self, stop: asyncio.Event) -> str:
+        """Run until the last round, or until ``stop`` is set; return why it ended.
+
+        Raises:
+            StartError: The transport cannot listen.
+        """
+        loop = asyncio.get_running_loop()
+        over = self._over = loop.create_future()
+        self._facts = RoundFacts(opened_at=loop.time())
+        await self._parts.transport.start(self._transport_event)
+        self._parts.on_listening(self._parts.transport.address)
+        self._look_for_peers()
+        self.carry_out(self._machine.start(self._now()))
+        stopped = asyncio.ensure_future(stop.wait())
+        failed = self._parts.transport.failed
+        try:
+            await asyncio.wait((over, stopped, failed), return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+            return over.result() if over.done() else INTERRUPTED
+        finally:
+            stopped.cancel()
+            await self._shut_down()
+
+    async def _shut_down(self) -> None:
+        self._parts.learner.stop()
+        self.carry_out(self._machine.leave(self._now()))
+        await self._parts.transport.close()
+        if self._tasks:
+            # What a thread is at cannot be cancelled; training stops at its next step.
+            await asyncio.wait(self._tasks, timeout=STOP_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # From the world to the machine.
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _transport_event(self, event: TransportEvent) -> None:
+        now = self._now()
+        if isinstance(event, Received):
+            self.carry_out(self._machine.received(event.peer, decode_message(event.frame), now))
+        elif isinstance(event, Connected):
+            log.info("connected to %s at %s", event.peer[:9], event.address)
+            self.carry_out(self._machine.connected(event.peer, now))
+        elif isinstance(event, Disconnected):
+            log.info("lost %s: %s", event.peer[:9], event.reason)
+            for key in [key for key in self._serving if key[0] == event.peer]:
+                self._serving.pop(key).cancel()
+            self.carry_out(self._machine.disconnected(event.peer, now))
+        elif isinstance(event, Refused):
+            self._count(event.code)
+            log.warning("%s refused (%s): %s", event.address, event.code, event.reason)
+        else:
+            assert isinstance(event, Unreachable), event
+            log.warning("%s does not answer: %s; trying again", event.address, event.reason)
+
+    def _tick(self) -> None:
+        if self._machine.rounds.waiting_for:
+            self._look_for_peers()
+        self.carry_out(self._machine.tick(self._now()))
+
+    def _look_for_peers(self) -> None:
+        self._machine.rounds.waiting_for = self._parts.transport.unmet_addresses()
+
+    def carry_out(self, actions: list[Action]) -> None:
+        """Carry out actions in order, and set the alarm for the next look."""
+        for action in actions:
+            self._handlers[type(action)](action)
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._machine.next_wakeup(loop.time()), self._tick)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or self._over is None or self._over.done():
+            return
+        error = task.exception()
+        if error is not None:  # a bug of ours, or of a user's task: end the run, do not hang
+            self._over.set_exception(error)
+
+    # Small actions.
+
+    def _send(self, action: Send) -> None:
+        frame = encode_message(action.message)
+        for peer in action.to:
+            with contextlib.suppress(TransportError):  # its Disconnected is on the way
+                self._parts.transport.send(peer, frame)
+
+    def _serve(self, action: Serve) -> None:
+        key = (action.to, action.id)
+        if key in self._serving:
+            self._serving.pop(key).cancel()
+        base = self._machine.base
+        payload = (
+            memoryview(self._base)
+            if action.id == base.digest
+            else self._parts.store.payload(action.id)
+        )
+        source = PayloadSource(action.id, payload, action.offset)
+        with contextlib.suppress(TransportError):
+            self._parts.transport.stream(action.to, source)
+            self._serving[key] = source
+
+    def _write(self, action: Write) -> None:
+        buffer = self._incoming.get(action.id)
+        if buffer is None:
+            buffer = self._incoming[action.id] = bytearray(action.size)
+        buffer[action.offset : action.offset + len(action.data)] = action.data
+
+    def _discard(self, action: Discard) -> None:
+        self._incoming.pop(action.id, None)
+
+    def _tell(self, action: Tell) -> None:
+        log.log(LEVELS[action.level], "%s", action.text)
+        self._facts.notes.append(action.text)
+
+    def _finish(self, action: Finish) -> None:
+        assert self._over is not None
+        if not self._over.done():
+            self._over.set_result(action.reason)
+
+    def _count(self, code: str) -> None:
+        self._facts.rejected[code] = self._facts.rejected.get(code, 0) + 1
+
+    # What takes time.
+
+    async def _check(self, action: Check) -> None:
+        update = action.update
+        payload = self._incoming.pop(update.id, bytearray())
+        intact = await self._parts.runner.check(
+            lambda: hash_payload(payload) == update.payload_hash
+        )
+        if not intact:
+            self._corrupt(update.id)
+            return
+        fault = None
+        try:
+            parsed = await self._parts.runner.check(
+                lambda: self._parts.learner.parse(update.codec, memoryview(payload))
+            )
+            self._parts.store.put(update, payload, parsed)
+        except RemoteProtocolError as exc:
+            fault = str(exc)
+            self._count("payload")
+        self.carry_out(self._machine.payload_checked(update, fault, self._now()))
+
+    async def _check_base(self, action: CheckBase) -> None:
+        payload = self._incoming[action.id]
+        if await self._parts.runner.check(lambda: hash_payload(payload)) != action.id:
+            self._incoming.pop(action.id)
+            self._corrupt(action.id)
+            return
+        self.carry_out(self._machine.base_checked(action.id, self._now()))
+
+    def _corrupt(self, item: UpdateId) -> None:
+        self._count("corrupt")
+        actions, culprit = self._machine.payload_corrupt(item, self._now())
+        if culprit is not None:
+            text = "a payload that does not match its hash"
+            self._parts.transport.disconnect(culprit, "protocol", text)
+        self.carry_out(actions)
+
+    def _adopt_base(self, action: AdoptBase) -> None:
+        self._base = bytes(self._incoming.pop(action.id))
+        self._spawn(self._learn_base(self._base))
+
+    async def _learn_base(self, base: bytes) -> None:
+        await self._parts.runner.learn(lambda: self._parts.learner.adopt_base(base))
+
+    async def _train(self, action: Train) -> None:
+        parts = self._parts
+        self._facts.opened_at = self._now()
+        if action.plan is not None:
+            plan = action.plan
+            await parts.runner.learn(lambda: parts.learner.fold(plan, parts.store.parsed))
+        began = self._now()
+        self._skip_reason = None
+        try:
+            trained = await parts.runner.learn(lambda: parts.learner.train(action.round))
+            self._facts.loss = trained.loss
+            self._facts.num_examples = trained.num_examples
+            for note in trained.notes:
+                self._tell(Tell(Level.WARNING, note))
+        except LearningStoppedError:
+            return
+        except TrainingError as exc:
+            self._skip_reason = str(exc)
+        self._facts.train_s = self._now() - began
+        self.carry_out(self._machine.trained(self._now()))
+
+    async def _author(self, action: Author) -> None:
+        parts, facts = self._parts, self._facts
+        began = facts.collecting_since = self._now()
+        if self._skip_reason is not None:
+            self.carry_out(self._machine.skipped(self._skip_reason, began))
+            return
+        await self._take_back_void()
+        made = await parts.runner.learn(lambda: self._make_update(action.round))
+        if isinstance(made, str):
+            self.carry_out(self._machine.skipped(made, self._now()))
+            return
+        update, encoded, parsed = made
+        facts.collecting_since = self._now()
+        facts.encode_s = facts.collecting_since - began
+        facts.payload_bytes, facts.dense_bytes = len(encoded.payload), encoded.dense_bytes
+        parts.store.put(update, encoded.payload, parsed)
+        self.carry_out(self._machine.authored(update, self._now()))
+
+    async def _take_back_void(self) -> None:
+        """What an update carried that two of us signed under one round goes into the next one."""
+        parts, own = self._parts, self._machine.rounds.last_own
+        if own is None or not self._machine.updates.is_void(own.round, own.author):
+            return
+        if own.id in parts.store:
+            parsed = parts.store.parsed(own)
+            parts.store.discard(own.id)
+            await parts.runner.learn(lambda: parts.learner.take_back(parsed))
+
+    def _make_update(self, round_index: int) -> tuple[Update, Encoded, Parsed] | str:
+        """Encode, sign and journal the own update; or say why it must not be published."""
+        parts = self._parts
+        encoded = parts.learner.encode()
+        body = UpdateBody(
+            run=self._machine.run,
+            round=round_index,
+            weight=self._facts.num_examples,
+            codec=encoded.codec,
+            payload_bytes=len(encoded.payload),
+            payload_hash=hash_payload(encoded.payload),
+        )
+        update = sign_update(body, parts.signer)
+        parsed = parts.learner.parse(encoded.codec, memoryview(encoded.payload))
+        try:
+            parts.journal(round_index, update.id)
+        except OSError as exc:
+            parts.learner.take_back(parsed)
+            return f"the journal cannot be written: {exc.strerror}"
+        return update, encoded, parsed
+
+    async def _close(self, action: Close) -> None:
+        parts, facts = self._parts, self._facts
+        began = self._now()
+        state_digest = await parts.runner.learn(
+            lambda: parts.learner.fold(action.plan, parts.store.parsed)
+        )
+        folded_at = self._now()
+        metrics = await parts.runner.learn(parts.learner.evaluate)
+        traffic, before = parts.transport.traffic(), self._traffic
+        self._traffic = traffic
+        closed = ClosedRound(
+            close=action,
+            facts=facts,
+            metrics=metrics,
+            state_digest=state_digest,
+            exchange_s=began - facts.collecting_since,
+            fold_s=folded_at - began,
+            time_s=self._now() - facts.opened_at,
+            sent=traffic.bytes_sent - before.bytes_sent,
+            received=traffic.bytes_received - before.bytes_received,
+            authors=tuple(u.author for u in action.plan.rounds.get(action.round, ())),
+        )
+        self._facts = RoundFacts(opened_at=self._now())
+        await parts.runner.learn(lambda: parts.on_round(closed))
+        self.carry_out(self._machine.folded(action.plan, state_digest, self._now()))

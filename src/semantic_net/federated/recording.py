@@ -1,0 +1,183 @@
+"""From a closed round to what a person and the next process find: record, model, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import semantic_net
+from semantic_net.config import Config
+from semantic_net.federated.checkpoint import (
+    Checkpoint,
+    Progress,
+    save_checkpoint,
+    save_state_dict,
+)
+from semantic_net.federated.folder import RunFolder
+from semantic_net.federated.learner import ModelLearner
+from semantic_net.federated.peer import ClosedRound
+from semantic_net.monitoring.recorder import Recorder
+from semantic_net.protocol.machine import PeerMachine
+from semantic_net.records import RoundRecord, Summary
+from semantic_net.task.base import Task
+
+log = logging.getLogger(__name__)
+
+
+class Recording:
+    """Everything that a run leaves in its folder, round by round and at its end."""
+
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        folder: RunFolder,
+        learner: ModelLearner,
+        machine: PeerMachine,
+        facts: dict[str, str],
+        progress: Progress | None,
+    ) -> None:
+        """Go on after ``progress`` of an earlier process, or start a new record."""
+        self._config = config
+        self._task = task
+        self._folder = folder
+        self._learner = learner
+        self._machine = machine
+        self._facts = facts
+        self._recorder = Recorder(folder.root, progress.closed_round if progress else 0)
+        self._totals = dict(progress.totals) if progress else {}
+        self._best_round = progress.best_round if progress else None
+        self._best_metrics = progress.best_metrics if progress else {}
+        self._last: RoundRecord | None = None
+        self.persist_updates: Callable[[], None] = lambda: None
+        """Writes the held updates to disk, before each checkpoint."""
+        self.show: Callable[[RoundRecord], None] = lambda record: None
+        """Shows a round to a person."""
+
+    def closed(self, closed: ClosedRound) -> None:
+        """Record a round, keep the model if it is the best, write a checkpoint if one is due."""
+        record = self._record(closed)
+        self._last = record
+        for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
+            self._totals[key] = self._totals.get(key, 0) + getattr(record, key)
+        if self._is_best(record.metrics):
+            self._best_round, self._best_metrics = record.round, record.metrics
+            self._save_model(best=True)
+        every = self._config.p2p.checkpoint_every
+        if every and record.round % every == 0:
+            self.checkpoint()
+        self._recorder.record(record)
+        self.show(record)
+
+    def checkpoint(self) -> None:
+        """Write everything that the next process needs; a full disk is a warning."""
+        self._save_model(best=False)
+        self.persist_updates()
+        learner, own = self._learner, self._machine.rounds.last_own
+        residual = learner.residual
+        progress = Progress(
+            facts=self._facts,
+            closed_round=self._last.round if self._last is not None else 0,
+            base_given=self._machine.base.given,
+            residual_of=own.id.hex() if own is not None and residual is not None else "",
+            best_round=self._best_round,
+            best_metrics=self._best_metrics,
+            totals=self._totals,
+            trainer={},
+        )
+        base = torch.from_numpy(np.frombuffer(learner.base(), "<f4").astype(np.float32))
+        checkpoint = Checkpoint(
+            progress,
+            base,
+            residual if residual is not None else torch.empty(0),
+            learner.trainer.state(),
+        )
+        try:
+            save_checkpoint(self._folder.progress, checkpoint)
+        except OSError as exc:
+            log.warning("%s cannot be written: %s", self._folder.progress, exc.strerror or exc)
+
+    def finish(self, *, finished: bool) -> None:
+        """Write the last checkpoint and the summary."""
+        if self._last is not None:
+            self.checkpoint()
+            self._recorder.summary(self._summary(self._last, finished))
+        self._recorder.close()
+
+    def _record(self, closed: ClosedRound) -> RoundRecord:
+        close, facts = closed.close, closed.facts
+        return RoundRecord(
+            round=close.round,
+            peer=self._machine.me,
+            time_s=round(closed.time_s, 4),
+            train_s=round(facts.train_s, 4),
+            encode_s=round(facts.encode_s, 4),
+            exchange_s=round(closed.exchange_s, 4),
+            fold_s=round(closed.fold_s, 4),
+            loss=facts.loss,
+            metrics=closed.metrics,
+            payload_bytes=facts.payload_bytes,
+            dense_bytes=facts.dense_bytes,
+            bytes_sent=closed.sent,
+            bytes_received=closed.received,
+            updates_in=list(closed.authors),
+            missing=list(close.missing),
+            close_reason=close.reason,
+            state_digest=closed.state_digest.hex(),
+            set_digest=close.plan.set_digest.hex(),
+            num_examples=facts.num_examples,
+            rejected=facts.rejected,
+            notes=facts.notes,
+        )
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        name = self._task.metric or next(iter(metrics), "")
+        if name not in metrics:
+            return False
+        before = self._best_metrics.get(name)
+        if before is None:
+            return True
+        return metrics[name] > before if self._task.higher_is_better else metrics[name] < before
+
+    def _save_model(self, *, best: bool) -> None:
+        path = self._folder.best_model if best else self._folder.model
+        state: dict[str, Tensor] = self._learner.trainer.model.state_dict()
+        metadata = {"task": self._config.task.name, "run": self._config.p2p.run}
+        try:
+            save_state_dict(path, state, metadata)
+        except OSError as exc:
+            log.warning("%s cannot be written: %s", path, exc.strerror or exc)
+
+    def _summary(self, last: RoundRecord, finished: bool) -> Summary:
+        totals = self._totals
+        payload, dense = totals["payload_bytes"], totals["dense_bytes"]
+        return Summary(
+            peer=self._machine.me,
+            task=self._config.task.name,
+            mode=self._config.semantic.mode,
+            rounds=last.round,
+            finished=finished,
+            metrics=last.metrics,
+            best_round=self._best_round,
+            best_metrics=self._best_metrics,
+            bytes_sent=int(totals["bytes_sent"]),
+            bytes_received=int(totals["bytes_received"]),
+            payload_bytes=int(payload),
+            dense_bytes=int(dense),
+            compression_ratio=round(dense / payload, 3) if payload else 1.0,
+            time_s=round(totals["time_s"], 3),
+            state_digest=last.state_digest,
+            set_digest=last.set_digest,
+            num_parameters=self._learner.schema.num_parameters,
+            versions={
+                "semantic-net": semantic_net.__version__,
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),  # not a str by itself
+                "numpy": np.__version__,
+            },
+        )

@@ -1,0 +1,242 @@
+"""A peer from a configuration and a folder: the parts put together, run, and taken apart.
+
+Order matters: everything that can be wrong is found before a socket opens, and what a run has
+learned is on disk before it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+import semantic_net
+from semantic_net.config import Config, TaskConfig, dump_config
+from semantic_net.errors import CheckpointError
+from semantic_net.federated.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_into,
+    load_state_dict,
+)
+from semantic_net.federated.facts import run_facts
+from semantic_net.federated.folder import Identity, RunFolder
+from semantic_net.federated.learner import ModelLearner
+from semantic_net.federated.peer import INTERRUPTED, Peer, PeerParts
+from semantic_net.federated.recording import Recording
+from semantic_net.federated.runner import ThreadRunner
+from semantic_net.federated.store import UpdateStore
+from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.machine import Base, MachineConfig, PeerMachine
+from semantic_net.protocol.rounds import RoundsConfig
+from semantic_net.protocol.update import Admission, Update, hash_payload
+from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.records import RoundRecord
+from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
+from semantic_net.semantic.flat import load_flat
+from semantic_net.task import load_task
+from semantic_net.training.trainer import Trainer, make_initial_model
+from semantic_net.transport.ad_hoc import AdHocTransport
+from semantic_net.transport.settings import TransportSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a command says beside the configuration."""
+
+    resume: bool = True
+    """Go on from the folder's checkpoint, if there is one."""
+    init: Path | None = None
+    """Weights to start from instead of random ones."""
+    show: Callable[[RoundRecord, int, str], None] = lambda record, rounds, metric: None
+    """Shows a round to a person: the record, the number of rounds, the main metric."""
+
+
+async def run_peer(
+    config: Config, folder: RunFolder, options: RunOptions, stop: asyncio.Event
+) -> bool:
+    """Run one peer to its last round, or until ``stop`` is set.
+
+    Returns:
+        Whether the run came to its end, rather than being interrupted.
+
+    Raises:
+        ConfigError: The configuration does not fit the task.
+        StartError: The data, the checkpoint or the port is not usable.
+    """
+    if not options.resume:
+        folder.forget()
+    identity = folder.identity()
+    try:
+        return await _run(config, folder, options, identity, stop)
+    finally:
+        identity.journal.close()
+
+
+async def _run(
+    config: Config, folder: RunFolder, options: RunOptions, identity: Identity, stop: asyncio.Event
+) -> bool:
+    signer, journal = identity.signer, identity.journal
+    incarnation = journal.start(floor=time.time_ns())
+    if config.training.num_threads is not None:
+        torch.set_num_threads(config.training.num_threads)
+    task = load_task(_task_config(config, signer.peer_id))
+    model = make_initial_model(task, config.task.seed)
+    if options.init is not None:
+        load_into(model, load_state_dict(options.init), str(options.init))
+    trainer = Trainer(task, config.training, seed=_peer_seed(signer.peer_id), model=model)
+    checkpoint = load_checkpoint(folder.progress) if folder.progress.exists() else None
+    if checkpoint is not None:
+        load_flat(trainer.model, checkpoint.base.numpy())
+        trainer.load_state(checkpoint.trainer)
+    learner = ModelLearner(trainer, config.semantic, config.aggregation, folder.cache)
+    facts = run_facts(config, task, learner.schema, learner.fold_config)
+    if checkpoint is not None:
+        _check_fits(checkpoint, facts, folder)
+
+    assembled = assemble(
+        config,
+        identity,
+        incarnation,
+        learner,
+        facts,
+        updates_folder=folder.updates,
+        base_given=checkpoint.progress.base_given if checkpoint else options.init is not None,
+        closed_round=checkpoint.progress.closed_round if checkpoint else 0,
+    )
+    machine, store = assembled.machine, assembled.store
+    if checkpoint is not None and checkpoint.progress.residual_of == journal.last_id.hex():
+        learner.residual = checkpoint.residual.to(trainer.device)
+    recording = Recording(
+        config, task, folder, learner, machine, facts, checkpoint.progress if checkpoint else None
+    )
+    recording.persist_updates = store.persist
+    recording.show = lambda record: options.show(record, config.training.rounds, task.metric)
+    folder.config.write_text(dump_config(config), encoding="utf-8")
+    runner = ThreadRunner()
+
+    def listening(address: str) -> None:
+        folder.address.write_text(address + "\n", encoding="utf-8")
+        log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
+
+    peer = Peer(
+        PeerParts(
+            machine=machine,
+            signer=signer,
+            transport=assembled.transport,
+            learner=learner,
+            store=store,
+            runner=runner,
+            journal=journal.author,
+            on_round=recording.closed,
+            on_listening=listening,
+        )
+    )
+    reason = None
+    try:
+        reason = await peer.run(stop)
+        log.info("%s", reason)
+    finally:
+        runner.close()
+        if reason is not None:
+            recording.finish(finished=reason != INTERRUPTED)
+    return reason != INTERRUPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """The parts of a peer that follow from its configuration, its key and its learner."""
+
+    machine: PeerMachine
+    transport: AdHocTransport
+    store: UpdateStore[ParsedDelta]
+
+
+def assemble(
+    config: Config,
+    identity: Identity,
+    incarnation: int,
+    learner: ModelLearner,
+    facts: dict[str, str],
+    *,
+    updates_folder: Path | None = None,
+    base_given: bool = False,
+    closed_round: int = 0,
+) -> Assembled:
+    """Put a peer's machine, transport and store together, with what the folder holds."""
+    signer, journal = identity.signer, identity.journal
+    admission = Admission(run_digest(facts), lambda codec: max_payload_bytes(codec, learner.schema))
+    budget = int(config.p2p.memory_budget_mb * 1e6)
+    store: UpdateStore[ParsedDelta] = UpdateStore(learner.parse, updates_folder, budget)
+    updates = UpdateSet(store.load(admission))
+    base = learner.base()
+    machine = PeerMachine(
+        _machine_config(config, admission, incarnation),
+        signer,
+        Base(hash_payload(base), base_given, len(base)),
+        updates=updates,
+        last_own=_last_own(updates, signer.peer_id, journal.last_id),
+        closed_round=closed_round,
+        authored_round=journal.last_round,
+    )
+    transport = AdHocTransport(
+        signer,
+        _transport_settings(config),
+        HelloContent(facts, incarnation, f"semantic-net {semantic_net.__version__}"),
+    )
+    return Assembled(machine, transport, store)
+
+
+def _peer_seed(peer: PeerId) -> int:
+    return int.from_bytes(hashlib.sha256(peer.encode("ascii")).digest()[:4], "little")
+
+
+def _task_config(config: Config, peer: PeerId) -> TaskConfig:
+    return replace(config.task, data=config.data, peer_seed=_peer_seed(peer))
+
+
+def _machine_config(config: Config, admission: Admission, incarnation: int) -> MachineConfig:
+    p2p = config.p2p
+    return MachineConfig(
+        rounds=RoundsConfig(
+            rounds=config.training.rounds,
+            listen_timeout_s=p2p.listen_timeout_s,
+            start_timeout_s=p2p.start_timeout_s,
+            has_peers=bool(p2p.peers),
+        ),
+        admission=admission,
+        incarnation=incarnation,
+        heartbeat_s=p2p.heartbeat_s,
+        liveness_s=p2p.liveness_s,
+    )
+
+
+def _transport_settings(config: Config) -> TransportSettings:
+    p2p = config.p2p
+    return TransportSettings(
+        host=p2p.host, port=p2p.port, peers=p2p.peers, liveness_s=p2p.liveness_s
+    )
+
+
+def _last_own(updates: UpdateSet, me: PeerId, journaled: bytes) -> Update | None:
+    """Return the last own update, if its payload survived."""
+    own = updates.get(journaled)
+    return own if own is not None and own.author == me else None
+
+
+def _check_fits(checkpoint: Checkpoint, facts: dict[str, str], folder: RunFolder) -> None:
+    differing = differing_facts(facts, checkpoint.progress.facts)
+    if differing:
+        raise CheckpointError(
+            f"checkpoint {folder.checkpoint}: of another run ({'; '.join(differing)}, theirs being "
+            "the checkpoint's); name another --out, or start afresh with --resume never"
+        )

@@ -1,0 +1,181 @@
+"""Where payloads live: in memory within a budget, on disk beyond it and for the next start.
+
+Held updates are kept as files ``<id>.update`` (the signed header, then the payload), written to a
+temporary name and renamed, so that a file that is there is whole. What is read back is checked as
+if a stranger had sent it. A disk that is full or read-only costs the budget, never an update.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.update import (
+    Admission,
+    Update,
+    UpdateId,
+    UpdateMessage,
+    admit,
+    hash_payload,
+)
+
+log = logging.getLogger(__name__)
+
+Parsed = TypeVar("Parsed")
+Payload = bytes | bytearray | memoryview | mmap.mmap
+
+_HEADER_BYTES = 4
+_header_decoder = msgspec.msgpack.Decoder(UpdateMessage)
+
+
+@dataclass(slots=True)
+class _Held(Generic[Parsed]):
+    update: Update
+    payload: memoryview
+    parsed: Parsed | None
+    on_disk: bool
+    in_memory: bool
+
+
+class UpdateStore(Generic[Parsed]):
+    """The payloads of the held updates, and what they parse to."""
+
+    def __init__(
+        self,
+        parse: Callable[[str, memoryview], Parsed],
+        folder: Path | None = None,
+        memory_budget_bytes: int = 1 << 62,
+    ) -> None:
+        """Take the parser of payloads, a folder if there is a disk, and a budget.
+
+        Args:
+            parse: From codec and payload to what the fold reads.
+            folder: Made if missing. None keeps everything in memory.
+            memory_budget_bytes: Payload bytes in memory; older ones go to disk.
+        """
+        self._parse = parse
+        self._folder = folder
+        self._budget = memory_budget_bytes
+        self._held: OrderedDict[UpdateId, _Held[Parsed]] = OrderedDict()  # oldest first
+        self._bytes_in_memory = 0
+        self._disk_is_sound = True
+
+    def __contains__(self, update_id: object) -> bool:
+        return update_id in self._held
+
+    def put(self, update: Update, payload: Payload, parsed: Parsed) -> None:
+        """Keep a checked payload."""
+        held = _Held(update, memoryview(payload), parsed, on_disk=False, in_memory=True)
+        self._held[update.id] = held
+        self._bytes_in_memory += update.payload_bytes
+        self._shrink()
+
+    def parsed(self, update: Update) -> Parsed:
+        """Return what an update's payload parses to; read back from disk if need be."""
+        held = self._held[update.id]
+        if held.parsed is not None:
+            return held.parsed
+        return self._parse(update.codec, held.payload)
+
+    def payload(self, update_id: UpdateId) -> memoryview:
+        """Return a payload's bytes."""
+        return self._held[update_id].payload
+
+    def discard(self, update_id: UpdateId) -> None:
+        """Forget a payload, on disk too."""
+        held = self._held.pop(update_id, None)
+        if held is None:
+            return
+        if held.in_memory:
+            self._bytes_in_memory -= held.update.payload_bytes
+        if held.on_disk:
+            self._path(held.update).unlink(missing_ok=True)
+
+    def persist(self) -> None:
+        """Write what is not on disk yet, so that a restart finds it."""
+        for held in list(self._held.values()):
+            self._write(held)
+
+    def load(self, admission: Admission) -> Iterator[Update]:
+        """Take in what an earlier process left, and yield each update that is sound."""
+        if self._folder is None or not self._folder.is_dir():
+            return
+        for path in sorted(self._folder.glob("*.update")):
+            try:
+                held = self._read(path, admission)
+            except (OSError, ValueError, msgspec.DecodeError, RemoteProtocolError) as exc:
+                log.warning("%s is not used, peers may still have it: %s", path, exc)
+                continue
+            self._held[held.update.id] = held
+            yield held.update
+
+    def _shrink(self) -> None:
+        if self._folder is None:
+            return
+        for held in self._held.values():
+            if self._bytes_in_memory <= self._budget:
+                return
+            if held.in_memory and self._write(held):
+                held.payload = _map(self._path(held.update))[held_offset(held.update) :]
+                held.parsed, held.in_memory = None, False
+                self._bytes_in_memory -= held.update.payload_bytes
+
+    def _write(self, held: _Held[Parsed]) -> bool:
+        if held.on_disk:
+            return True
+        if self._folder is None:
+            return False
+        path = self._path(held.update)
+        temporary = path.with_suffix(".part")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(_encode_header(held.update))
+                file.write(held.payload)
+            os.replace(temporary, path)
+        except OSError as exc:
+            if self._disk_is_sound:
+                log.warning("updates stay in memory: %s cannot be written: %s", path, exc.strerror)
+            self._disk_is_sound = False
+            return False
+        self._disk_is_sound = held.on_disk = True
+        return True
+
+    def _read(self, path: Path, admission: Admission) -> _Held[Parsed]:
+        content = _map(path)
+        length = int.from_bytes(content[:_HEADER_BYTES], "big")
+        message = _header_decoder.decode(content[_HEADER_BYTES : _HEADER_BYTES + length])
+        update = admit(message, admission)
+        payload = content[_HEADER_BYTES + length :]
+        if len(payload) != update.payload_bytes or hash_payload(payload) != update.payload_hash:
+            raise ValueError("the payload is damaged")
+        self._parse(update.codec, payload)
+        return _Held(update, payload, None, on_disk=True, in_memory=False)
+
+    def _path(self, update: Update) -> Path:
+        assert self._folder is not None, "only called with a folder"
+        return self._folder / f"{update.round:08d}-{update.id.hex()[:32]}.update"
+
+
+def _encode_header(update: Update) -> bytes:
+    header = msgspec.msgpack.encode(update.message)
+    return len(header).to_bytes(_HEADER_BYTES, "big") + header
+
+
+def held_offset(update: Update) -> int:
+    """Return where the payload starts in an update's file."""
+    return len(_encode_header(update))
+
+
+def _map(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

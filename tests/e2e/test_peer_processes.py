@@ -1,0 +1,135 @@
+"""Real processes over real sockets: each folds the others' bytes, in each mode, come what may."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from processes_support import PeerProcess, running, settings
+
+from semantic_net.protocol.identity import PEER_ID_CHARS
+
+
+def assert_one_model(peers: list[PeerProcess]) -> None:
+    """All peers have the same digests in each round, and the same weights in the end."""
+    assert len({tuple(peer.digests()) for peer in peers}) == 1
+    models = [safetensors.torch.load_file(peer.out / "model.safetensors") for peer in peers]
+    for model in models[1:]:
+        for name, tensor in models[0].items():
+            assert torch.equal(model[name], tensor), name
+
+
+@pytest.mark.parametrize("mode", ["none", "gradients_topk", "weights_quantize"])
+def test_three_processes_fold_each_others_bytes(tmp_path: Path, mode: str) -> None:
+    with running(tmp_path, 3, f"semantic.mode={mode}") as peers:
+        assert [peer.wait() for peer in peers] == [0, 0, 0], peers[0].said()
+    assert_one_model(peers)
+    assert all(peer.read_rounds() == [1, 2, 3] for peer in peers)
+    names = {peer.rounds[0].peer for peer in peers}
+    assert {len(name) for name in names} == {PEER_ID_CHARS}
+    sent = sum(record.bytes_sent for peer in peers for record in peer.rounds)
+    received = sum(record.bytes_received for peer in peers for record in peer.rounds)
+    assert sent == pytest.approx(received, rel=0.05), "heartbeats may be under way at a record"
+    dense = 4 * 650
+    for peer in peers:
+        for record in peer.rounds:
+            assert set(record.updates_in) == names
+            assert record.missing == []
+            assert record.dense_bytes == dense
+            assert record.bytes_sent > 2 * record.payload_bytes
+            if mode == "none":
+                assert record.payload_bytes == dense
+            else:
+                assert record.payload_bytes < dense / 4
+        summary = peer.summary()
+        assert summary["finished"] is True
+        assert summary["state_digest"] == peer.digests()[-1]
+        assert summary["mode"] == mode
+        for name in ("config.yaml", "log.txt", "model_best.safetensors", "checkpoint"):
+            assert (peer.out / name).exists(), name
+        assert not (peer.out / "address").exists(), "nobody listens there any more"
+
+
+def test_two_processes_learn_more_than_their_first_round(tmp_path: Path) -> None:
+    with running(tmp_path, 2, "training.learning_rate=0.01", rounds=8) as peers:
+        assert [peer.wait() for peer in peers] == [0, 0]
+    assert_one_model(peers)
+    assert peers[0].rounds[-1].metrics["accuracy"] > peers[0].rounds[0].metrics["accuracy"] + 0.2
+
+
+def test_a_peer_killed_in_a_round_leaves_the_others_with_one_model(tmp_path: Path) -> None:
+    with running(tmp_path, 3, "training.steps=200", rounds=8) as peers:
+        killed, *others = peers
+        killed.wait_for_round(2)
+        killed.kill()
+        assert [peer.wait() for peer in others] == [0, 0], others[0].said()
+    assert_one_model(others)
+    gone = killed.rounds[0].peer
+    assert gone not in others[0].rounds[-1].updates_in
+    for peer in others:
+        assert all(record.exchange_s < 30.0 for record in peer.rounds), "nobody waits for a dead"
+
+
+def test_stopped_peers_say_goodbye_and_go_on_where_they_stopped(tmp_path: Path) -> None:
+    with running(tmp_path, 2, "training.steps=200", rounds=6) as peers:
+        for peer in peers:
+            peer.wait_for_round(2)
+        for peer in peers:
+            peer.send(signal.SIGTERM)
+        assert [peer.wait() for peer in peers] == [130, 130], peers[0].said()
+        assert all(peer.summary()["finished"] is False for peer in peers)
+        assert "Traceback" not in peers[0].said() + peers[1].said()
+        again = [peer.start_again() for peer in peers]
+        try:
+            assert [peer.wait() for peer in again] == [0, 0], again[0].said()
+        finally:
+            for peer in again:
+                peer.kill()
+    assert len({peer.digests()[-1] for peer in again}) == 1
+    for before, after in zip(peers, again, strict=True):
+        before.read_rounds()
+        numbers = after.read_rounds()
+        assert numbers == sorted(set(numbers)), "no round is recorded twice"
+        assert numbers[-1] == 6
+        assert {r.peer for r in after.rounds} == {before.rounds[0].peer}, "the same key goes on"
+
+
+def test_a_second_peer_started_late_is_waited_for(tmp_path: Path) -> None:
+    with running(tmp_path, 2, rounds=2) as peers:
+        early, late = peers
+        late.kill()
+        early.wait_until(lambda p: "waiting for" in p.said(), "said whom it waits for")
+        late = late.start_again()
+        try:
+            assert [late.wait(), early.wait()] == [0, 0], early.said()
+        finally:
+            late.kill()
+    assert_one_model([early, late])
+    assert all(len(record.updates_in) == 2 for record in late.rounds)
+
+
+def test_weights_given_by_hand_are_taken_over_by_the_others(tmp_path: Path) -> None:
+    with running(tmp_path / "first", 2, rounds=2) as peers:
+        assert [peer.wait() for peer in peers] == [0, 0]
+    weights = peers[0].out / "model.safetensors"
+
+    def given(index: int) -> list[str]:
+        return ["--init", str(weights)] if index == 0 else []
+
+    with running(tmp_path / "second", 2, rounds=1, each=given) as peers:
+        assert [peer.wait() for peer in peers] == [0, 0], peers[1].said()
+    assert_one_model(peers)
+    assert "starting weights taken over" in peers[1].said()
+
+
+def test_a_lone_peer_neither_waits_nor_fails(tmp_path: Path) -> None:
+    peer = PeerProcess(tmp_path / "lone", ["--listen", "127.0.0.1:0", "--rounds", "2", *settings()])
+    try:
+        assert peer.wait() == 0, peer.said()
+    finally:
+        peer.kill()
+    assert peer.read_rounds() == [1, 2]
+    assert [record.close_reason for record in peer.rounds] == ["nobody expected"] * 2

@@ -1,0 +1,199 @@
+"""What must survive a crash: the journal of one's own rounds, and the held updates."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from protocol_support import ADMISSION, payload, signer, update
+
+from semantic_net.errors import CheckpointError, RemoteProtocolError
+from semantic_net.federated.journal import Journal
+from semantic_net.federated.store import UpdateStore
+from semantic_net.protocol.update import Update
+
+ALICE = signer("alice")
+
+
+def parse(codec: str, data: memoryview) -> bytes:
+    if bytes(data) == b"poison":
+        raise RemoteProtocolError("does not decode")
+    return bytes(data)
+
+
+def make_store(folder: Path | None, budget: int = 1 << 30) -> UpdateStore[bytes]:
+    return UpdateStore(parse, folder, budget)
+
+
+def put(store: UpdateStore[bytes], round_index: int, content: str = "x") -> Update:
+    made = update(ALICE, round_index, content)
+    store.put(made, payload(content), payload(content))
+    return made
+
+
+# The journal
+
+
+def test_a_journal_remembers_across_processes(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "journal.jsonl"
+    first = Journal(path)
+    assert (first.last_round, first.last_id) == (0, b"")
+    incarnation = first.start(floor=100)
+    first.author(3, b"\x01" * 32)
+    first.author(5, b"\x02" * 32)
+    first.close()
+    second = Journal(path)
+    assert (second.last_round, second.last_id) == (5, b"\x02" * 32)
+    assert second.start(floor=0) > incarnation
+    second.close()
+
+
+def test_rounds_in_a_journal_strictly_increase(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.author(3, b"\x01" * 32)
+    with pytest.raises(AssertionError, match="strictly increase"):
+        journal.author(3, b"\x02" * 32)
+    journal.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(st.integers(0, 400))
+def test_a_journal_torn_at_any_byte_keeps_its_whole_lines(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "j"
+    path.unlink(missing_ok=True)
+    journal = Journal(path)
+    journal.start(floor=0)
+    ends = []
+    for number in (1, 2, 3):
+        journal.author(number, bytes([number]) * 32)
+        ends.append(path.stat().st_size)
+    journal.close()
+    os.truncate(path, min(cut, ends[-1]))
+    reopened = Journal(path)
+    assert reopened.last_round == sum(end <= cut for end in ends)
+    reopened.author(9, b"\x09" * 32)
+    reopened.close()
+    again = Journal(path)
+    assert again.last_round == 9
+    again.close()
+
+
+def test_a_damaged_journal_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    path.write_bytes(b'{"incarnation": 1, "round": 1, "id": "00"}\nnonsense\n')
+    with pytest.raises(CheckpointError, match=r"line 2: not readable"):
+        Journal(path)
+
+
+def test_a_journal_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="use another --out"):
+        Journal(tmp_path / "file" / "j")
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.author(1, b"\x01" * 32)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.author(2, b"\x02" * 32)
+    journal.author(2, b"\x03" * 32)
+    journal.close()
+    reopened = Journal(path)
+    assert (reopened.last_round, reopened.last_id) == (2, b"\x03" * 32)
+    reopened.close()
+
+
+# The store
+
+
+def test_without_a_folder_everything_stays_in_memory() -> None:
+    store = make_store(None, budget=1)
+    one, two = put(store, 1, "one"), put(store, 2, "two")
+    assert (store.parsed(one), store.parsed(two)) == (b"one", b"two")
+    store.persist()
+    assert list(store.load(ADMISSION)) == []
+    store.discard(one.id)
+    store.discard(one.id)
+    assert one.id not in store
+    assert two.id in store
+
+
+def test_over_the_budget_the_oldest_payloads_go_to_disk_and_come_back(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "updates", budget=8)
+    made = [put(store, n, f"load{n}") for n in range(4)]  # 5 bytes each: one fits
+    assert len(list((tmp_path / "updates").iterdir())) == 3
+    for number, one in enumerate(made):
+        assert store.parsed(one) == f"load{number}".encode()
+        assert bytes(store.payload(one.id)) == f"load{number}".encode()
+    store.discard(made[0].id)
+    assert len(list((tmp_path / "updates").iterdir())) == 2
+
+
+def test_a_new_process_finds_what_was_persisted(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    made = [put(store, n, f"load{n}") for n in (1, 2)]
+    empty = put(store, 3, "")
+    store.persist()
+    store.persist()
+    later = make_store(tmp_path)
+    assert list(later.load(ADMISSION)) == [*made, empty]
+    assert later.parsed(made[1]) == b"load2"
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("position", [0, 3, 4, 30, 150, -1])
+def test_a_damaged_update_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, position: int
+) -> None:
+    store = make_store(tmp_path)
+    put(store, 1, "damaged"), put(store, 2, "sound")
+    store.persist()
+    first = sorted(tmp_path.iterdir())[0]
+    content = bytearray(first.read_bytes())
+    content[position] ^= 0xFF
+    first.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        loaded = list(make_store(tmp_path).load(ADMISSION))
+    assert [u.round for u in loaded] == [2]
+    assert first.name in caplog.text
+
+
+@pytest.mark.parametrize("size", [0, 2, 100, 260])
+def test_a_torn_update_is_left_out(tmp_path: Path, size: int) -> None:
+    store = make_store(tmp_path)
+    put(store, 1, "torn apart")
+    store.persist()
+    [path] = tmp_path.iterdir()
+    os.truncate(path, size)
+    assert list(make_store(tmp_path).load(ADMISSION)) == []
+
+
+def test_an_update_that_does_not_decode_is_left_out(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    put(store, 1, "poison")
+    store.persist()
+    assert list(make_store(tmp_path).load(ADMISSION)) == []
+
+
+def test_a_disk_that_cannot_be_written_costs_the_budget_and_no_update(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    store = make_store(tmp_path / "file" / "updates", budget=1)
+    with caplog.at_level(logging.WARNING):
+        made = [put(store, n, f"load{n}") for n in range(3)]
+        store.persist()
+    assert [store.parsed(u) for u in made] == [b"load0", b"load1", b"load2"]
+    assert caplog.text.count("updates stay in memory") == 1, "said once, not per update"

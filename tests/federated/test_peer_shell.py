@@ -1,0 +1,196 @@
+"""The shell of a peer: what the machine decides happens, on every path, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from federated_support import Device
+
+from semantic_net.federated.peer import INTERRUPTED
+from semantic_net.protocol.update import UpdateBody, sign_update
+from semantic_net.simulation.virtual_time import run_virtual
+from semantic_net.transport.memory import MemoryNetwork
+
+NAMES = ("a", "b", "c")
+
+
+def devices(network: MemoryNetwork, **settings: object) -> list[Device]:
+    return [
+        Device(network, name, tuple(p for p in NAMES if p != name), **settings)  # type: ignore[arg-type]  # passed through
+        for name in NAMES
+    ]
+
+
+def network(seed: int = 0) -> MemoryNetwork:
+    return MemoryNetwork(rng=random.Random(seed))
+
+
+def test_three_peers_arrive_at_one_state_in_every_round() -> None:
+    async def scenario() -> list[Device]:
+        all_three = devices(network())
+        await asyncio.gather(*(d.run() for d in all_three))
+        return all_three
+
+    a, b, c = run_virtual(scenario())
+    assert len(a.digests) == 3
+    assert a.digests == b.digests == c.digests
+    everyone = {d.signer.peer_id for d in (a, b, c)}
+    for device in (a, b, c):
+        for closed in device.rounds:
+            assert closed.close.reason == "all in"
+            assert set(closed.authors) == everyone
+            assert closed.facts.payload_bytes == 5000
+            assert closed.facts.num_examples == 10
+            assert closed.sent > 2 * 5000
+        assert device.rounds[0].metrics == {"score": 2.0}
+        assert device.learner.stopped
+
+
+def test_bytes_sent_are_bytes_received() -> None:
+    async def scenario() -> list[Device]:
+        all_three = devices(network(), payload_bytes=500_000)
+        await asyncio.gather(*(d.run() for d in all_three))
+        return all_three
+
+    all_three = run_virtual(scenario())
+    traffic = [d.transport.traffic() for d in all_three]
+    assert sum(t.bytes_sent for t in traffic) == sum(t.bytes_received for t in traffic)
+    for t in traffic:  # two peers, three rounds; heartbeats and the rest are small
+        assert 2 * 3 * 500_000 < t.bytes_sent < 1.02 * 2 * 3 * 500_000
+
+
+def test_a_round_that_cannot_train_is_skipped_with_its_reason() -> None:
+    async def scenario() -> list[Device]:
+        all_three = devices(network())
+        all_three[0].learner.failing_rounds = {2}
+        await asyncio.gather(*(d.run() for d in all_three))
+        return all_three
+
+    a, b, c = run_virtual(scenario())
+    assert a.digests == b.digests == c.digests
+    assert a.signer.peer_id not in b.rounds[1].authors
+    assert a.rounds[1].facts.payload_bytes == 0
+    assert any("the loss is not finite" in note for note in a.rounds[1].facts.notes)
+    assert b.rounds[1].close.missing == (a.signer.peer_id,)
+    assert b.rounds[1].close.reason == "1 gone or moved on", "nobody waits for what is skipped"
+
+
+def test_an_update_that_does_not_decode_is_refused_by_all_and_counted() -> None:
+    async def scenario() -> list[Device]:
+        all_three = devices(network())
+        all_three[0].learner.poisoned_rounds = {2}
+        results = await asyncio.gather(*(d.run() for d in all_three), return_exceptions=True)
+        assert isinstance(results[0], Exception), "its own parser refuses it, too: a bug of ours"
+        return all_three
+
+    a, b, c = run_virtual(scenario())
+    assert b.digests == c.digests
+
+
+def test_a_journal_that_cannot_be_written_keeps_the_update_back() -> None:
+    def full(round_index: int, update_id: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def scenario() -> list[Device]:
+        net = network()
+        a = Device(net, "a", ("b",), journal=full)
+        b = Device(net, "b", ("a",))
+        await asyncio.gather(a.run(), b.run())
+        return [a, b]
+
+    a, b = run_virtual(scenario())
+    assert a.digests == b.digests
+    assert all(a.signer.peer_id not in closed.authors for closed in b.rounds)
+    assert a.learner.taken_back == [5000] * 3, "what it carried goes into the next update"
+    assert any("No space left" in note for note in a.rounds[0].facts.notes)
+
+
+def test_stopping_says_goodbye_and_the_others_go_on_at_once() -> None:
+    async def scenario() -> tuple[list[Device], str, float]:
+        all_three = devices(network(), rounds=6)
+        loop = asyncio.get_running_loop()
+        loop.call_later(4.0, all_three[0].stop.set)
+        reason, *_ = await asyncio.gather(*(d.run() for d in all_three))
+        return all_three, reason, loop.time()
+
+    (a, b, c), reason, ended_at = run_virtual(scenario())
+    assert reason == INTERRUPTED
+    assert len(a.rounds) < 6
+    assert b.digests == c.digests
+    assert len(b.rounds) == 6
+    assert ended_at < 20.0, "a goodbye costs no deadline"
+
+
+def test_a_crash_costs_one_liveness_and_nothing_else() -> None:
+    async def scenario() -> tuple[list[Device], float]:
+        all_three = devices(network(), rounds=6)
+        loop = asyncio.get_running_loop()
+        crashed = asyncio.ensure_future(all_three[0].run())
+
+        def crash() -> None:
+            all_three[0].transport.crash()
+            crashed.cancel()
+
+        loop.call_later(4.0, crash)
+        await asyncio.gather(*(d.run() for d in all_three[1:]))
+        await asyncio.gather(crashed, return_exceptions=True)
+        return all_three, loop.time()
+
+    (_, b, c), ended_at = run_virtual(scenario())
+    assert b.digests == c.digests
+    assert len(b.rounds) == 6
+    assert ended_at < 20.0 + 5.0
+
+
+def test_another_runs_peer_is_refused_and_counted_by_both() -> None:
+    async def scenario() -> list[Device]:
+        net = network()
+        a = Device(net, "a", ("b",), rounds=1, listen_timeout_s=1.0)
+        b = Device(net, "b", ("a",), rounds=1, listen_timeout_s=1.0, facts={"run": "another"})
+        await asyncio.gather(a.run(), b.run())
+        return [a, b]
+
+    for device in run_virtual(scenario()):
+        assert device.rounds[0].authors == (device.signer.peer_id,)
+        assert device.rounds[0].facts.rejected["facts"] >= 1
+
+
+def test_two_updates_of_one_key_void_both_and_are_taken_back() -> None:
+    async def scenario() -> list[Device]:
+        all_three = devices(network(), rounds=4)
+        a, b, _ = all_three
+        loop = asyncio.get_running_loop()
+
+        def equivocate() -> None:
+            last = a.machine.rounds.last_own
+            assert last is not None
+            body = UpdateBody(a.machine.run, last.round, 1, "stub", 0, b"0" * 32)
+            forged = sign_update(body, a.signer)
+            actions, is_void = b.machine.sync.add(forged, loop.time())
+            assert is_void
+            b.machine.rounds.changed(last.round)
+            b.peer.carry_out(actions)
+
+        loop.call_later(4.0, equivocate)
+        await asyncio.gather(*(d.run() for d in all_three))
+        return all_three
+
+    a, b, c = run_virtual(scenario())
+    assert a.digests[-1] == b.digests[-1] == c.digests[-1]
+    assert a.learner.taken_back == [5000]
+
+
+def test_a_bug_in_the_learner_ends_the_run_instead_of_hanging_it() -> None:
+    async def scenario() -> None:
+        device = Device(network(), "a", ())
+
+        def broken(round_index: int) -> None:
+            raise ZeroDivisionError("a user's task has a bug")
+
+        device.learner.train = broken  # type: ignore[assignment, method-assign]  # that is the bug
+        await device.run()
+
+    with pytest.raises(ZeroDivisionError, match="a user's task"):
+        run_virtual(scenario())

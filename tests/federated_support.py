@@ -1,0 +1,173 @@
+"""Whole peers without torch: the real shell on a network in memory, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from semantic_net.errors import RemoteProtocolError, TrainingError
+from semantic_net.federated.journal import Journal
+from semantic_net.federated.peer import ClosedRound, Encoded, Peer, PeerParts, Trained
+from semantic_net.federated.store import UpdateStore
+from semantic_net.protocol.actions import FoldPlan
+from semantic_net.protocol.handshake import HelloContent, run_digest
+from semantic_net.protocol.identity import Signer
+from semantic_net.protocol.machine import Base, MachineConfig, PeerMachine
+from semantic_net.protocol.rounds import RoundsConfig
+from semantic_net.protocol.update import Admission, Update, hash_payload
+from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
+from semantic_net.transport.settings import TransportSettings
+
+T = TypeVar("T")
+FACTS = {"run": "test"}
+
+
+class StubLearner:
+    """A model of a few bytes: what it folds to is the hash of what went in."""
+
+    def __init__(self, name: str, payload_bytes: int = 5000) -> None:
+        self.name = name
+        self.payload_bytes = payload_bytes
+        self.folded: list[FoldPlan] = []
+        self.taken_back: list[int] = []
+        self.failing_rounds: set[int] = set()
+        self.poisoned_rounds: set[int] = set()
+        self.stopped = False
+        self._base = hashlib.sha256(b"base").digest()
+        self._random = random.Random(name)
+        self._round = 0
+
+    def base(self) -> bytes:
+        return self._base
+
+    def adopt_base(self, base: bytes) -> None:
+        self._base = base
+
+    def parse(self, codec: str, payload: memoryview) -> int:
+        if bytes(payload[:6]) == b"poison":
+            raise RemoteProtocolError("poison")
+        return len(payload)
+
+    def fold(self, plan: FoldPlan, parsed: Callable[[Update], int]) -> bytes:
+        total = hashlib.sha256(self._base)
+        for number in sorted(plan.rounds):
+            for update in plan.rounds[number]:
+                assert parsed(update) == update.payload_bytes
+                total.update(update.id)
+        self.folded.append(plan)
+        return total.digest()
+
+    def train(self, round_index: int) -> Trained:
+        self._round = round_index
+        if round_index in self.failing_rounds:
+            raise TrainingError("the loss is not finite")
+        return Trained(1.0 / round_index, 10)
+
+    def encode(self) -> Encoded:
+        payload = self._random.randbytes(self.payload_bytes)
+        if self._round in self.poisoned_rounds:
+            payload = b"poison"
+        return Encoded("stub", payload, 4 * self.payload_bytes)
+
+    def take_back(self, parsed: int) -> None:
+        self.taken_back.append(parsed)
+
+    def evaluate(self) -> dict[str, float]:
+        return {"score": float(len(self.folded))}
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class VirtualRunner:
+    """Work that takes virtual seconds and no thread."""
+
+    def __init__(self, learn_s: float = 0.5, check_s: float = 0.01) -> None:
+        self._learn_s = learn_s
+        self._check_s = check_s
+        self._learning = asyncio.Lock()
+
+    async def learn(self, work: Callable[[], T]) -> T:
+        async with self._learning:
+            await asyncio.sleep(self._learn_s)
+            return work()
+
+    async def check(self, work: Callable[[], T]) -> T:
+        await asyncio.sleep(self._check_s)
+        return work()
+
+
+class Device:
+    """One peer of a test: its parts, and what it recorded."""
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        name: str,
+        peers: tuple[str, ...],
+        *,
+        rounds: int = 3,
+        folder: Path | None = None,
+        payload_bytes: int = 5000,
+        listen_timeout_s: float = 20.0,
+        learn_s: float = 0.5,
+        facts: dict[str, str] | None = None,
+        journal: Callable[[int, bytes], None] | None = None,
+    ) -> None:
+        self.name = name
+        facts = FACTS if facts is None else facts
+        self.signer = Signer(hashlib.sha256(name.encode()).digest())
+        self.learner = StubLearner(name, payload_bytes)
+        self.rounds: list[ClosedRound] = []
+        admission = Admission(run_digest(facts), {"stub": 10_000_000}.get)
+        self.store: UpdateStore[int] = UpdateStore(self.learner.parse, folder)
+        if journal is None and folder is not None:
+            journal = Journal(folder / "journal.jsonl").author
+        base = self.learner.base()
+        self.machine = PeerMachine(
+            MachineConfig(
+                rounds=RoundsConfig(
+                    rounds=rounds,
+                    listen_timeout_s=listen_timeout_s,
+                    start_timeout_s=10.0,
+                    has_peers=bool(peers),
+                ),
+                admission=admission,
+                incarnation=1,
+                heartbeat_s=1.0,
+                liveness_s=5.0,
+            ),
+            self.signer,
+            Base(hash_payload(base), False, len(base)),
+        )
+        self.transport = MemoryTransport(
+            network,
+            name,
+            self.signer,
+            TransportSettings(peers=tuple(f"{peer}:5000" for peer in peers)),
+            HelloContent(facts, 1, "test"),
+        )
+        self.stop = asyncio.Event()
+        self.peer = Peer(
+            PeerParts(
+                machine=self.machine,
+                signer=self.signer,
+                transport=self.transport,
+                learner=self.learner,
+                store=self.store,
+                runner=VirtualRunner(learn_s),
+                journal=journal or (lambda round_index, update_id: None),
+                on_round=self.rounds.append,
+            )
+        )
+
+    async def run(self) -> str:
+        return await self.peer.run(self.stop)
+
+    @property
+    def digests(self) -> list[bytes]:
+        return [closed.state_digest for closed in self.rounds]
