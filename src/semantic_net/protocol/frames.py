@@ -1,0 +1,182 @@
+"""The unit on the wire: a fixed 16-byte header and a body.
+
+    magic "SNET" | version | kind | flags (2 bytes, zero) | body length (8 bytes)
+
+All numbers are big-endian. A body over its kind's limit is refused from the header, before a
+byte of it is stored. `FrameDecoder` owns the one buffer of a connection: a socket writes into
+it, and whole frames come out as views of it, so that a payload is copied once, to its place.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from semantic_net.errors import LocalProtocolError, RemoteProtocolError
+
+MAGIC = b"SNET"
+VERSION = 1
+HEADER = struct.Struct(">4sBBHQ")
+
+MAX_CHUNK_BYTES = 256 * 1024
+"""Most payload bytes in one CHUNK frame."""
+
+
+class Kind(enum.IntEnum):
+    """What a frame's body holds."""
+
+    HELLO = 1
+    CONFIRM = 2
+    REFUSE = 3
+    HEARTBEAT = 4
+    HAVE = 5
+    WANT = 6
+    UPDATE = 7
+    CHUNK = 8
+    ABSENT = 9
+    GOODBYE = 10
+
+
+MAX_BODY_BYTES: dict[Kind, int] = {
+    Kind.HELLO: 64 * 1024,
+    Kind.CONFIRM: 1024,
+    Kind.REFUSE: 4096,
+    Kind.HEARTBEAT: 4096,
+    Kind.HAVE: 256 * 1024,
+    Kind.WANT: 256,
+    Kind.UPDATE: 2048,
+    Kind.CHUNK: MAX_CHUNK_BYTES + 256,
+    Kind.ABSENT: 256,
+    Kind.GOODBYE: 1024,
+}
+MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame; ``body`` may be a view that is only valid for a while."""
+
+    kind: Kind
+    body: bytes | memoryview
+
+
+def encode_header(kind: Kind, body_bytes: int) -> bytes:
+    """Return the header of a frame whose body is written separately.
+
+    Raises:
+        LocalProtocolError: The body is over its kind's limit.
+    """
+    if body_bytes > MAX_BODY_BYTES[kind]:
+        raise LocalProtocolError(
+            f"a {kind.name} of {body_bytes} bytes is over the limit of {MAX_BODY_BYTES[kind]}"
+        )
+    return HEADER.pack(MAGIC, VERSION, kind, 0, body_bytes)
+
+
+def encode_frame(kind: Kind, body: bytes) -> bytes:
+    """Return a whole frame.
+
+    Raises:
+        LocalProtocolError: The body is over its kind's limit.
+    """
+    return encode_header(kind, len(body)) + body
+
+
+def decode_header(header: bytes | memoryview) -> tuple[Kind, int]:
+    """Return kind and body length of a 16-byte header.
+
+    Raises:
+        RemoteProtocolError: Not our protocol, an unknown kind, or a body over the limit.
+    """
+    magic, version, number, flags, length = HEADER.unpack(header)
+    if magic != MAGIC:
+        raise RemoteProtocolError("not a semantic-net frame")
+    if version != VERSION:
+        raise RemoteProtocolError(f"wire version {version}, this peer speaks {VERSION}")
+    try:
+        kind = Kind(number)
+    except ValueError:
+        raise RemoteProtocolError(f"unknown frame kind {number}") from None
+    if flags:
+        raise RemoteProtocolError(f"unknown flags {flags:#06x} in a {kind.name}")
+    if length > MAX_BODY_BYTES[kind]:
+        raise RemoteProtocolError(
+            f"a {kind.name} of {length} bytes is over the limit of {MAX_BODY_BYTES[kind]}"
+        )
+    return kind, length
+
+
+T = TypeVar("T")
+
+
+def decode_body(decoder: msgspec.msgpack.Decoder[T], frame: Frame) -> T:
+    """Return a frame's body as the typed value that ``decoder`` reads.
+
+    Raises:
+        RemoteProtocolError: The body is malformed or breaks a limit of the type.
+    """
+    try:
+        return decoder.decode(frame.body)
+    # Beside its own errors msgspec lets these two through: text that is no UTF-8, and a body
+    # that nests thousands of arrays where the type ends.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise RemoteProtocolError(f"a malformed {frame.kind.name}: {exc}") from exc
+
+
+class FrameDecoder:
+    """Turn a byte stream, cut anywhere, back into frames.
+
+    Either `feed` bytes, or let a socket write into `writable` and call `received`.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(2 * MAX_FRAME_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = 0  # first byte not yet returned in a frame
+        self._end = 0  # first byte not yet written
+
+    def writable(self) -> memoryview:
+        """Return the free end of the buffer; it is never empty, a frame always fits."""
+        if len(self._buffer) - self._start < MAX_FRAME_BYTES or self._start == self._end:
+            pending = self._end - self._start
+            self._buffer[:pending] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, pending
+        return self._view[self._end :]
+
+    def received(self, num_bytes: int) -> Iterator[Frame]:
+        """Yield the frames that ``num_bytes`` bytes, just written to `writable`, complete.
+
+        A frame's body is a view into the buffer: valid until the next call of `writable`.
+
+        Raises:
+            RemoteProtocolError: The stream breaks the protocol; nothing more can be read from it.
+        """
+        self._end += num_bytes
+        while self._end - self._start >= HEADER.size:
+            body = self._start + HEADER.size
+            kind, length = decode_header(self._view[self._start : body])
+            if self._end - body < length:
+                return
+            self._start = body + length
+            yield Frame(kind, self._view[body : self._start])
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that ``data`` completes, with bodies of their own.
+
+        Raises:
+            RemoteProtocolError: As `received`.
+        """
+        frames = []
+        rest = memoryview(data)
+        while rest:
+            free = self.writable()
+            num_bytes = min(len(free), len(rest))
+            free[:num_bytes] = rest[:num_bytes]
+            rest = rest[num_bytes:]
+            frames += [Frame(f.kind, bytes(f.body)) for f in self.received(num_bytes)]
+        return frames

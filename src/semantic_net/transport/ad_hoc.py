@@ -1,0 +1,110 @@
+"""The transport for real networks: TCP between peers that listen and dial.
+
+Owns the listening socket and the dialling; what a connection becomes is the hub's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from typing import Any
+
+from semantic_net.errors import StartError
+from semantic_net.transport.address import Address
+from semantic_net.transport.base import TransportHandler
+from semantic_net.transport.common import HubTransport
+from semantic_net.transport.connection import Connection, reason_of
+from semantic_net.transport.tcp import SocketWire
+
+BACKLOG = 128
+
+ACCEPT_TURNS = 3
+"""Turns of the event loop until a connection that asyncio has accepted is handed to us."""
+
+_BIND_HINTS = {
+    errno.EADDRINUSE: "the port is in use: stop the other program, or choose another port",
+    errno.EADDRNOTAVAIL: "no network interface has this address: give one of this machine's",
+    errno.EACCES: "not permitted: choose a port over 1023",
+}
+
+
+class AdHocTransport(HubTransport):
+    """Moves frames over TCP; a `Transport`."""
+
+    _server: asyncio.Server | None = None
+    _address: Address
+
+    @property
+    def address(self) -> str:
+        """Where this peer listens, as ``host:port``; valid once started."""
+        return str(self._address)
+
+    async def start(self, handler: TransportHandler) -> None:
+        """Listen and begin to dial.
+
+        Raises:
+            StartError: The port is busy or the address is not ours.
+        """
+        self._server = await self._bind()
+        port = self._server.sockets[0].getsockname()[1]
+        self._address = Address(self._settings.host, port)
+        named = f":{port}" if self._address.is_wildcard else str(self._address)
+        self._hub.start(handler, (named,))
+        try:
+            await self._server.start_serving()
+        except OSError as exc:  # another program began to listen since we bound
+            await self.close()
+            raise self._start_error(exc) from exc
+        self._dial_peers()
+
+    async def _bind(self) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        host, port = self._settings.host or "0.0.0.0", self._settings.port  # nosec B104
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            # The first address only: a name with several would get several ports for port 0.
+            sock = _bound_socket(found[0][0], found[0][4])
+        except OSError as exc:
+            raise self._start_error(exc) from exc
+        return await loop.create_server(
+            lambda: SocketWire(self._hub, dialled=None),
+            sock=sock,
+            backlog=BACKLOG,
+            start_serving=False,
+        )
+
+    def _start_error(self, exc: OSError) -> StartError:
+        wanted = Address(self._settings.host, self._settings.port)
+        hint = _BIND_HINTS.get(exc.errno or 0, reason_of(exc))
+        return StartError(f"cannot listen on {wanted}: {hint}")
+
+    async def _dial(self, address: Address) -> Connection:
+        _, wire = await asyncio.get_running_loop().create_connection(
+            lambda: SocketWire(self._hub, dialled=str(address)), address.host, address.port
+        )
+        return wire.connection
+
+    async def close(self) -> None:
+        """Flush the control lane within a bounded time, then close every connection."""
+        if self._server is not None:
+            self._server.close()
+        await self._dialer.close()
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        await self._hub.close()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+
+def _bound_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere it would let two programs share the port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock

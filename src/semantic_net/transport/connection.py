@@ -1,0 +1,288 @@
+"""One connection between two peers, whatever carries its bytes.
+
+    HANDSHAKE --the handshake establishes--> UP --REFUSE, end of stream, or our wish--> OVER
+
+Owns the handshake, the two lanes and the order in which they reach the wire. What a connection
+means for the peer, and which events the shell sees, is its owner's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.frames import Frame, Kind
+from semantic_net.protocol.handshake import (
+    PROTOCOL,
+    Established,
+    Handshake,
+    Outcome,
+    Refusal,
+    decode_refusal,
+    encode_refusal,
+)
+from semantic_net.protocol.identity import PeerId
+from semantic_net.transport.base import Buffer, BulkSource
+from semantic_net.transport.lanes import Lanes, Pace
+
+LOST = "lost"
+CLOSED = "closed"
+REPLACED = "replaced"
+"""How a connection ends when neither side has anything to say about it."""
+
+PUMP_BYTES = 1024 * 1024
+"""Bulk bytes after which a connection lets the event loop do other things."""
+
+
+class Wire(Protocol):
+    """What carries a connection's frames."""
+
+    def ready(self) -> bool:
+        """Tell whether the wire takes another frame now; if not it calls `Connection.pump`."""
+        ...
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Take the buffers of one or more frames; they may not change until they are sent."""
+        ...
+
+    def finish(self) -> None:
+        """Send what was written, take nothing more, and close within a bounded time."""
+        ...
+
+    def abort(self) -> None:
+        """Close now."""
+        ...
+
+
+class Owner(Protocol):
+    """Who is told of a connection's fate."""
+
+    def opened(self, connection: Connection, established: Established) -> None:
+        """The handshake is over, frames may follow."""
+        ...
+
+    def received(self, connection: Connection, frame: Frame) -> None:
+        """A frame came in."""
+        ...
+
+    def ended(self, connection: Connection, code: str, reason: str) -> None:
+        """The connection is over; called once."""
+        ...
+
+    def refused(self, connection: Connection, refusal: Refusal) -> None:
+        """The handshake ended in a refusal; called instead of `ended`."""
+        ...
+
+    def failed(self, exc: Exception) -> None:
+        """A payload's source raised: a bug of ours."""
+        ...
+
+
+class _Phase(enum.Enum):
+    HANDSHAKE = enum.auto()
+    UP = enum.auto()
+    OVER = enum.auto()
+
+
+class Connection:
+    """Our end of one connection."""
+
+    def __init__(
+        self, owner: Owner, wire: Wire, handshake: Handshake, address: str, *, dialled: bool
+    ) -> None:
+        self.address = address
+        self.dialled = dialled
+        self.established: Established | None = None
+        self._loop = asyncio.get_running_loop()
+        self.heard_at = self._loop.time()
+        """When the last byte arrived; kept by the wire."""
+        self.outcome: asyncio.Future[Outcome | str] = self._loop.create_future()
+        """How the handshake ended; a string says why it did not."""
+        self.end_code = CLOSED
+        """Why the connection is over, once it is."""
+        self._owner = owner
+        self._wire = wire
+        self._handshake = handshake
+        self._phase = _Phase.HANDSHAKE
+        self._lanes = Lanes()
+        self._pace = Pace()
+        self._pump_soon: asyncio.Handle | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is read from or written to the connection."""
+        return self._phase is _Phase.OVER
+
+    @property
+    def peer(self) -> PeerId | None:
+        """Who the other end says it is; proven once the connection is established."""
+        return self._handshake.peer
+
+    @property
+    def claim(self) -> tuple[PeerId, bytes] | None:
+        """The session that the other end may believe in."""
+        return self._handshake.claim
+
+    @property
+    def control_bytes(self) -> int:
+        """Bytes of control frames that wait."""
+        return self._lanes.control_bytes
+
+    def start(self) -> None:
+        """Say hello."""
+        self._wire.write((self._handshake.start(),))
+
+    # What the wire reports.
+
+    def frame_received(self, frame: Frame) -> None:
+        """Take a frame.
+
+        Raises:
+            RemoteProtocolError: It breaks the handshake.
+        """
+        if self._phase is _Phase.HANDSHAKE:
+            self._handshake_frame(frame)
+        elif frame.kind is Kind.REFUSE:
+            refusal = decode_refusal(frame)
+            self._end(refusal.code, f"the peer ended it: {refusal.reason}")
+            self._wire.finish()
+        else:
+            self._owner.received(self, frame)
+
+    def _handshake_frame(self, frame: Frame) -> None:
+        reply, outcome = self._handshake.receive(frame)
+        if reply:
+            self._wire.write((reply,))
+        if isinstance(outcome, Established):
+            self._phase = _Phase.UP
+            self.established = outcome
+            self._settle(outcome)
+            self._owner.opened(self, outcome)
+        elif outcome is not None:
+            self._end_refused(outcome)
+
+    def broke_protocol(self, exc: RemoteProtocolError) -> None:
+        """End a connection whose stream makes no sense."""
+        self.refuse(PROTOCOL, str(exc))
+
+    def lost(self, code: str, reason: str) -> None:
+        """Note that the wire is gone, or that the other end will send nothing more."""
+        if not self.is_over:
+            self._end(code, reason)
+
+    def pump(self) -> None:
+        """Move what waits onto the wire, as long as it takes more."""
+        budget = PUMP_BYTES
+        while self._phase is _Phase.UP and self._wire.ready():
+            if self._lanes.control_bytes:
+                self._wire.write((self._lanes.take_control(),))
+            elif budget <= 0:
+                self._pump_later()
+                return
+            else:
+                num_bytes = self._pump_bulk()
+                if not num_bytes:
+                    return
+                budget -= num_bytes
+
+    def _pump_bulk(self) -> int:
+        try:
+            buffers = self._lanes.next_bulk(self._pace.chunk_bytes)
+        except Exception as exc:  # whatever it is, the shell hears of it
+            self._lanes.clear()
+            self._owner.failed(exc)
+            return 0
+        if buffers is None:
+            self._pace.idle()
+            return 0
+        num_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
+        self._pace.pulled(num_bytes, self._loop.time())
+        self._wire.write(buffers)
+        return num_bytes
+
+    def _pump_later(self) -> None:
+        if self._pump_soon is None:
+            self._pump_soon = self._loop.call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._pump_soon = None
+        self.pump()
+
+    # What the owner wants.
+
+    def send(self, frame: bytes) -> None:
+        """Queue a control frame; it is written at once if the wire takes it."""
+        self._lanes.add_control(frame)
+        if self._wire.ready():
+            self._wire.write((self._lanes.take_control(),))
+
+    def stream(self, source: BulkSource) -> None:
+        """Queue a payload; it is first pulled after the caller has returned."""
+        self._lanes.add_bulk(source)
+        self._pump_later()
+
+    def refuse(self, code: str, reason: str) -> None:
+        """End the connection and tell the other end why."""
+        if self.is_over:
+            return
+        refusal = Refusal(code, reason)
+        self._flush_control()
+        self._wire.write((encode_refusal(refusal),))
+        if self._phase is _Phase.HANDSHAKE:
+            self._end_refused(refusal)
+        else:
+            self._end(code, reason)
+            self._wire.finish()
+
+    def finish(self) -> None:
+        """End the connection in silence, after the control frames that wait."""
+        if not self.is_over:
+            self._flush_control()
+            self._become_over("closed")
+            self._wire.finish()
+
+    def abort(self, code: str, reason: str) -> None:
+        """End the connection now; what waits is lost."""
+        if not self.is_over:
+            self._end(code, reason)
+        self._wire.abort()
+
+    def _flush_control(self) -> None:
+        if self._lanes.control_bytes:
+            self._wire.write((self._lanes.take_control(),))
+
+    def _end_refused(self, refusal: Refusal) -> None:
+        self._become_over(refusal)
+        self._wire.finish()
+        self._owner.refused(self, refusal)
+
+    def _end(self, code: str, reason: str) -> None:
+        self.end_code = code
+        self._become_over(reason)
+        self._owner.ended(self, code, reason)
+
+    def _become_over(self, outcome: Refusal | str) -> None:
+        self._phase = _Phase.OVER
+        self._lanes.clear()
+        self._settle(outcome)
+        if self._pump_soon is not None:
+            self._pump_soon.cancel()
+            self._pump_soon = None
+
+    def _settle(self, outcome: Outcome | str) -> None:
+        if not self.outcome.done():  # done earlier, or whoever waited for it was cancelled
+            self.outcome.set_result(outcome)
+
+
+def reason_of(exc: BaseException) -> str:
+    """Return in a few words what went wrong with a connection."""
+    if isinstance(exc, socket.gaierror):
+        return exc.strerror or "the name is not known"
+    if isinstance(exc, OSError) and exc.errno:
+        return os.strerror(exc.errno)
+    return str(exc) or type(exc).__name__

@@ -1,0 +1,89 @@
+"""What waits for one connection: control frames, and payloads that are pulled when there is room.
+
+Pure bookkeeping: no socket and no clock; seconds come in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from semantic_net.protocol.frames import MAX_CHUNK_BYTES
+from semantic_net.transport.base import Buffer, BulkSource
+
+MIN_CHUNK_BYTES = 16 * 1024
+FIRST_CHUNK_BYTES = 32 * 1024
+FRAME_S = 0.1
+"""Seconds that one bulk frame should take to drain: a control frame waits no longer than that."""
+
+WINDOW_S = 1.0
+"""Seconds over which the speed is measured."""
+
+
+class Lanes:
+    """Control frames first; behind them payloads, one after the other."""
+
+    def __init__(self) -> None:
+        self._control: deque[bytes] = deque()
+        self._bulk: deque[BulkSource] = deque()
+        self.control_bytes = 0
+        """Bytes of the control frames that wait."""
+
+    def add_control(self, frame: bytes) -> None:
+        """Queue a control frame."""
+        self._control.append(frame)
+        self.control_bytes += len(frame)
+
+    def add_bulk(self, source: BulkSource) -> None:
+        """Queue a payload."""
+        self._bulk.append(source)
+
+    def take_control(self) -> bytes:
+        """Return all control frames that wait, as one buffer."""
+        frames = self._control.popleft() if len(self._control) == 1 else b"".join(self._control)
+        self._control.clear()
+        self.control_bytes = 0
+        return frames
+
+    def next_bulk(self, max_bytes: int) -> Sequence[Buffer] | None:
+        """Pull the next frame of the first payload that still has one, or None."""
+        while self._bulk:
+            if (buffers := self._bulk[0].next_frame(max_bytes)) is not None:
+                return buffers
+            self._bulk.popleft()
+        return None
+
+    def clear(self) -> None:
+        """Forget everything that waits."""
+        self._control.clear()
+        self._bulk.clear()
+        self.control_bytes = 0
+
+
+class Pace:
+    """How many bytes the next bulk frame should carry, from what the last ones took to drain.
+
+    Counts the bytes that drained within about the last second in which bulk was waiting. One
+    frame alone says little: a send buffer takes the first ones at once, however slow the link.
+    """
+
+    def __init__(self) -> None:
+        self.chunk_bytes = FIRST_CHUNK_BYTES
+        self._drained_bytes = FIRST_CHUNK_BYTES * WINDOW_S / FRAME_S
+        self._pulled_at: float | None = None
+        self._pulled_bytes = 0
+
+    def pulled(self, num_bytes: int, now: float) -> None:
+        """Note that a frame was handed over; the one before it has therefore drained."""
+        if self._pulled_at is not None:
+            self._drained_bytes *= math.exp((self._pulled_at - now) / WINDOW_S)
+            self._drained_bytes += self._pulled_bytes
+            wanted = int(self._drained_bytes * FRAME_S / WINDOW_S)
+            self.chunk_bytes = max(MIN_CHUNK_BYTES, min(wanted, MAX_CHUNK_BYTES))
+        self._pulled_at = now
+        self._pulled_bytes = num_bytes
+
+    def idle(self) -> None:
+        """Note that nothing is left to pull: the next frame's wait will say nothing of speed."""
+        self._pulled_at = None

@@ -1,0 +1,106 @@
+"""Which connection is the one session with a peer, and what became of earlier ones.
+
+The judgement that the handshake asks for, shared by every transport. One session a peer: a second
+connection is refused unless the other end says that it lost the first, or it is another instance
+of a peer that has been silent. Time comes in as ``now``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from semantic_net.protocol.handshake import (
+    DUPLICATE_CONNECTION,
+    DUPLICATE_KEY,
+    MAX_LOST_SESSIONS,
+    Established,
+    Refusal,
+)
+from semantic_net.protocol.identity import PeerId, short_id
+
+MAX_PEERS_WITH_LOST = 1024
+"""Peers whose lost sessions are remembered; strangers can invent any number of peers."""
+
+
+class LiveConnection(Protocol):
+    """What the table must know of a connection."""
+
+    @property
+    def heard_at(self) -> float:
+        """When the last byte arrived."""
+        ...
+
+
+C = TypeVar("C", bound=LiveConnection)
+
+
+class SessionTable(Generic[C]):
+    """The live session of each peer; a `SessionBook` for handshakes."""
+
+    def __init__(self, liveness_s: float, clock: Callable[[], float]) -> None:
+        self._liveness_s = liveness_s
+        self._clock = clock
+        self._live: dict[PeerId, tuple[Established, C]] = {}
+        self._lost: dict[PeerId, deque[bytes]] = {}
+
+    def __contains__(self, peer: object) -> bool:
+        return peer in self._live
+
+    def get(self, peer: PeerId) -> C | None:
+        """Return the connection that carries the session with ``peer``."""
+        entry = self._live.get(peer)
+        return entry[1] if entry else None
+
+    def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
+        """Return ids of sessions lost since the last one with ``peer`` that held."""
+        return tuple(self._lost.get(peer, ()))
+
+    def objection(self, peer: PeerId, incarnation: int) -> Refusal | None:
+        """Refuse another instance of a peer whose session shows life."""
+        if (entry := self._live.get(peer)) is None:
+            return None
+        established, connection = entry
+        if established.hello.incarnation == incarnation:
+            return None
+        if self._clock() - connection.heard_at > self._liveness_s:
+            return None
+        return Refusal(
+            DUPLICATE_KEY, f"another instance of {short_id(peer)} is connected and alive"
+        )
+
+    def no_room(self, candidate: Established) -> Refusal | None:
+        """Refuse a second connection, unless the other end lost the first or is a new instance."""
+        if (entry := self._live.get(candidate.peer)) is None:
+            return None
+        established = entry[0]
+        if established.hello.incarnation != candidate.hello.incarnation:
+            return None  # `objection` has let it pass: the old instance is silent
+        if established.session_id in candidate.lost_sessions:
+            return None
+        return Refusal(DUPLICATE_CONNECTION, "there is a session between these peers already")
+
+    def begin(self, established: Established, connection: C) -> C | None:
+        """Make ``connection`` the session with its peer; return the one that it replaces."""
+        replaced = self.get(established.peer)
+        self._live[established.peer] = (established, connection)
+        self._lost.pop(established.peer, None)
+        return replaced
+
+    def end(self, peer: PeerId, connection: C) -> bool:
+        """Take ``connection`` out; return whether it was the session with ``peer``."""
+        if self.get(peer) is not connection:
+            return False
+        del self._live[peer]
+        return True
+
+    def clear(self) -> None:
+        """Forget every session."""
+        self._live.clear()
+
+    def note_lost(self, peer: PeerId, session_id: bytes) -> None:
+        """Remember a session that the other end may still believe in."""
+        self._lost.setdefault(peer, deque(maxlen=MAX_LOST_SESSIONS)).append(session_id)
+        if len(self._lost) > MAX_PEERS_WITH_LOST:
+            del self._lost[next(iter(self._lost))]  # the one first noted

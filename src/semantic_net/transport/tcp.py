@@ -1,0 +1,209 @@
+"""A TCP connection as a `Wire`, and the socket options that make it fit for bad networks.
+
+`SocketWire` lets the socket write straight into the frame decoder's buffer and hands payloads to
+the socket without joining them to anything. It asks for no more as soon as the kernel takes no
+more, so that what waits in this process is less than one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from typing import cast
+
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.frames import FrameDecoder
+from semantic_net.transport.address import Address
+from semantic_net.transport.base import Buffer
+from semantic_net.transport.connection import CLOSED, LOST, Connection, reason_of
+from semantic_net.transport.hub import Hub
+
+log = logging.getLogger(__name__)
+
+JOIN_BYTES = 16 * 1024
+"""Frames up to this size go to the socket as one buffer: a copy is cheaper than a call."""
+
+UNSENT_BYTES = (16 * 1024, 64 * 1024)
+"""Fewest and most bytes that may wait in the kernel unsent. They delay every control frame behind
+them, so a slow link gets few; many spare a fast one some work."""
+
+_DISCARD_BYTES = 64 * 1024
+
+
+class SocketWire(asyncio.BufferedProtocol):
+    """One TCP connection; TLS under it changes nothing here."""
+
+    def __init__(self, hub: Hub, dialled: str | None) -> None:
+        """Wait for the connection; ``dialled`` is the address, None when we were dialled."""
+        self._hub = hub
+        self._dialled = dialled
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self.connection: Connection
+        self._decoder: FrameDecoder | None = FrameDecoder()
+        self._discard = memoryview(bytearray())
+        self._paused = False
+        self._finishing = False
+        self._linger: asyncio.TimerHandle | None = None
+        self._written = 0
+        self._unsent_bytes = UNSENT_BYTES[0]
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the handshake."""
+        self._transport = cast(asyncio.Transport, transport)
+        # Full means: the kernel takes no more. Then nothing further is pulled.
+        self._transport.set_write_buffer_limits(high=0)
+        tune(transport.get_extra_info("socket"), self._hub.settings.dead_after_s)
+        # A connection that was reset before it was accepted has no name any more.
+        host, port = (transport.get_extra_info("peername") or ("unknown", 0))[:2]
+        address = self._dialled or str(Address(host, port))
+        self.connection = self._hub.adopt(self, address, dialled=self._dialled is not None)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the socket may write."""
+        return self._decoder.writable() if self._decoder else self._discard
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what the socket wrote."""
+        self._hub.bytes_received += nbytes
+        if self._decoder is None:
+            return
+        connection = self.connection
+        connection.heard_at = self._loop.time()
+        try:
+            for frame in self._decoder.received(nbytes):
+                connection.frame_received(frame)
+                if connection.is_over:
+                    break
+        except RemoteProtocolError as exc:
+            connection.broke_protocol(exc)
+        if connection.is_over:
+            self._stop_decoding()
+
+    def pause_writing(self) -> None:
+        """Note that the kernel takes no more."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Go on with what waits."""
+        self._paused = False
+        self.connection.pump()
+
+    def eof_received(self) -> None:
+        """Note that the other end is through; asyncio closes once our own bytes are out."""
+        self._linger_on()
+        self.connection.lost(CLOSED, "the peer closed the connection")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end of the connection."""
+        if self._linger is not None:
+            self._linger.cancel()
+        self._settle_sent()
+        self._stop_decoding()
+        self.connection.lost(LOST, reason_of(exc) if exc else "the connection was closed")
+        self._hub.wire_gone(self)
+
+    # What a connection wants of its wire.
+
+    def ready(self) -> bool:
+        """Tell whether the kernel takes another frame now."""
+        return not (self._paused or self._finishing or self._transport.is_closing())
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Hand buffers to the socket; what it does not take at once must not change."""
+        if self._finishing or self._transport.is_closing():
+            return
+        num_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
+        self._written += num_bytes
+        if num_bytes > JOIN_BYTES:
+            self._fit_unsent(num_bytes)
+        elif len(buffers) > 1:
+            buffers = (b"".join(buffers),)
+        for buffer in buffers:
+            self._transport.write(buffer)
+
+    def finish(self) -> None:
+        """Send what was written and our end of stream; wait a little for the other end's.
+
+        Closing at once with unread bytes in the kernel would reset the connection, and the
+        other end would lose what we said last.
+        """
+        if self._finishing or self._transport.is_closing():
+            return
+        self._finishing = True
+        self._linger_on()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._settle_sent()
+        self._transport.abort()
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that the kernel has taken."""
+        return self._written - self._transport.get_write_buffer_size()
+
+    def _fit_unsent(self, frame_bytes: int) -> None:
+        fewest, most = UNSENT_BYTES
+        wanted = min(max(frame_bytes // 2, fewest), most)
+        if not self._unsent_bytes / 2 < wanted < self._unsent_bytes * 2:
+            self._unsent_bytes = wanted
+            set_option(self._transport.get_extra_info("socket"), *unsent_option(wanted))
+
+    def _settle_sent(self) -> None:
+        # Once the transport is closed it has forgotten what it did not send.
+        self._written = self.bytes_sent
+
+    def _linger_on(self) -> None:
+        if self._linger is None:
+            self._linger = self._loop.call_later(self._hub.settings.flush_s, self.abort)
+
+    def _stop_decoding(self) -> None:
+        if self._decoder is not None:
+            self._decoder = None  # frees its buffer
+            self._discard = memoryview(bytearray(_DISCARD_BYTES))
+
+
+Option = tuple[int, str, int | bytes]
+
+
+def tune(sock: socket.socket, dead_after_s: float) -> None:
+    """Set what makes a dead link seen in seconds and a slow one fast; all of it optional."""
+    probe_s = max(1, round(dead_after_s / 4))
+    wanted: list[Option] = [
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", probe_s),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", probe_s),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", round(1000 * dead_after_s)),
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.IPPROTO_TCP, "TCP_CONGESTION", b"bbr"),  # bears loss that is not congestion
+        unsent_option(UNSENT_BYTES[0]),
+    ]
+    for option in wanted:
+        set_option(sock, *option)
+
+
+def unsent_option(num_bytes: int) -> Option:
+    """Return what bounds the bytes that wait in the kernel unsent."""
+    return socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", num_bytes
+
+
+def set_option(sock: socket.socket, level: int, name: str, value: int | bytes) -> None:
+    """Set a socket option where the platform and the kernel have it."""
+    option = getattr(socket, name, None)
+    if option is None:
+        log.debug("this platform has no %s", name)
+        return
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError as exc:
+        log.debug("cannot set %s: %s", name, exc)

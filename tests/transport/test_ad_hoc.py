@@ -1,0 +1,447 @@
+"""What only a real socket can show: strangers, ports, address families, kernels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from transport_support import (
+    PayloadSource,
+    Probe,
+    RawClient,
+    World,
+    hello_content,
+    play_over_tcp,
+    raw_client,
+    run_tcp,
+    signer,
+)
+
+from semantic_net.errors import ConfigError, LocalProtocolError, StartError
+from semantic_net.protocol.frames import HEADER, MAGIC, VERSION, Kind, encode_frame, encode_header
+from semantic_net.protocol.handshake import Established, Handshake, Refusal, decode_refusal
+from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.transport import tcp
+from semantic_net.transport.ad_hoc import AdHocTransport
+from semantic_net.transport.base import (
+    Buffer,
+    Connected,
+    Disconnected,
+    Refused,
+    Unreachable,
+)
+from semantic_net.transport.settings import TransportSettings
+
+A, B = signer(1), signer(2)
+
+
+class EmptyBook:
+    """A stranger has no other connections."""
+
+    def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
+        return ()
+
+    def objection(self, peer: PeerId, incarnation: int) -> Refusal | None:
+        return None
+
+    def no_room(self, candidate: Established) -> Refusal | None:
+        return None
+
+
+async def shake_hands(client: RawClient, key: Signer) -> None:
+    """Become a peer on a bare connection."""
+    handshake = Handshake(
+        key, hello_content(), secrets.token_bytes(32), dialled=True, book=EmptyBook()
+    )
+    client.writer.write(handshake.start())
+    outcome = None
+    while outcome is None:
+        reply, outcome = handshake.receive(await client.frame())
+        client.writer.write(reply)
+    assert isinstance(outcome, Established)
+
+
+# Strangers.
+
+
+@pytest.mark.parametrize(
+    ("garbage", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: peer\r\n\r\n", "not a semantic-net frame"),
+        (HEADER.pack(MAGIC, VERSION, Kind.CHUNK, 0, 1 << 40), "is over the limit"),
+        (encode_frame(Kind.HAVE, b""), "a HAVE is out of place in the handshake"),
+        (encode_frame(Kind.HELLO, b"?"), "a malformed HELLO"),
+        (HEADER.pack(MAGIC, 9, Kind.HELLO, 0, 0), "wire version 9"),
+    ],
+    ids=["http", "oversized", "early", "malformed", "version"],
+)
+def test_garbage_ends_its_own_connection_only(garbage: bytes, reason: str) -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await b.expect(Connected)
+        async with raw_client(a) as client:
+            assert (await client.frame()).kind is Kind.HELLO
+            client.writer.write(garbage)
+            refusal = decode_refusal(await client.frame())
+            assert refusal.code == "protocol"
+            assert reason in refusal.reason
+            assert await client.rest() == b""
+        event = await a.expect(Refused)
+        assert event.code == "protocol"
+        assert reason in event.reason
+        b.send(a, b"still here")
+        await a.until(lambda: a.bodies(Kind.HAVE) == [b"still here"])
+
+    play_over_tcp(scenario)
+
+
+def test_garbage_within_a_session_ends_it() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        async with raw_client(a) as client:
+            await shake_hands(client, B)
+            await a.expect(Connected)
+            client.writer.write(encode_frame(Kind.HAVE, b"fine") + b"and then nonsense")
+            ended = await a.expect(Disconnected)
+            assert (ended.code, ended.reason) == ("protocol", "not a semantic-net frame")
+            assert a.bodies(Kind.HAVE) == [b"fine"]
+            assert decode_refusal(await client.frame()).code == "protocol"
+
+    play_over_tcp(scenario)
+
+
+def test_what_a_refused_stranger_goes_on_sending_is_counted_and_discarded() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        async with raw_client(a) as client:
+            client.writer.write(bytes(300_000))
+            await a.expect(Refused)
+            with contextlib.suppress(ConnectionError):
+                await client.writer.drain()
+                client.writer.write_eof()
+            await client.rest()
+        await a.transport.close()
+        assert a.transport.traffic().bytes_received == 300_000
+
+    play_over_tcp(scenario)
+
+
+def test_a_stranger_that_says_nothing_is_dropped() -> None:
+    async def scenario(world: World) -> None:
+        settings = TransportSettings(handshake_timeout_s=0.05)
+        a = await world.peer("a", A, settings=settings)
+        async with raw_client(a) as client:
+            client.writer.write(encode_header(Kind.HELLO, 500))  # and never the body
+            event = await a.expect(Refused)
+            assert (event.code, event.reason) == ("timeout", "no handshake within 0.05 s")
+            assert Kind(client_kind(await client.rest())) is Kind.HELLO
+
+    play_over_tcp(scenario)
+
+
+def client_kind(data: bytes) -> int:
+    kind: int = HEADER.unpack(data[: HEADER.size])[2]
+    return kind
+
+
+def test_an_address_that_says_nothing_is_unreachable() -> None:
+    async def scenario(world: World) -> None:
+        accepted: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(lambda _, w: accepted.append(w), "127.0.0.1", 0)
+        a = await world.peer("a", A, settings=TransportSettings(handshake_timeout_s=0.05))
+        host, port = server.sockets[0].getsockname()
+        a.transport.add_address(f"{host}:{port}")
+        assert (await a.expect(Unreachable)).reason == "no handshake within 0.05 s"
+        assert a.transport.unmet_addresses() == (), "it was learned, nobody waits for it"
+        await a.transport.close()
+        server.close()
+        for writer in accepted:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    play_over_tcp(scenario)
+
+
+def test_strangers_hold_a_bounded_number_of_connections() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A, settings=TransportSettings(max_pending=2))
+        async with raw_client(a) as first, raw_client(a) as second, raw_client(a) as third:
+            event = await a.expect(Refused)
+            assert event.code == "busy"
+            assert (await first.rest())[:4] == MAGIC, "the oldest goes, after its hello"
+            for client in (second, third):
+                assert (await client.frame()).kind is Kind.HELLO
+            b = await world.peer("b", B, dial=[a])
+            await b.expect(Connected)
+
+    play_over_tcp(scenario)
+
+
+def test_a_peer_that_does_not_read_grows_no_memory() -> None:
+    async def scenario(world: World) -> None:
+        limit = 256 * 1024
+        a = await world.peer("a", A, settings=TransportSettings(max_control_bytes=limit))
+        async with raw_client(a) as client:
+            await shake_hands(client, B)
+            await a.expect(Connected)
+            source = PayloadSource(bytes(64_000_000))
+            a.transport.stream(B.peer_id, source)
+            frame = encode_frame(Kind.HAVE, bytes(1000))
+            while not a.of(Disconnected):  # whatever the kernel's buffers hold
+                for _ in range(100):
+                    with contextlib.suppress(Exception):
+                        a.transport.send(B.peer_id, frame)
+                await asyncio.sleep(0)
+            (ended,) = a.of(Disconnected)
+            assert (ended.code, ended.reason) == (
+                "unread",
+                "the peer does not read what it is sent",
+            )
+            assert sum(source.sizes) < 32_000_000, "no more than the kernel took was pulled"
+
+    play_over_tcp(scenario)
+
+
+# Ports and addresses.
+
+
+def start_error(settings: TransportSettings) -> str:
+    async def start() -> str:
+        transport = AdHocTransport(A, settings, hello_content())
+        with pytest.raises(StartError) as caught:
+            await transport.start(lambda event: None)
+        await transport.close()
+        return str(caught.value)
+
+    return run_tcp(start())
+
+
+def test_a_busy_port_is_a_start_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        assert start_error(TransportSettings(host="127.0.0.1", port=port)) == (
+            f"cannot listen on 127.0.0.1:{port}: "
+            "the port is in use: stop the other program, or choose another port"
+        )
+
+
+def test_a_port_taken_between_bind_and_listen_is_a_start_error() -> None:
+    async def start() -> None:
+        first, second = (
+            AdHocTransport(key, TransportSettings(host="127.0.0.1", port=port), hello_content())
+            for key, port in ((A, 0), (B, 0))
+        )
+        first_server = await first._bind()
+        port = first_server.sockets[0].getsockname()[1]
+        second._settings = TransportSettings(host="127.0.0.1", port=port)
+        listening = asyncio.Event()
+        real_bind = second._bind
+
+        async def bind_then_lose_the_race() -> asyncio.Server:
+            server = await real_bind()
+            await first_server.start_serving()
+            listening.set()
+            return server
+
+        second._bind = bind_then_lose_the_race  # type: ignore[method-assign]  # the race, scripted
+        with pytest.raises(StartError, match="the port is in use"):
+            await second.start(lambda event: None)
+        assert listening.is_set()
+        first_server.close()
+        await first_server.wait_closed()
+
+    run_tcp(start())
+
+
+def test_a_foreign_address_is_a_start_error() -> None:
+    message = start_error(TransportSettings(host="192.0.2.1", port=0))
+    assert message.startswith("cannot listen on 192.0.2.1:0: no network interface has")
+
+
+def test_an_unknown_name_is_a_start_error() -> None:
+    message = start_error(TransportSettings(host="no-such-host.invalid", port=0))
+    assert message.startswith("cannot listen on no-such-host.invalid:0: ")
+
+
+def test_a_peer_that_is_no_address_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="peers: 'nonsense' is not an address"):
+        AdHocTransport(A, TransportSettings(peers=("nonsense",)), hello_content())
+
+
+def test_a_wildcard_cannot_be_dialled() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        for address in ("0.0.0.0:5000", ":5000", "10.0.0.1:0", "nonsense"):
+            with pytest.raises(ValueError, match="address|dialled"):  # noqa: RUF043  # a choice
+                a.transport.add_address(address)
+
+    play_over_tcp(scenario)
+
+
+def test_listening_everywhere_is_said_as_a_port() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A, settings=TransportSettings(host=""))
+        port = a.transport.address.rpartition(":")[2]
+        assert a.transport.address == f":{port}"
+        b = await world.peer("b", B)
+        b.transport.add_address(f"localhost:{port}")
+        connected = await b.expect(Connected)
+        assert connected.hello.addresses == [f":{port}"]
+        assert connected.address == f"localhost:{port}"
+
+    play_over_tcp(scenario)
+
+
+def test_ipv6_works_alike() -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError as exc:
+        pytest.skip(f"needs IPv6 on loopback: {exc}")
+
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A, settings=TransportSettings(host="::1"))
+        assert a.transport.address.startswith("[::1]:")
+        b = await world.peer("b", B)
+        b.transport.add_address(a.transport.address)
+        await b.expect(Connected)
+        assert (await a.expect(Connected)).address.startswith("[::1]:")
+
+    play_over_tcp(scenario)
+
+
+def test_a_name_that_nobody_knows_is_unreachable() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        a.transport.add_address("no-such-host.invalid:1")
+        event = await a.expect(Unreachable)
+        assert event.address == "no-such-host.invalid:1"
+        assert event.reason
+
+    play_over_tcp(scenario)
+
+
+def test_a_hello_that_no_peer_would_take_fails_the_start() -> None:
+    async def start() -> None:
+        settings = TransportSettings(host="127.0.0.1")
+        transport = AdHocTransport(A, settings, hello_content(key="v" * 5000))
+        with pytest.raises(LocalProtocolError, match="our own hello"):
+            await transport.start(lambda event: None)
+        await transport.close()
+
+    run_tcp(start())
+
+
+# Kernels, and what is left behind.
+
+
+def test_close_leaves_no_socket_behind() -> None:
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        pytest.skip("needs /proc")
+
+    async def scenario(world: World) -> None:
+        probes: list[Probe] = []
+        for number in range(1, 6):
+            probes.append(await world.peer(f"p{number}", signer(number), dial=probes))
+        for probe in probes:
+            await probe.until(lambda: len(probe.of(Connected)) == 4)  # noqa: B023  # awaited here
+        probes[0].transport.stream(probes[1].id, PayloadSource(bytes(10_000_000)))
+
+    gc.collect()
+    before = len(list(folder.iterdir()))
+    play_over_tcp(scenario)
+    gc.collect()
+    assert len(list(folder.iterdir())) == before
+
+
+def test_closing_does_not_wait_for_one_who_does_not_read() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A, settings=TransportSettings(flush_s=0.05))
+        async with raw_client(a) as client:
+            await shake_hands(client, B)
+            await a.expect(Connected)
+            source = PayloadSource(bytes(64_000_000))
+            a.transport.stream(B.peer_id, source)
+            await client.frame()  # the payload is under way
+            await a.transport.close()
+
+    play_over_tcp(scenario)
+
+
+@dataclass
+class PickySocket:
+    """Knows some options, and refuses one."""
+
+    refuses: int
+    taken: list[int] = field(default_factory=list)
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        if option == self.refuses:
+            raise OSError(2, "No such file or directory")
+        self.taken.append(option)
+
+
+def test_a_platform_that_lacks_an_option_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
+    monkeypatch.setattr(socket, "TCP_CONGESTION", 13, raising=False)
+    sock = PickySocket(refuses=13)
+    with caplog.at_level(logging.DEBUG):
+        tcp.tune(sock, 10.0)  # type: ignore[arg-type]  # as much of a socket as it takes
+    assert socket.TCP_NODELAY in sock.taken
+    assert "this platform has no TCP_USER_TIMEOUT" in caplog.text
+    assert "cannot set TCP_CONGESTION: [Errno 2]" in caplog.text
+
+
+def test_real_sockets_notice_dead_links_in_seconds() -> None:
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        pytest.skip("needs TCP_USER_TIMEOUT")
+    with socket.socket() as sock:
+        tcp.tune(sock, 10.0)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        idle = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        step = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        count = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+        assert idle + step * count <= 10
+
+
+def test_a_payload_is_pulled_only_as_the_socket_takes_it() -> None:
+    """One frame at most waits in this process, whatever the other end does."""
+
+    class Watched:
+        most = 0
+
+        def __init__(self, probe: Probe) -> None:
+            self.left = 200
+            self.probe = probe
+
+        def next_frame(self, max_bytes: int) -> Sequence[Buffer] | None:
+            (wire,) = self.probe.transport._hub.wires()  # type: ignore[attr-defined]  # looks inside
+            self.most = max(self.most, wire._transport.get_write_buffer_size())
+            self.left -= 1
+            return (encode_header(Kind.CHUNK, max_bytes), bytes(max_bytes)) if self.left else None
+
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await b.expect(Connected)
+        source = Watched(b)
+        b.transport.stream(a.id, source)
+        await a.until(lambda: len(a.bodies(Kind.CHUNK)) == 199)
+        assert source.most == 0, "nothing was left over when the next frame was pulled"
+        assert source.left == 0
+
+    play_over_tcp(scenario)

@@ -1,0 +1,252 @@
+"""When an address is dialled again, and when not; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from transport_support import MemoryWorld, Probe, hello_content, play_in_memory, signer
+
+from semantic_net.simulation.virtual_time import run_virtual
+from semantic_net.transport.address import Address
+from semantic_net.transport.base import (
+    Connected,
+    Disconnected,
+    Refused,
+    TransportEvent,
+    Unreachable,
+)
+from semantic_net.transport.connection import Connection
+from semantic_net.transport.dialer import HOPELESS_DIALS, Dialer
+from semantic_net.transport.hub import Hub
+from semantic_net.transport.memory import MemoryTransport
+from semantic_net.transport.settings import TransportSettings
+
+A, B = signer(1), signer(2)
+SETTINGS = TransportSettings()
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def waits(times: list[float]) -> list[float]:
+    """Return the seconds between each dial and the next."""
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
+class Desert:
+    """Nobody is anywhere; who was dialled when is written down."""
+
+    def __init__(self, settings: TransportSettings = SETTINGS) -> None:
+        self.times: dict[Address, list[float]] = {}
+        self.events: list[TransportEvent] = []
+        self.answer: Callable[[], BaseException] = lambda: OSError(errno.ECONNREFUSED, "refused")
+        self.hub = Hub(A, hello_content(), settings)
+        self.hub.start(self.events.append, ())
+        self.dialer = Dialer(self.dial, self.hub, random.Random(0))
+
+    async def dial(self, address: Address) -> Connection:
+        self.times.setdefault(address, []).append(now())
+        raise self.answer()
+
+    def waits(self, address: str) -> list[float]:
+        host, _, port = address.partition(":")
+        times = self.times[Address(host, int(port))]
+        return waits(times)
+
+
+def test_waits_double_with_jitter_up_to_a_few_seconds() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.dialer.add("h:1", learned=False)
+        await asyncio.sleep(200.0)
+        await desert.dialer.close()
+        waits = desert.waits("h:1")
+        for index, wait_s in enumerate(waits):
+            longest = min(5.0, 0.1 * 2**index)
+            assert 0.49 * longest < wait_s < 1.01 * longest
+        assert len(set(waits)) == len(waits), "jitter"
+        assert len(waits) > 40
+
+    run_virtual(main())
+
+
+def test_each_change_of_reason_is_told_once() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.dialer.add("h:1", learned=False)
+        await asyncio.sleep(10.0)
+        desert.answer = lambda: OSError(errno.EHOSTUNREACH, "no route")
+        await asyncio.sleep(10.0)
+        await desert.dialer.close()
+        assert desert.events == [
+            Unreachable("h:1", "Connection refused"),
+            Unreachable("h:1", "No route to host"),
+        ]
+
+    run_virtual(main())
+
+
+def test_an_address_counts_once_however_it_is_written() -> None:
+    async def main() -> None:
+        desert = Desert()
+        for text in ("Host:1", "host:1", " HOST:1 "):
+            desert.dialer.add(text, learned=False)
+        await asyncio.sleep(0.01)
+        assert [len(times) for times in desert.times.values()] == [1]
+        assert desert.dialer.unmet() == ("host:1",)
+        await desert.dialer.close()
+        desert.dialer.add("other:1", learned=False)
+        assert desert.dialer.unmet() == ()
+
+    run_virtual(main())
+
+
+def test_a_learned_address_where_nobody_ever_was_is_tried_less_often() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.dialer.add("learned:1", learned=True)
+        desert.dialer.add("given:1", learned=True)
+        desert.dialer.add("given:1", learned=False)  # learned first, then given by the user
+        await asyncio.sleep(1000.0)
+        await desert.dialer.close()
+        assert max(desert.waits("given:1")) <= 5.0
+        assert min(desert.waits("learned:1")[HOPELESS_DIALS:]) >= 15.0
+
+    run_virtual(main())
+
+
+def test_learned_addresses_are_bounded_and_the_hopeless_give_way() -> None:
+    async def main() -> None:
+        desert = Desert(replace(SETTINGS, max_learned=2))
+        for name in ("first:1", "second:1", "third:1"):
+            desert.dialer.add(name, learned=True)
+        await asyncio.sleep(200.0)
+        assert {str(address) for address in desert.times} == {"first:1", "second:1"}
+        desert.dialer.add("third:1", learned=True)
+        desert.dialer.add("given:1", learned=False)
+        await asyncio.sleep(1.0)
+        assert {str(address) for address in desert.times} == {
+            "first:1", "second:1", "third:1", "given:1"
+        }  # fmt: skip
+        num_dials = sum(map(len, desert.times.values()))
+        await desert.dialer.close()
+        assert num_dials > 0
+
+    run_virtual(main())
+
+
+def test_a_bug_in_dialling_surfaces() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.answer = lambda: KeyError("our bug")
+        desert.dialer.add("h:1", learned=False)
+        with pytest.raises(KeyError, match="our bug"):
+            await desert.hub.failure
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
+def play(scenario: Callable[[MemoryWorld], object]) -> None:
+    play_in_memory(scenario)  # type: ignore[arg-type]  # the world is a MemoryWorld
+
+
+async def dial_times(probe: Probe) -> list[float]:
+    """Write down when a memory transport dials from now on."""
+    transport, times = probe.transport, []
+    assert isinstance(transport, MemoryTransport)
+    real = transport._dialer._dial
+
+    async def dial(address: Address) -> Connection:
+        times.append(now())
+        return await real(address)
+
+    transport._dialer._dial = dial
+    return times
+
+
+def test_a_session_that_lasted_is_dialled_again_at_once() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await b.expect(Connected)
+        times = await dial_times(b)
+        for _ in range(5):
+            await asyncio.sleep(6.0)
+            world.network.reset("a", "b")
+            lost = now()
+            await b.expect(Disconnected)
+            await b.expect(Connected)
+            assert times[-1] == pytest.approx(lost)
+
+    play(scenario)
+
+
+def test_a_session_that_flaps_is_not_dialled_in_a_tight_loop() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", A)
+        a.on_event = lambda event: (
+            a.transport.disconnect(B.peer_id, "nonsense", "we do not like it")
+            if isinstance(event, Connected)
+            else None
+        )
+        b = await world.peer("b", B, dial=[a])
+        times = await dial_times(b)
+        await asyncio.sleep(300.0)
+        assert 10 < len(times) < 30
+        assert min(waits(times)) > 0.4
+
+    play(scenario)
+
+
+def test_short_sessions_that_break_are_dialled_with_growing_waits() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        times = await dial_times(b)
+        for _ in range(10):
+            await b.expect(Connected)
+            world.network.reset("a", "b")
+        await b.expect(Connected)
+        assert waits(times)[0] < 0.2, "the first at once"
+        assert 2.0 < waits(times)[-1] < 5.1
+
+    play(scenario)
+
+
+def test_a_refusal_is_told_once_and_dialled_more_and_more_rarely() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a], hello=hello_content(model="other"))
+        times = await dial_times(b)
+        await asyncio.sleep(600.0)
+        assert len(b.of(Refused)) == 1
+        assert 20 < len(times) < 50
+        assert times[-1] - times[-2] > 14.0
+        assert b.transport.unmet_addresses() == (), "somebody said hello there"
+
+    play(scenario)
+
+
+def test_addresses_to_wait_for_are_met_by_a_hello() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", A)
+        settings = replace(SETTINGS, peers=("a:5000", "b:5000", "nobody:5000"))
+        transport = MemoryTransport(world.network, "b", B, settings, hello_content())
+        b = Probe("b", B, transport)
+        await transport.start(b.handle)
+        assert transport.unmet_addresses() == settings.peers
+        await b.expect(Connected)
+        await asyncio.sleep(1.0)
+        assert transport.unmet_addresses() == ("nobody:5000",), "and we are not others"
+        await transport.close()
+        await a.transport.close()
+
+    play(scenario)

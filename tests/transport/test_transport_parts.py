@@ -1,0 +1,289 @@
+"""The transport's parts one by one: addresses, lanes, pace, the session table, a link."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transport_support import signer
+
+from semantic_net.protocol.frames import MAX_CHUNK_BYTES
+from semantic_net.protocol.handshake import MAX_LOST_SESSIONS, Established, Hello
+from semantic_net.protocol.identity import PeerId
+from semantic_net.transport.address import Address, dialable_addresses, parse_address
+from semantic_net.transport.base import Buffer
+from semantic_net.transport.lanes import FIRST_CHUNK_BYTES, MIN_CHUNK_BYTES, Lanes, Pace
+from semantic_net.transport.link import MAX_LOSSES, Link, LinkQuality
+from semantic_net.transport.sessions import MAX_PEERS_WITH_LOST, SessionTable
+
+KEY = signer(1)
+
+
+def hello(*addresses: str, incarnation: int = 1) -> Hello:
+    return Hello(KEY.public_key, bytes(32), incarnation, list(addresses), {}, "test")
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "shown"),
+    [
+        ("192.168.0.2:5000", "192.168.0.2", 5000, "192.168.0.2:5000"),
+        (" Jetson-1.Local:80 ", "jetson-1.local", 80, "jetson-1.local:80"),
+        ("[::1]:5000", "::1", 5000, "[::1]:5000"),
+        ("[FE80:0::1%eth0]:1", "fe80::1%eth0", 1, "[fe80::1%eth0]:1"),
+        (":5000", "", 5000, ":5000"),
+        ("_a.b_:0", "_a.b_", 0, "_a.b_:0"),
+    ],
+)
+def test_addresses_are_read_and_shown(text: str, host: str, port: int, shown: str) -> None:
+    assert parse_address(text) == Address(host, port)
+    assert str(parse_address(text)) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "host", "host:", "host:port", "::1:5000", "[::1]", "[nonsense]:1", "h:65536", "h:123456",
+     "-h:1", "a b:1", "h/x:1", "http://h:1", "h:1:2", "h\n:1", "h:-1"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"address|port|host name"):
+        parse_address(text)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
+    try:
+        address = parse_address(text)
+    except ValueError:
+        return
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(("host", "wildcard"), [("", True), ("0.0.0.0", True), ("::", True),
+                                                ("10.0.0.1", False), ("h", False)])  # fmt: skip
+def test_wildcards_are_known(host: str, wildcard: bool) -> None:
+    assert Address(host, 1).is_wildcard is wildcard
+
+
+def test_a_hello_says_where_its_peer_can_be_dialled() -> None:
+    said = hello("10.0.0.1:5000", ":5001", "0.0.0.0:5002", "[::]:5003", "junk", ":0", ":5001")
+    assert dialable_addresses(said, "10.9.9.9:40000") == [
+        "10.0.0.1:5000", "10.9.9.9:5001", "10.9.9.9:5002", "10.9.9.9:5003",
+    ]  # fmt: skip
+    assert dialable_addresses(hello(":5000"), "[fe80::2]:1") == ["[fe80::2]:5000"]
+
+
+# Lanes and pace.
+
+
+@dataclass
+class Frames:
+    left: int
+    asked: int = 0
+
+    def next_frame(self, max_bytes: int) -> Sequence[Buffer] | None:
+        self.asked = max_bytes
+        self.left -= 1
+        return (b"%d" % self.left,) if self.left >= 0 else None
+
+
+def test_control_frames_leave_together() -> None:
+    lanes = Lanes()
+    lanes.add_control(b"one")
+    assert lanes.take_control() == b"one"
+    lanes.add_control(b"two")
+    lanes.add_control(b"three")
+    assert lanes.control_bytes == 8
+    assert lanes.take_control() == b"twothree"
+    assert lanes.control_bytes == 0
+
+
+def test_payloads_leave_one_after_the_other() -> None:
+    lanes = Lanes()
+    for source in (Frames(0), Frames(2), Frames(1)):
+        lanes.add_bulk(source)
+    assert [lanes.next_bulk(7) for _ in range(4)] == [(b"1",), (b"0",), (b"0",), None]
+
+
+def test_cleared_lanes_are_empty() -> None:
+    lanes = Lanes()
+    lanes.add_control(b"x")
+    lanes.add_bulk(Frames(1))
+    lanes.clear()
+    assert lanes.control_bytes == 0
+    assert lanes.next_bulk(1) is None
+
+
+def pace_at(bytes_per_s: float, frames: int) -> list[int]:
+    pace, now, sizes = Pace(), 0.0, []
+    for _ in range(frames):
+        sizes.append(pace.chunk_bytes)
+        pace.pulled(pace.chunk_bytes, now)
+        now += sizes[-1] / bytes_per_s
+    return sizes
+
+
+def test_a_fast_link_gets_the_largest_chunks_and_a_slow_one_the_smallest() -> None:
+    assert pace_at(1e9, 60)[-1] == MAX_CHUNK_BYTES
+    assert pace_at(30_000, 5)[2:] == [MIN_CHUNK_BYTES] * 3
+
+
+def test_what_the_send_buffer_takes_at_once_is_not_speed() -> None:
+    pace = Pace()
+    for _ in range(4):
+        pace.pulled(pace.chunk_bytes, 0.0)
+    assert pace.chunk_bytes < 1.5 * FIRST_CHUNK_BYTES
+
+
+def test_a_chunk_takes_about_a_tenth_of_a_second() -> None:
+    assert pace_at(1_000_000, 60)[-1] == pytest.approx(100_000, rel=0.1)
+
+
+def test_waiting_for_work_is_not_slowness() -> None:
+    pace = Pace()
+    for tick in range(60):
+        pace.pulled(pace.chunk_bytes, tick / 1000)
+    pace.idle()
+    pace.pulled(1, 1000.0)
+    assert pace.chunk_bytes == MAX_CHUNK_BYTES
+    pace.pulled(1, 1010.0)
+    assert pace.chunk_bytes == MIN_CHUNK_BYTES
+
+
+@given(st.lists(st.tuples(st.integers(0, 300_000), st.floats(0, 1e6)), max_size=30))
+def test_chunks_stay_within_their_limits(pulls: list[tuple[int, float]]) -> None:
+    pace, now = Pace(), 0.0
+    for num_bytes, wait_s in pulls:
+        now += wait_s
+        pace.pulled(num_bytes, now)
+        assert MIN_CHUNK_BYTES <= pace.chunk_bytes <= MAX_CHUNK_BYTES
+
+
+# The session table.
+
+
+@dataclass
+class Line:
+    """As much of a connection as the table looks at."""
+
+    heard_at: float = 0.0
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def session(number: int, *lost: int, incarnation: int = 1) -> Established:
+    lost_ids = frozenset(bytes([n]) * 16 for n in lost)
+    said = hello(incarnation=incarnation)
+    return Established(KEY.peer_id, said, bytes([number]) * 16, lost_ids)
+
+
+def test_one_session_a_peer() -> None:
+    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    assert table.no_room(session(1)) is None
+    first = Line()
+    assert table.begin(session(1), first) is None
+    assert KEY.peer_id in table
+    refusal = table.no_room(session(2))
+    assert refusal is not None
+    assert refusal.code == "duplicate_connection"
+
+
+def test_a_session_that_the_other_end_lost_is_replaced() -> None:
+    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    first, second = Line(), Line()
+    table.begin(session(1), first)
+    assert table.no_room(session(2, 8, 9)) is not None, "it lost others, not this one"
+    assert table.no_room(session(2, 8, 1)) is None
+    assert table.begin(session(2, 8, 1), second) is first
+    assert not table.end(KEY.peer_id, first), "the first was not the session any more"
+    assert table.get(KEY.peer_id) is second
+    assert table.end(KEY.peer_id, second)
+    assert table.get(KEY.peer_id) is None
+
+
+def test_another_instance_waits_until_the_first_is_silent() -> None:
+    clock = Clock()
+    table: SessionTable[Line] = SessionTable(10.0, clock)
+    first = Line(heard_at=0.0)
+    assert table.objection(KEY.peer_id, 2) is None
+    table.begin(session(1), first)
+    assert table.objection(KEY.peer_id, 1) is None
+    clock.now = 10.0
+    refusal = table.objection(KEY.peer_id, 2)
+    assert refusal is not None
+    assert refusal.code == "duplicate_key"
+    clock.now = 10.1
+    assert table.objection(KEY.peer_id, 2) is None
+    assert table.no_room(session(2, incarnation=2)) is None
+    assert table.begin(session(2, incarnation=2), Line()) is first
+
+
+def test_lost_sessions_are_kept_until_one_holds() -> None:
+    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    assert table.lost_sessions(KEY.peer_id) == ()
+    for number in range(MAX_LOST_SESSIONS + 2):
+        table.note_lost(KEY.peer_id, bytes([number]))
+    assert table.lost_sessions(KEY.peer_id) == tuple(bytes([n]) for n in range(2, 10))
+    table.begin(session(1), Line())
+    assert table.lost_sessions(KEY.peer_id) == ()
+
+
+def test_strangers_cannot_fill_the_memory_with_lost_sessions() -> None:
+    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    for number in range(MAX_PEERS_WITH_LOST + 1):
+        table.note_lost(PeerId(str(number)), b"x")
+    assert table.lost_sessions(PeerId("0")) == ()
+    assert table.lost_sessions(PeerId("1")) == (b"x",)
+
+
+def test_a_cleared_table_has_no_session() -> None:
+    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    table.begin(session(1), Line())
+    table.clear()
+    assert KEY.peer_id not in table
+
+
+# A link in memory.
+
+DICE = random.Random(0)
+
+
+def test_a_link_takes_its_time() -> None:
+    link = Link(LinkQuality(bandwidth_bytes_s=1000, delay_s=0.5))
+    assert link.send(1000, 10.0, DICE) == 11.5
+    assert link.send(500, 10.0, DICE) == 12.0, "behind the first"
+    assert link.busy_until_s == 11.5
+    assert link.send(0, 20.0, DICE) == 20.5
+
+
+def test_nothing_overtakes_on_a_link() -> None:
+    link = Link(LinkQuality(delay_s=0.1, jitter_s=1.0, loss=0.3))
+    arrivals = [link.send(1, now / 100, random.Random(now)) for now in range(100)]
+    known = [arrival for arrival in arrivals if arrival is not None]
+    assert known == sorted(known)
+    assert max(known) > 1.1, "some are late"
+
+
+def test_what_is_lost_again_and_again_never_arrives() -> None:
+    class Unlucky(random.Random):
+        rolls = 0
+
+        def random(self) -> float:
+            self.rolls += 1
+            return 0.0
+
+    dice = Unlucky()
+    assert Link(LinkQuality(loss=0.5)).send(1, 0.0, dice) is None
+    assert dice.rolls == MAX_LOSSES
