@@ -1,0 +1,108 @@
+"""The task ``netqos``: forecast a link's quality some steps ahead from a window of its past.
+
+Sources: ``synthetic`` (a link simulator, nothing to download) and ``csv`` (traces in a file).
+Every round's metrics hold the model's errors in the target's unit beside those of the two
+forecasts that it has to beat: no change, and ridge autoregression on the same windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from semantic_net.config import TaskConfig
+from semantic_net.errors import ConfigError, DataError
+from semantic_net.task.base import Task
+from semantic_net.task.netqos import csv_source, synthetic
+from semantic_net.task.netqos.baselines import fit_ridge, make_metrics
+from semantic_net.task.netqos.model import Forecaster, loss
+from semantic_net.task.netqos.traces import Trace, WindowData, shard_traces
+from semantic_net.task.netqos.units import Inputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What a source gives: traces to train on, traces held out, and the columns' names."""
+
+    train: list[Trace]
+    held_out: list[Trace]
+    inputs: Inputs
+
+
+def load(cfg: TaskConfig) -> Task:
+    """Return the forecasting task that ``task.netqos`` and ``data`` describe.
+
+    Raises:
+        ConfigError: ``data.source`` is unknown, or the data does not give so many shards.
+        DataError: The data is missing, broken or too short.
+    """
+    if cfg.data.source not in SOURCES:
+        raise ConfigError(
+            f"data.source: netqos has no source {cfg.data.source!r}; known: {', '.join(SOURCES)}"
+        )
+    return make_task(cfg, SOURCES[cfg.data.source](cfg))
+
+
+def make_task(cfg: TaskConfig, source: Source) -> Task:
+    """Return the task of forecasting the traces of ``source``.
+
+    Raises:
+        DataError: All training traces, or all held-out ones, are too short.
+    """
+    net = cfg.netqos
+    train = _windows(cfg, source.train, source.inputs, "training")
+    held_out = _windows(cfg, source.held_out, source.inputs, "held-out")
+    channels = source.inputs.channels()
+    return Task(
+        make_model=lambda: Forecaster(len(channels), net.hidden, net.layers),
+        train_data=train,
+        val_data=held_out,
+        loss=loss,
+        metrics=make_metrics(source.inputs.target_scale, fit_ridge(train)),
+        metric="rmse",
+        higher_is_better=False,
+        fingerprint={
+            "netqos.inputs": ", ".join(channels),
+            "netqos.target_max": str(source.inputs.target_max),
+            "netqos.window": str(net.window),
+            "netqos.horizon": str(net.horizon),
+        },
+    )
+
+
+def _windows(cfg: TaskConfig, traces: list[Trace], inputs: Inputs, purpose: str) -> WindowData:
+    net, max_gap_s = cfg.netqos, cfg.data.csv.max_gap_s
+    data = WindowData(traces, inputs, window=net.window, horizon=net.horizon, max_gap_s=max_gap_s)
+    if len(data) == 0:
+        raise DataError(
+            f"data: none of the {len(traces)} {purpose} traces has {net.window + net.horizon} "
+            f"samples without a gap over {max_gap_s:g} s; lower task.netqos.window or raise "
+            "data.csv.max_gap_s"
+        )
+    return data
+
+
+def _load_synthetic(cfg: TaskConfig) -> Source:
+    data = cfg.data
+    region = cfg.peer_seed if data.partition.shard is None else data.partition.shard
+    return Source(
+        train=synthetic.make_traces(data.seed, region, data.num_train, held_out=False),
+        held_out=synthetic.make_traces(data.seed, region, data.num_val, held_out=True),
+        inputs=Inputs(synthetic.FEATURES, synthetic.TARGET, synthetic.MAX_RTT_MS),
+    )
+
+
+def _load_csv(cfg: TaskConfig) -> Source:
+    csv = cfg.data.csv
+    if not cfg.data.path:
+        raise DataError("data.path is not set; name the CSV file (plain or .gz) of data.source=csv")
+    traces = csv_source.read_traces(Path(cfg.data.path), csv)
+    train, held_out = shard_traces(traces, csv, cfg.data.partition)
+    return Source(train, held_out, Inputs(csv.features, csv.target, csv.target_max))
+
+
+SOURCES: dict[str, Callable[[TaskConfig], Source]] = {
+    "synthetic": _load_synthetic,
+    "csv": _load_csv,
+}
