@@ -1,0 +1,1 @@
+"""A set of decoded updates to one state, bit for bit the same on every peer: numpy only."""
