@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
@@ -146,7 +145,6 @@ def _peer(arguments: argparse.Namespace) -> int:
 
     out = arguments.out or Path("runs") / f"{socket.gethostname()}-{config.p2p.port}"
     with RunFolder(out) as folder, logging_to(config.monitoring.log_level, folder.log):
-        _warn_if_open(config)
         options = RunOptions(
             resume=arguments.resume == "auto",
             init=arguments.init,
@@ -187,27 +185,6 @@ def _peer_config(arguments: argparse.Namespace) -> Config:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _warn_if_open(config: Config) -> None:
-    from semantic_net.transport.address import parse_address
-
-    hosts = [config.p2p.host, *(parse_address(peer).host for peer in config.p2p.peers)]
-    if not all(_is_loopback(host) for host in hosts):
-        log.warning(
-            "security.mode is open: updates are signed, but anyone on this network may join run "
-            "%r, and nothing is encrypted; for a bench only",
-            config.p2p.run,
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

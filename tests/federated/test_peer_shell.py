@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import NoReturn
 
 import pytest
 from federated_support import Device
 
+from semantic_net.errors import TrainingError
 from semantic_net.federated.peer import INTERRUPTED
 from semantic_net.protocol.update import UpdateBody, sign_update
 from semantic_net.simulation.virtual_time import run_virtual
@@ -85,7 +87,7 @@ def test_an_update_that_does_not_decode_is_refused_by_all_and_counted() -> None:
         assert isinstance(results[0], Exception), "its own parser refuses it, too: a bug of ours"
         return all_three
 
-    a, b, c = run_virtual(scenario())
+    _, b, c = run_virtual(scenario())
     assert b.digests == c.digests
 
 
@@ -180,6 +182,25 @@ def test_two_updates_of_one_key_void_both_and_are_taken_back() -> None:
     a, b, c = run_virtual(scenario())
     assert a.digests[-1] == b.digests[-1] == c.digests[-1]
     assert a.learner.taken_back == [5000]
+
+
+def test_what_cannot_be_encoded_or_evaluated_costs_a_note_and_no_round() -> None:
+    def unsound(*args: object) -> NoReturn:
+        raise TrainingError("not a finite number")
+
+    async def scenario() -> list[Device]:
+        all_three = devices(network())
+        all_three[0].learner.encode = unsound  # type: ignore[method-assign]  # the fault
+        all_three[0].learner.evaluate = unsound  # type: ignore[method-assign]  # the fault
+        await asyncio.gather(*(d.run() for d in all_three))
+        return all_three
+
+    a, b, c = run_virtual(scenario())
+    assert a.digests == b.digests == c.digests
+    assert len(a.digests) == 3
+    assert a.rounds[0].metrics == {}
+    assert any("nothing published: not a finite number" in n for n in a.rounds[0].facts.notes)
+    assert any("not evaluated: not a finite number" in n for n in a.rounds[0].facts.notes)
 
 
 def test_a_bug_in_the_learner_ends_the_run_instead_of_hanging_it() -> None:

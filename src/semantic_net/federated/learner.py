@@ -20,7 +20,7 @@ from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState, start_state
 from semantic_net.config import AggregationConfig, SemanticConfig
 from semantic_net.federated.peer import Encoded, LearningStoppedError, Trained
-from semantic_net.fixed_point import SCALE, Float32Array
+from semantic_net.fixed_point import Float32Array
 from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.update import Update
 from semantic_net.semantic.decoder import ParsedDelta, parse_payload
@@ -116,18 +116,15 @@ class ModelLearner:
         total = flatten(self.trainer.model).sub_(self._reference)
         if self.residual is not None:
             total += self.residual
-        encoded = encode(total, self.schema, self._semantic)
+        encoded = encode(total, self.schema, self._semantic, overwrite=True)
         self.residual = encoded.residual
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
 
     def take_back(self, parsed: ParsedDelta) -> None:
         """Add to the residual what an own update carried, since nobody may ever fold it."""
-        carried = np.zeros(self.schema.num_parameters, np.int64)
-        parsed.accumulate(carried, 0, 1)
-        back = torch.from_numpy((carried / SCALE).astype(np.float32)).to(self.trainer.device)
-        residual = torch.zeros_like(self._reference) if self.residual is None else self.residual
-        residual[: self.schema.num_parameters] += back
-        self.residual = residual
+        back = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)
+        back[self.schema.num_parameters :] = 0  # buffers are sent anew each round
+        self.residual = back if self.residual is None else self.residual + back
 
     def evaluate(self) -> dict[str, float]:
         """Return the validation metrics of the model.

@@ -125,7 +125,11 @@ class Learner(Protocol[Parsed]):
         ...
 
     def encode(self) -> Encoded:
-        """Encode what training changed and the residual; what is left is the new residual."""
+        """Encode what training changed and the residual; what is left is the new residual.
+
+        Raises:
+            TrainingError: Training has left the finite numbers.
+        """
         ...
 
     def take_back(self, parsed: Parsed) -> None:
@@ -133,7 +137,11 @@ class Learner(Protocol[Parsed]):
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Return the validation metrics of the folded model."""
+        """Return the validation metrics of the folded model.
+
+        Raises:
+            TrainingError: It cannot be evaluated on this device.
+        """
         ...
 
     def stop(self) -> None:
@@ -466,7 +474,10 @@ class Peer(Generic[Parsed]):
     def _make_update(self, round_index: int) -> tuple[Update, Encoded, Parsed] | str:
         """Encode, sign and journal the own update; or say why it must not be published."""
         parts = self._parts
-        encoded = parts.learner.encode()
+        try:
+            encoded = parts.learner.encode()
+        except TrainingError as exc:
+            return str(exc)
         body = UpdateBody(
             run=self._machine.run,
             round=round_index,
@@ -491,7 +502,11 @@ class Peer(Generic[Parsed]):
             lambda: parts.learner.fold(action.plan, parts.store.parsed)
         )
         folded_at = self._now()
-        metrics = await parts.runner.learn(parts.learner.evaluate)
+        try:
+            metrics = await parts.runner.learn(parts.learner.evaluate)
+        except TrainingError as exc:  # the round counts all the same
+            metrics = {}
+            self._tell(Tell(Level.WARNING, f"round {action.round}: not evaluated: {exc}"))
         traffic, before = parts.transport.traffic(), self._traffic
         self._traffic = traffic
         closed = ClosedRound(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import logging
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 
 import semantic_net
-from semantic_net.config import Config, TaskConfig, dump_config
+from semantic_net.config import Config, P2PConfig, TaskConfig, dump_config
 from semantic_net.errors import CheckpointError
 from semantic_net.federated.checkpoint import (
     Checkpoint,
@@ -44,6 +45,7 @@ from semantic_net.semantic.flat import load_flat
 from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
 from semantic_net.transport.ad_hoc import AdHocTransport
+from semantic_net.transport.address import parse_address
 from semantic_net.transport.settings import TransportSettings
 
 log = logging.getLogger(__name__)
@@ -127,6 +129,12 @@ async def _run(
     def listening(address: str) -> None:
         folder.address.write_text(address + "\n", encoding="utf-8")
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
+        if not _is_loopback(config.p2p):
+            log.warning(
+                "security.mode is open: updates are signed, but anyone on this network may join "
+                "run %r, and nothing is encrypted; for a bench only",
+                config.p2p.run,
+            )
 
     peer = Peer(
         PeerParts(
@@ -147,8 +155,7 @@ async def _run(
         log.info("%s", reason)
     finally:
         runner.close()
-        if reason is not None:
-            recording.finish(finished=reason != INTERRUPTED)
+        recording.finish(finished=reason not in (None, INTERRUPTED))
     return reason != INTERRUPTED
 
 
@@ -194,6 +201,18 @@ def assemble(
         HelloContent(facts, incarnation, f"semantic-net {semantic_net.__version__}"),
     )
     return Assembled(machine, transport, store)
+
+
+def _is_loopback(p2p: P2PConfig) -> bool:
+    """Tell whether nobody outside this machine is listened to or dialled."""
+    for host in (p2p.host, *(parse_address(peer).host for peer in p2p.peers)):
+        try:
+            if not ipaddress.ip_address(host).is_loopback:
+                return False
+        except ValueError:
+            if host != "localhost":
+                return False
+    return True
 
 
 def _peer_seed(peer: PeerId) -> int:
