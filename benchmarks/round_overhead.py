@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import platform
@@ -116,7 +117,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
     print(
         json.dumps(
             {
-                "times_s": [b - a for a, b in zip(ended, ended[1:], strict=False)],
+                "times_s": [b - a for a, b in itertools.pairwise(ended)],
                 "sent": sum(s for s, _ in wire),
                 "payload": sum(p for _, p in wire) * (NUM_PEERS - 1),
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

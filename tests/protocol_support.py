@@ -10,9 +10,11 @@ from semantic_net.protocol.actions import Action
 from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.messages import HeartbeatBody, HeartbeatMessage, sign_heartbeat
 from semantic_net.protocol.update import Admission, Update, UpdateBody, hash_payload, sign_update
+from semantic_net.protocol.update_set import UpdateSet
 
 RUN = b"r" * 16
 BASE = b"b" * 32
+EMPTY_SET = UpdateSet().digest
 ADMISSION = Admission(RUN, {"stub": 1000}.get)
 
 A = TypeVar("A", bound=Action)
@@ -46,6 +48,7 @@ def heartbeat_body(
     ready: bool = True,
     leaving: bool = False,
     closed: tuple[int, bytes, bytes] = (0, b"", b""),
+    held: bytes = EMPTY_SET,
     base: bytes = BASE,
     base_given: bool = False,
     run: bytes = RUN,
@@ -63,6 +66,7 @@ def heartbeat_body(
         closed_round=closed[0],
         set_digest=closed[1],
         state_digest=closed[2],
+        held=held,
         base=base,
         base_given=base_given,
     )

@@ -174,7 +174,12 @@ def test_unreachable_peers_are_a_warning_and_a_record(
 def test_garbage_on_the_port_costs_nothing_but_a_count(tmp_path: Path) -> None:
     with running(tmp_path, 2, "training.steps=200", rounds=4) as peers:
         host, _, port = peers[0].wait_until_listening().rpartition(":")
-        for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x80\x04pickle." * 9, bytes(100), b"SNET" * 99):
+        for garbage in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\x80\x04pickle." * 9,
+            bytes(100),
+            b"SNET" * 99,
+        ):
             with socket.create_connection((host, int(port)), timeout=10) as stranger:
                 stranger.sendall(garbage)
                 stranger.shutdown(socket.SHUT_WR)

@@ -103,7 +103,7 @@ class CsvConfig:
     time: str = "t_s"
     """Column of the sample's time, in seconds."""
     features: tuple[str, ...] = ("rtt_ms",)
-    """Columns that the model sees."""
+    """Columns that the model sees; the end of a name tells its unit: _ms, _dbm, _db, _mps, ..."""
     target: str = "rtt_ms"
     """Column that it forecasts."""
     group: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ class CsvConfig:
     max_gap_s: float = 1.0
     """A window spans no step longer than this, in seconds."""
     target_max: float | None = None
-    """Clip the target from above, in its own unit. Unset: no clipping."""
+    """Clip the target, and features in its unit, from above. Unset: no clipping."""
     holdout_every: int = 5
     """Every n-th trace of a group is held out for validation."""
 
@@ -191,7 +191,7 @@ class TrainingConfig:
     steps: int | None = None
     """Optimiser steps in a round. Unset: ``epochs`` counts."""
     batch_size: int = 8
-    """Examples a step; halved by itself where memory runs out."""
+    """Examples a step; where memory runs out they are computed in halves, in the same step."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """adam or sgd (with ``momentum``)."""
     learning_rate: float = 0.001
@@ -264,7 +264,7 @@ class P2PConfig:
 
     run: str = "default"
     """Name of the run; peers of another run are refused."""
-    host: str = "0.0.0.0"  # nosec B104: a peer is there to be reached
+    host: str = "0.0.0.0"  # nosec B104  # a peer is there to be reached
     """Address to listen on."""
     port: int = 5000
     """Port to listen on; 0 takes a free one."""
@@ -280,6 +280,8 @@ class P2PConfig:
     """Seconds without a sign of life after which a peer counts as gone."""
     memory_budget_mb: float = 256.0
     """Payloads kept in memory, in MB; older ones lie on disk."""
+    checkpoint_every: int = 1
+    """Rounds between two checkpoints; 0 writes one at the end only."""
 
     def __post_init__(self) -> None:
         _require(bool(self.run) and len(self.run) <= 64, "p2p.run", "1 to 64 characters", self.run)
@@ -294,6 +296,7 @@ class P2PConfig:
             self.liveness_s,
         )
         _require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
+        _require(self.checkpoint_every >= 0, "p2p.checkpoint_every", ">= 0", self.checkpoint_every)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from semantic_net.config import Config, dump_config, load_config
 from semantic_net.errors import ConfigError, StartError
-from semantic_net.federated.demo_figures import LocalResult, compare_models, demo_figures
+from semantic_net.federated.demo_figures import (
+    DemoFigures,
+    LocalResult,
+    compare_models,
+    demo_figures,
+)
 from semantic_net.federated.demo_processes import Children, reserved_ports
 from semantic_net.monitoring.comparison import comparison_lines, comparison_table
 from semantic_net.monitoring.digests import verdict
@@ -80,17 +85,15 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         StartError: A peer or a baseline failed; all other processes have been ended.
     """
     console = console or Console(highlight=False)
-    config = _configuration(options)
-    folder = _fresh_folder(options.out)
-    (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
-    names = [f"peer {index + 1}" for index in range(options.peers)]
+    config = configuration(options)
+    folder = options.out
     with _terminated_as_interrupted():
         try:
             started = time.monotonic()
-            histories = _run_peers(options, config, folder, names, console)
+            histories = run_peers(options, config, folder, console)
             federated_s = time.monotonic() - started
             started = time.monotonic()
-            results = _run_locals(options, config, folder, names, console)
+            results = _run_locals(options, config, folder, console)
             local_s = time.monotonic() - started
         except KeyboardInterrupt:
             console.print("interrupted; all peers have been ended")
@@ -99,19 +102,20 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
     judged = verdict(histories, config.training.rounds)
     console.print(comparison_table(found))
     for line in comparison_lines(found):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
     console.print(judged.sentence, style="green" if judged.agreed else "bold red", soft_wrap=True)
-    console.print(f"The model: {_run_folder(folder, names[0]) / MODEL_FILE}", soft_wrap=True)
+    console.print(f"The model: {_run_folder(folder, 0) / MODEL_FILE}", soft_wrap=True)
     if options.json is not None:
-        figures = demo_figures(config, options.seed, found, judged, histories)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_bytes(
-            msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n"
-        )
+        _write_json(options.json, demo_figures(config, options.seed, found, judged, histories))
     return 0 if judged.agreed else 1
 
 
-def _configuration(options: DemoOptions) -> Config:
+def configuration(options: DemoOptions) -> Config:
+    """Return what all peers of a demo share; only the shard is each peer's own.
+
+    Raises:
+        ConfigError: An option or the configuration is wrong.
+    """
     if options.peers < 2:
         raise ConfigError(f"--peers must be >= 2, got {options.peers}")
     cores = os.cpu_count() or 1
@@ -130,51 +134,66 @@ def _configuration(options: DemoOptions) -> Config:
     )
 
 
-def _fresh_folder(folder: Path) -> Path:
+def _make_fresh(folder: Path, config: Config) -> None:
     """Empty the folder of an earlier demo, or make it; refuse any other that holds something."""
-    if folder.exists():
-        if not folder.is_dir():
-            raise StartError(f"--out {folder}: is a file; name a folder")
-        if any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
-            raise StartError(
-                f"--out {folder}: holds something that is no demo's; name another folder"
-            )
-        shutil.rmtree(folder)
     try:
+        if folder.exists():
+            if any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+                raise StartError(
+                    f"--out {folder}: holds something that is no demo's; name another folder"
+                )
+            shutil.rmtree(folder)
         folder.mkdir(parents=True)
+        (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
     except OSError as exc:
-        raise StartError(f"--out {folder}: cannot be made: {exc.strerror}") from exc
-    return folder
+        raise StartError(f"--out {folder}: cannot be used: {exc.strerror or exc}") from exc
 
 
-def _run_peers(
-    options: DemoOptions, config: Config, folder: Path, names: Sequence[str], console: Console
+def run_peers(
+    options: DemoOptions, config: Config, folder: Path, console: Console
 ) -> list[list[RoundRecord]]:
-    watched = [Watched(name, _run_folder(folder, name)) for name in names]
+    """Run all peers to their last round, shown live.
+
+    Args:
+        options: How many peers, and by which command.
+        config: What they share.
+        folder: Gets a folder a peer; an earlier demo's files there are removed.
+        console: Where the rounds are shown.
+
+    Returns:
+        The records of each peer.
+
+    Raises:
+        StartError: The folder is not usable, or a peer failed; all others have been ended.
+    """
+    _make_fresh(folder, config)
+    watched = [
+        Watched(f"peer {shard + 1}", _run_folder(folder, shard)) for shard in range(options.peers)
+    ]
     title = (
-        f"{len(names)} peers learn {config.task.name} together"
+        f"{len(watched)} peers learn {config.task.name} together"
         f" ({config.semantic.mode}, seed {options.seed})"
     )
-    console.print(f"Starting {len(names)} peers; their files are in {folder}", soft_wrap=True)
+    console.print(f"Starting {len(watched)} peers; their files are in {folder}", soft_wrap=True)
     view = LiveView(watched, config.training.rounds, title=title, console=console)
     # The children stop before the view does: what they say last is still shown.
-    with reserved_ports(len(names)) as ports, view, Children(folder) as children:
+    with reserved_ports(len(watched)) as ports, view, Children(folder) as children:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         for shard, peer in enumerate(watched):
             others = addresses[:shard] + addresses[shard + 1 :]
             command = [*options.peer_command, "--config", str(folder / CONFIG_FILE)]
             command += ["--listen", addresses[shard], "--out", str(peer.folder)]
-            command += ["--set", f"data.partition.shard={shard}"]
-            children.start(peer.name, command + (["--peers", ",".join(others)] if others else []))
+            command += ["--peers", ",".join(others), "--set", f"data.partition.shard={shard}"]
+            children.start(peer.name, command)
         _wait(children, view.poll)
         view.poll()
     return view.histories
 
 
 def _run_locals(
-    options: DemoOptions, config: Config, folder: Path, names: Sequence[str], console: Console
+    options: DemoOptions, config: Config, folder: Path, console: Console
 ) -> list[LocalResult]:
-    files = [folder / f"local{index + 1}.json" for index in range(len(names))]
+    files = [folder / f"local{shard + 1}.json" for shard in range(options.peers)]
     console.print("Training each peer's model alone, for as many local steps", soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
@@ -184,14 +203,13 @@ def _run_locals(
     )
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with progress, Children(folder) as children:
-        bar = progress.add_task("rounds", total=len(names) * config.training.rounds)
-        for shard, (name, file) in enumerate(zip(names, files, strict=True)):
+        bar = progress.add_task("rounds", total=len(files) * config.training.rounds)
+        for shard, file in enumerate(files):
             command = [*options.local_command, "--config", str(folder / CONFIG_FILE)]
             command += ["--shard", str(shard), "--out", str(file)]
             if shard == 0:
-                weights = _run_folder(folder, name) / MODEL_FILE
-                command += ["--federated", str(weights)]
-            children.start(f"{name} alone", command)
+                command += ["--federated", str(_run_folder(folder, shard) / MODEL_FILE)]
+            children.start(f"peer {shard + 1} alone", command)
         outputs = [child.stdout for child in children.running]
         _wait(
             children,
@@ -205,14 +223,22 @@ def _run_locals(
         raise StartError(f"a baseline left no result: {exc}") from exc
 
 
+def _write_json(path: Path, figures: DemoFigures) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
+    except OSError as exc:
+        raise StartError(f"--json {path}: cannot be written: {exc.strerror or exc}") from exc
+
+
 def _wait(children: Children, look: Callable[[], None]) -> None:
     while not children.all_done():
         look()
         time.sleep(POLL_S)
 
 
-def _run_folder(folder: Path, name: str) -> Path:
-    return folder / name.replace(" ", "")
+def _run_folder(folder: Path, shard: int) -> Path:
+    return folder / f"peer{shard + 1}"
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from semantic_net.protocol.actions import (
     Action,
     AdoptBase,
+    Discard,
     Diverged,
     Finish,
     FoldPlan,
@@ -33,7 +34,7 @@ from semantic_net.protocol.messages import (
     sign_heartbeat,
     verify_heartbeat,
 )
-from semantic_net.protocol.rounds import Phase, Rounds, RoundsConfig
+from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage, admit
 from semantic_net.protocol.update_set import UpdateSet
@@ -55,6 +56,15 @@ class Base:
     def beats(self, other: Base) -> bool:
         """Tell whether this base is the one to use, of two: given by hand, then lower digest."""
         return (not self.given, self.digest) < (not other.given, other.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A neighbour's base."""
+
+    base: Base
+    in_use: bool
+    """Rounds have been folded on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +90,7 @@ class PeerMachine:
         updates: UpdateSet | None = None,
         last_own: Update | None = None,
         closed_round: int = 0,
+        authored_round: int = 0,
     ) -> None:
         """Take the configuration, and what an earlier process of this peer left.
 
@@ -88,8 +99,9 @@ class PeerMachine:
             signer: This peer's key.
             base: What our rounds are folded on, as far as we know.
             updates: The set held so far.
-            last_own: The last own update of the journal.
+            last_own: The last own update of the journal, if it survived.
             closed_round: The last recorded round.
+            authored_round: The last round of the journal.
         """
         self._cfg = cfg
         self._signer = signer
@@ -106,14 +118,13 @@ class PeerMachine:
             self.updates,
             self.sync,
             base.digest,
-            last_own=last_own,
-            closed_round=closed_round,
+            Past(closed_round=closed_round, authored_round=authored_round, last_own=last_own),
         )
         self._sequence = 0
         self._said: tuple[object, ...] = ()  # what the last heartbeat said
         self._heartbeat_at = 0.0
         self._leaving = False
-        self._better_bases: dict[UpdateId, Base] = {}
+        self._offers: dict[UpdateId, _Offer] = {}  # of the bases that are wanted
         self._digests: dict[int, tuple[bytes, bytes]] = {}  # of the present base: set, state
         self._closed_round = 0
         self._diverged: set[tuple[PeerId, int]] = set()
@@ -123,8 +134,7 @@ class PeerMachine:
     def start(self, now: float) -> list[Action]:
         """Begin: nothing is connected yet."""
         self._heartbeat_at = now
-        self.rounds.begin(now)
-        return self._after([], now)
+        return self._after(self.rounds.begin(now), now)
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass."""
@@ -136,7 +146,7 @@ class PeerMachine:
             self._heartbeat_at + self._cfg.heartbeat_s,
             self.rounds.deadline,
             self.roster.next_expiry(now),
-            self.sync.next_stall(),
+            self.sync.next_wakeup(),
         ]
         return min(t for t in times if t is not None)
 
@@ -154,9 +164,9 @@ class PeerMachine:
 
     def connected(self, peer: PeerId, now: float) -> list[Action]:
         """A session is up: show ourselves and those we hear, and list what we hold."""
-        heartbeats = [self._sign_heartbeat(), *self.roster.messages(now)]
+        heartbeats = [self._sign_heartbeat(), *self.roster.messages_for(peer, now)]
         actions: list[Action] = [Send((peer,), message) for message in heartbeats]
-        return self._after([*actions, *self.sync.connected(peer)], now)
+        return self._after([*actions, *self.sync.connected(peer, now)], now)
 
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
         """A session is gone; the peer may still be alive, and heard through others."""
@@ -176,9 +186,11 @@ class PeerMachine:
         elif isinstance(message, Have):
             actions = self.sync.have(peer, message, now)
         elif isinstance(message, Want):
-            actions = self.sync.want(peer, message, self.base.digest)
+            actions = self.sync.want(peer, message, self.base.digest, now)
         elif isinstance(message, UpdateMessage):
-            actions = self._header(peer, message, now)
+            update = admit(message, self._cfg.admission)
+            actions, is_void = self.sync.header(peer, update, now)
+            actions = [*self._void(update), *actions] if is_void else actions
         else:
             assert isinstance(message, Absent), message
             actions = self.sync.absent(peer, message, now)
@@ -187,7 +199,7 @@ class PeerMachine:
     def payload_checked(self, update: Update, fault: str | None, now: float) -> list[Action]:
         """The payload of an update is whole and decodes, or the fault of its author is named."""
         if not self.sync.wanted(update.id):  # voided meanwhile
-            return []
+            return [Discard(update.id)]
         if fault is not None:
             text = f"update of {short_id(update.author)} for round {update.round}: {fault}"
             tell = Tell(Level.WARNING, text)
@@ -195,23 +207,26 @@ class PeerMachine:
         return self._after(self._add(update, now), now)
 
     def payload_corrupt(self, item: UpdateId, now: float) -> tuple[list[Action], PeerId | None]:
-        """The bytes do not match the hash: fetch them anew; return who served them."""
+        """The bytes do not match the hash: fetch them anew; return who served them, if known."""
         if not self.sync.wanted(item):
-            return [], None
+            return [Discard(item)], None
         actions, culprit = self.sync.corrupt(item, now)
         return self._after(actions, now), culprit
 
     def base_checked(self, item: UpdateId, now: float) -> list[Action]:
         """A base that was better than ours when it was offered is here, and intact."""
-        base = self._better_bases.pop(item)
-        actions = self.sync.base_accepted(item, now)
-        if base.beats(self.base):
-            self.base = base
-            self._digests.clear()
-            self.rounds.base_changed(item)
-            text = f"starting weights taken over from another peer: {item.hex()[:12]}"
-            actions = [AdoptBase(item), Tell(Level.INFO, text), *actions]
-        return self._after(actions, now)
+        if not self.sync.wanted(item):  # another one was taken meanwhile
+            return [Discard(item)]
+        offer = self._offers.pop(item)
+        if not self._is_better(offer):
+            return self._after(self.sync.base_accepted(item, now), now)
+        whose = "given by hand" if self.base.given else "of its own"
+        text = f"starting weights taken over from another peer ({item.hex()[:12]}), not those "
+        tell = Tell(Level.WARNING if self.base.given else Level.INFO, text + whose)
+        self.base = offer.base
+        self._digests.clear()
+        self.rounds.base_changed(item)
+        return self._after([AdoptBase(item), tell, *self.sync.base_accepted(item, now)], now)
 
     # The own rounds
 
@@ -233,7 +248,8 @@ class PeerMachine:
         self._closed_round = plan.through
         if plan.base == self.base.digest:
             self._digests[plan.through] = (plan.set_digest, state_digest)
-            self._digests.pop(plan.through - DIGESTS_KEPT, None)
+            for number in sorted(self._digests)[:-DIGESTS_KEPT]:
+                del self._digests[number]
         actions: list[Action] = []
         for peer, body in self.roster.alive(now).items():
             actions += self._compare(peer, body)
@@ -254,11 +270,8 @@ class PeerMachine:
         """What others wait to hear: it goes out at once."""
         rounds = self.rounds
         last = rounds.last_own.id if rounds.last_own is not None else b""
-        return rounds.round, rounds.next_round, last, self._ready, self.base.digest
-
-    @property
-    def _ready(self) -> bool:
-        return self.rounds.phase not in (Phase.STARTING, Phase.FINISHED)
+        held = self.updates.digest if rounds.phase is Phase.SERVING else b""
+        return rounds.round, rounds.next_round, last, rounds.is_ready, self.base.digest, held
 
     def _heartbeat(self, now: float) -> list[Action]:
         self._heartbeat_at = now
@@ -279,11 +292,12 @@ class PeerMachine:
             next_round=rounds.next_round,
             last_round=last.round if last is not None else 0,
             last_id=last.id if last is not None else b"",
-            ready=self._ready,
+            ready=rounds.is_ready,
             leaving=self._leaving,
             closed_round=self._closed_round,
             set_digest=set_digest,
             state_digest=state_digest,
+            held=self.updates.digest,
             base=self.base.digest,
             base_given=self.base.given,
         )
@@ -291,20 +305,52 @@ class PeerMachine:
 
     def _hear(self, sender: PeerId, message: HeartbeatMessage, now: float) -> list[Action]:
         peer, body = read_heartbeat(message, self.run)
-        if peer == self.me or not self.roster.is_news(peer, body):
+        if peer == self.me:
+            return self._hear_own(message, body)
+        is_neighbour = peer == sender
+        if not self.roster.is_news(peer, body):
+            return []
+        if not self.roster.has_room_for(peer, now, is_neighbour=is_neighbour):
             return []
         verify_heartbeat(message)
-        self.roster.hear(peer, body, message, now)
         actions: list[Action] = []
-        others = tuple(n for n in self.sync.neighbours() if n not in (sender, peer))
-        if others:
-            actions.append(Send(others, message))
-        if peer == sender:  # a neighbour serves the base that it uses
-            offered = Base(body.base, body.base_given, self.base.size)
-            if offered.beats(self.base):
-                self._better_bases[offered.digest] = offered
-                actions += self.sync.base_offered(peer, offered.digest, offered.size, now)
+        if self.roster.hear(peer, body, message, now):
+            others = tuple(n for n in self.sync.neighbours() if n not in (sender, peer))
+            actions += [Send(others, message)] if others else []
+        self.rounds.heard(peer, body)
+        if is_neighbour:  # it serves the base that it uses
+            actions += self._consider_base(peer, body, now)
         return [*actions, *self._compare(peer, body)]
+
+    def _hear_own(self, message: HeartbeatMessage, body: HeartbeatBody) -> list[Action]:
+        """What an earlier process of this peer said: it may know more than our journal."""
+        if body.incarnation != self._cfg.incarnation:
+            verify_heartbeat(message)
+            self.rounds.own_round_known(body.last_round)
+        return []
+
+    def _consider_base(self, peer: PeerId, body: HeartbeatBody, now: float) -> list[Action]:
+        base = Base(body.base, body.base_given, self.base.size)
+        offer = _Offer(base, body.round > 0 or body.next_round > 1)
+        if not self._is_better(offer):
+            return self.sync.base_offered(peer, None, 0, now)
+        actions = self.sync.base_offered(peer, base.digest, base.size, now)
+        self._offers[base.digest] = offer
+        self._offers = {d: o for d, o in self._offers.items() if self.sync.wanted(d)}
+        return actions
+
+    def _is_better(self, offer: _Offer) -> bool:
+        """Tell whether to fold on an offered base instead of ours.
+
+        A base that rounds have been folded on never yields to one that none have: a late joiner
+        takes over what the others learned on.
+        """
+        if offer.base.digest == self.base.digest:
+            return False
+        in_use = self.rounds.round > 0 or self.rounds.next_round > 1
+        if offer.in_use != in_use:
+            return offer.in_use
+        return offer.base.beats(self.base)
 
     def _compare(self, peer: PeerId, body: HeartbeatBody) -> list[Action]:
         """Equal sets on an equal base must have given equal states."""
@@ -324,17 +370,15 @@ class PeerMachine:
         )
         return [Tell(Level.ERROR, text), Diverged(peer, body.closed_round)]
 
-    def _header(self, peer: PeerId, message: UpdateMessage, now: float) -> list[Action]:
-        update = admit(message, self._cfg.admission)
-        actions, is_void = self.sync.header(peer, update, now)
+    def _add(self, update: Update, now: float) -> list[Action]:
+        actions, is_void = self.sync.add(update, now)
         if is_void:
-            self.rounds.changed(update.round)
-            whose = "this peer's own key" if update.author == self.me else short_id(update.author)
-            text = f"two updates of {whose} for round {update.round}: neither counts"
-            actions.insert(0, Tell(Level.WARNING, text))
+            return [*self._void(update), *actions]
+        self.rounds.changed(update.round)
         return actions
 
-    def _add(self, update: Update, now: float) -> list[Action]:
-        if self.updates.add(update):
-            self.rounds.changed(update.round)
-        return self.sync.accepted(update, now)
+    def _void(self, update: Update) -> list[Action]:
+        self.rounds.changed(update.round)
+        whose = "this peer's own key" if update.author == self.me else short_id(update.author)
+        text = f"two updates of {whose} for round {update.round}: neither counts"
+        return [Tell(Level.WARNING, text)]

@@ -2,15 +2,24 @@
 
 Only a fresh heartbeat shows life; an update may have travelled for long. Freshness is by
 (incarnation, sequence) as its peer signed them, age by our own clock, so that no two clocks are
-ever compared.
+ever compared. At most `MAX_SIGHTINGS` peers are remembered: anyone can make up a key.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import HeartbeatBody, HeartbeatMessage
+from semantic_net.protocol.update import MAX_AUTHORS
+
+MAX_SIGHTINGS = MAX_AUTHORS
+
+RELAYS_PER_LIFE = 4
+"""Times that a peer with nothing new to say is passed on before it would count as gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,7 @@ class Sighting:
     body: HeartbeatBody
     message: HeartbeatMessage
     heard_at: float
+    passed_on_at: float
 
 
 class Roster:
@@ -37,15 +47,38 @@ class Roster:
             before.sequence,
         )
 
+    def has_room_for(self, peer: PeerId, now: float, *, is_neighbour: bool) -> bool:
+        """Tell whether a peer may be remembered, for which another may have to be forgotten.
+
+        The longest silent goes first; one that is alive makes room for a neighbour only.
+        """
+        if peer in self._sightings or len(self._sightings) < MAX_SIGHTINGS:
+            return True
+        oldest = min(self._sightings, key=lambda p: self._sightings[p].heard_at)
+        return is_neighbour or not self._is_alive(self._sightings[oldest], now)
+
     def hear(
         self, peer: PeerId, body: HeartbeatBody, message: HeartbeatMessage, now: float
-    ) -> None:
-        """Take in a heartbeat that is news."""
-        self._sightings[peer] = Sighting(body, message, now)
+    ) -> bool:
+        """Take in a heartbeat that is news; tell whether others should hear it from us.
+
+        What it says anew goes on at once. That it still lives goes on just often enough.
+        """
+        before = self._sightings.pop(peer, None)
+        due = (
+            before is None
+            or msgspec.structs.replace(before.body, sequence=body.sequence) != body
+            or now >= before.passed_on_at + self._liveness_s / RELAYS_PER_LIFE
+        )
+        passed_on_at = now if before is None or due else before.passed_on_at
+        if len(self._sightings) >= MAX_SIGHTINGS:
+            del self._sightings[min(self._sightings, key=lambda p: self._sightings[p].heard_at)]
+        self._sightings[peer] = Sighting(body, message, now, passed_on_at)
+        return due
 
     @property
     def num_known(self) -> int:
-        """Number of peers ever heard of."""
+        """Number of peers heard of."""
         return len(self._sightings)
 
     def all_said_goodbye(self) -> bool:
@@ -57,18 +90,20 @@ class Roster:
         sighting = self._sightings.get(peer)
         return None if sighting is None else sighting.body
 
-    def alive(self, now: float) -> dict[PeerId, HeartbeatBody]:
+    def alive(self, now: float) -> Mapping[PeerId, HeartbeatBody]:
         """Return the peers with a fresh heartbeat that are not leaving."""
-        return {
-            peer: s.body
-            for peer, s in self._sightings.items()
-            if now - s.heard_at < self._liveness_s and not s.body.leaving
-        }
+        return {p: s.body for p, s in self._sightings.items() if self._is_alive(s, now)}
 
-    def messages(self, now: float) -> list[HeartbeatMessage]:
-        """Return the live peers' heartbeats, to pass on to a new neighbour."""
-        alive = self.alive(now)
-        return [s.message for peer, s in self._sightings.items() if peer in alive]
+    def messages_for(self, neighbour: PeerId, now: float) -> list[HeartbeatMessage]:
+        """Return what a new neighbour should hear of others, and what it last said itself.
+
+        The latter, however old, tells a peer that has lost its journal what it has signed.
+        """
+        return [
+            s.message
+            for peer, s in self._sightings.items()
+            if peer == neighbour or self._is_alive(s, now)
+        ]
 
     def open_round(self, now: float) -> int:
         """Return the highest round open at a live peer; 0 if none is."""
@@ -76,8 +111,14 @@ class Roster:
 
     def next_expiry(self, now: float) -> float | None:
         """Return when the next live peer would count as gone, if it stays silent."""
-        alive = self.alive(now)
-        return min(
-            (s.heard_at + self._liveness_s for p, s in self._sightings.items() if p in alive),
-            default=None,
-        )
+        live = (s for s in self._sightings.values() if self._is_alive(s, now))
+        return min((self._expires_at(s) for s in live), default=None)
+
+    # Everything that asks for an age asks here: two ways to round could make a wake-up that
+    # finds nothing to do, again and again.
+
+    def _expires_at(self, sighting: Sighting) -> float:
+        return sighting.heard_at + self._liveness_s
+
+    def _is_alive(self, sighting: Sighting, now: float) -> bool:
+        return not sighting.body.leaving and now < self._expires_at(sighting)

@@ -15,6 +15,7 @@ from semantic_net.protocol.frames import (
     MAX_CHUNK_BYTES,
     Frame,
     Kind,
+    decode_body,
     encode_frame,
     encode_header,
 )
@@ -28,6 +29,7 @@ from semantic_net.protocol.identity import (
     signature_valid,
 )
 from semantic_net.protocol.update import (
+    MALFORMED,
     MAX_ROUND,
     Hash32,
     Round,
@@ -70,6 +72,8 @@ class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """The last folded round, with the digests of what was folded and what came out."""
     set_digest: Annotated[bytes, msgspec.Meta(max_length=32)]
     state_digest: Annotated[bytes, msgspec.Meta(max_length=32)]
+    held: Hash32
+    """Set digest of everything held, whatever its round."""
     base: Hash32
     """Digest of the state that the rounds are folded on."""
     base_given: bool
@@ -155,10 +159,7 @@ def decode_message(frame: Frame) -> Message:
     decoder = _DECODERS.get(frame.kind)
     if decoder is None:
         raise RemoteProtocolError(f"a {frame.kind.name} after the handshake")
-    try:
-        return decoder.decode(frame.body)
-    except msgspec.DecodeError as exc:
-        raise RemoteProtocolError(f"malformed {frame.kind.name}: {exc}") from exc
+    return decode_body(decoder, frame)
 
 
 def chunk_buffers(update: UpdateId, offset: int, data: memoryview) -> tuple[bytes, memoryview]:
@@ -195,7 +196,7 @@ def read_heartbeat(message: HeartbeatMessage, run: bytes) -> tuple[PeerId, Heart
     """
     try:
         body = _heartbeat_decoder.decode(message.body)
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise RemoteProtocolError(f"malformed heartbeat: {exc}") from exc
     if body.run != run:
         raise RemoteProtocolError("a heartbeat of another run")

@@ -13,6 +13,7 @@ set and the sync.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import (
@@ -31,6 +32,11 @@ from semantic_net.protocol.messages import HeartbeatBody
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
+
+START_PATIENCE = 10
+"""Times ``start_timeout_s`` that a start may take while updates of the others still arrive."""
+
+Alive = Mapping[PeerId, HeartbeatBody]
 
 
 class Phase(enum.Enum):
@@ -56,6 +62,24 @@ class RoundsConfig:
     """Peers were named; without, nobody is waited for."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What an earlier process of this peer left behind."""
+
+    closed_round: int = 0
+    """The last round that it recorded."""
+    authored_round: int = 0
+    """The last round that it put its name to, whether or not the update survived."""
+    last_own: Update | None = None
+    """Its last update, if that survived."""
+
+    @property
+    def last_round(self) -> int:
+        """The last round that is not to be opened again."""
+        own = self.last_own.round if self.last_own is not None else 0
+        return max(self.closed_round, self.authored_round, own)
+
+
 class Rounds:
     """The round machine of one peer."""
 
@@ -67,11 +91,9 @@ class Rounds:
         updates: UpdateSet,
         sync: Sync,
         base: UpdateId,
-        *,
-        last_own: Update | None = None,
-        closed_round: int = 0,
+        past: Past,
     ) -> None:
-        """Start before the first round, or after ``closed_round`` of an earlier process.
+        """Start before the first round, or after those of an earlier process.
 
         Args:
             cfg: Deadlines and the number of rounds.
@@ -80,8 +102,7 @@ class Rounds:
             updates: What is held.
             sync: What is under way.
             base: What the rounds are folded on.
-            last_own: The last own update of an earlier process.
-            closed_round: The last round that an earlier process recorded.
+            past: What an earlier process left.
         """
         self._cfg = cfg
         self._me = me
@@ -92,23 +113,47 @@ class Rounds:
         self.phase = Phase.STARTING
         self.round = 0
         """The open round; 0 before the first."""
-        self.last_own = last_own
+        self.last_own = past.last_own
         self.expected: frozenset[PeerId] = frozenset()
         self.deadline: float | None = None
         self.waiting_for: tuple[str, ...] = ()
         """Addresses that have not said hello yet."""
-        self._first = max(closed_round, last_own.round if last_own is not None else 0) + 1
-        self.next_round = self._first
+        self.next_round = past.last_round + 1
         """The promise: no new own update below it."""
+        self._own_floor = past.last_round + 1  # no own update below it: some may be signed already
+        self._past = past
+        self._patience_ends_at = 0.0
+        self._start_goal = 0  # past the start timeout: fetch what is older than this round
+        self._published: dict[PeerId, int] = {}  # in the open round: who, and in which incarnation
+        self._plan_base: UpdateId | None = None
         self._folded = 0  # the last round that a plan has gone through
         self._changed_from = 1  # the first round that differs from the last plan
         self._close_reason = ""
         self._missing: tuple[PeerId, ...] = ()
         self._is_cut_off = False
 
-    def begin(self, now: float) -> None:
+    @property
+    def is_ready(self) -> bool:
+        """Holds what it has heard of, and will publish again."""
+        return self.phase is not Phase.STARTING and self.next_round <= self._cfg.rounds
+
+    def begin(self, now: float) -> list[Action]:
         """Start the clock of `Phase.STARTING`."""
         self.deadline = now + self._cfg.start_timeout_s
+        self._patience_ends_at = now + START_PATIENCE * self._cfg.start_timeout_s
+        if not self.waiting_for:
+            return []
+        names, limit_s = ", ".join(self.waiting_for), self._cfg.start_timeout_s
+        return [_info(f"waiting for {names}, at most {limit_s:g} s")]
+
+    def heard(self, peer: PeerId, body: HeartbeatBody) -> None:
+        """Note a heartbeat: the next one may overtake the update that this one tells of."""
+        if body.last_round == self.round:
+            self._published[peer] = body.incarnation
+
+    def own_round_known(self, round_index: int) -> None:
+        """Note that an earlier process of this peer has signed an update for a round."""
+        self._own_floor = max(self._own_floor, round_index + 1)
 
     def changed(self, round_index: int) -> None:
         """Note that the updates of a round differ from what was folded."""
@@ -121,18 +166,21 @@ class Rounds:
     def trained(self, now: float) -> list[Action]:
         """Training is over: say under which round to publish."""
         assert self.phase is Phase.TRAINING, self.phase
-        self.phase = Phase.AUTHORING
         # One round behind is ordinary: the others fold us in late. Two or more would leave us
         # for ever behind, so the update goes under the round that is open now.
-        open_now = min(self._roster.open_round(now), self._cfg.rounds)
-        skipped: tuple[int, ...] = ()
-        if open_now >= self.round + 2:
-            skipped = tuple(range(self.round, open_now))
-            self.round = open_now
-        actions: list[Action] = [Author(self.round, skipped)]
-        if skipped:
-            actions.append(_info(f"the others are in round {open_now}: skipped {_span(skipped)}"))
-        return actions
+        open_now = self._open_elsewhere(now)
+        number = max(open_now if open_now >= self.round + 2 else self.round, self._own_from())
+        if number > self._cfg.rounds:
+            text = f"round {self.round}: nothing published: this key has signed for it already"
+            return [Tell(Level.WARNING, text), *self._collect(now)]
+        self.phase = Phase.AUTHORING
+        skipped = tuple(range(self.round, number))
+        if not skipped:
+            return [Author(number, ())]
+        self.round = number
+        self._expect(now)
+        why = f"the others are in round {open_now}" if number == open_now else "signed already"
+        return [Author(number, skipped), _info(f"skipped {_span(skipped)}: {why}")]
 
     def authored(self, update: Update, now: float) -> list[Action]:
         """The own update is journaled and in the set."""
@@ -151,7 +199,14 @@ class Rounds:
         assert self.phase is Phase.FOLDING, self.phase
         if self.round >= self._cfg.rounds:
             return self._finish(f"all {self._cfg.rounds} rounds done")
-        return self._open(self.round + 1, None, now)
+        following = self.round + 1
+        number = max(following, self._open_elsewhere(now))
+        if number > following:
+            skipped = _span(tuple(range(following, number)))
+            tell = _info(f"skipped {skipped}: the others are in round {number}")
+            return [tell, *self._open(number, self.plan(number - 1), now)]
+        is_stale = self._plan_base != self.base
+        return self._open(number, self.plan(self.round) if is_stale else None, now)
 
     def step(self, now: float) -> list[Action]:
         """Look at the world again: something arrived, somebody left, or time went by."""
@@ -167,37 +222,71 @@ class Rounds:
 
     def _step_starting(self, now: float) -> list[Action]:
         assert self.deadline is not None, "begin() comes first"
+        first = max(self.next_round, self._own_from(), self._roster.open_round(now))
+        alive = self._roster.alive(now)
+        is_behind = not self._sync.settled(alive, self._start_goal or first, self._me)
         heard = all(self._roster.latest(p) is not None for p in self._sync.neighbours())
-        met = not self.waiting_for and heard and self._sync.settled()
         actions: list[Action] = []
-        if not met:
+        if self.waiting_for or is_behind or not heard:
             if now < self.deadline:
                 return []
-            if self.waiting_for:
-                names = ", ".join(self.waiting_for)
-                text = f"no answer from {names} in {self._cfg.start_timeout_s:g} s; going on"
-            else:
-                text = "still behind the other peers' updates at the start timeout; going on"
-            actions.append(Tell(Level.WARNING, text))
-        # The own updates that others hold count even if no journal tells of them.
-        own = self._updates.last_round_of(self._me)
-        first = max(self._first, own + 1, self._roster.open_round(now))
-        if first > self._cfg.rounds:
+            wait_until = min(self._sync.fetching_until(), self._patience_ends_at)
+            if is_behind and now < wait_until:
+                return self._fetch_on(first, wait_until)
+            actions.append(Tell(Level.WARNING, self._why_unready(is_behind)))
+        if first <= self._cfg.rounds:
+            return [*actions, *self._open(first, self.plan(first - 1), now)]
+        if self._past.closed_round >= self._cfg.rounds:
             reason = f"round {first} is next, and the run ends with round {self._cfg.rounds}"
             return [*actions, *self._finish(reason)]
-        return [*actions, *self._open(first, self.plan(first - 1), now)]
+        self.round = self._cfg.rounds  # nothing more to publish, but a last round to fold
+        self._expect(now)
+        return [*actions, *self._collect(now)]
+
+    def _fetch_on(self, first: int, until: float) -> list[Action]:
+        """Start later: a state without most of the updates is nothing to train on.
+
+        What is published from now on is not waited for, or a slow link would never catch up.
+        """
+        self.deadline = until
+        if self._start_goal:
+            return []
+        self._start_goal = first
+        return [_info("still fetching the others' updates at the start timeout; starting after")]
+
+    def _why_unready(self, is_behind: bool) -> str:
+        limit_s = self._cfg.start_timeout_s
+        if self.waiting_for:
+            return f"no answer from {', '.join(self.waiting_for)} in {limit_s:g} s; going on"
+        what = "updates" if is_behind else "heartbeats"
+        return f"still without some of the others' {what} after {limit_s:g} s; going on"
+
+    def _own_from(self) -> int:
+        """Return the first round without an own update, as far as anyone here knows."""
+        return max(self._own_floor, self._updates.last_round_of(self._me) + 1)
+
+    # TRAINING
 
     def _open(self, number: int, plan: FoldPlan | None, now: float) -> list[Action]:
-        alive = self._roster.alive(now)
-        expected = {p for p, body in alive.items() if body.ready and body.next_round <= number}
-        if number == 1:  # whoever said hello in time, even if it is still getting ready
-            expected |= {
-                p for p in self._sync.neighbours() if p in alive and alive[p].next_round <= 1
-            }
-        self.round, self.expected = number, frozenset(expected)
+        self.round = number
+        self._expect(now)
         self.next_round = max(self.next_round, number)
         self.phase, self.deadline = Phase.TRAINING, None
         return [Train(number, plan, self.expected)]
+
+    def _expect(self, now: float) -> None:
+        """Expect whoever may still publish in the round that opens, or is known to have."""
+        alive = self._roster.alive(now)
+        number = self.round
+        self._published = {p: b.incarnation for p, b in alive.items() if b.last_round == number}
+        expected = {p for p, b in alive.items() if b.ready and b.next_round <= number}
+        if number == 1:  # whoever said hello in time, even if it is still getting ready
+            hello = set(self._sync.neighbours())
+            expected |= {p for p, b in alive.items() if p in hello and b.next_round <= 1}
+        self.expected = frozenset(expected | self._published.keys())
+
+    def _open_elsewhere(self, now: float) -> int:
+        return min(self._roster.open_round(now), self._cfg.rounds)
 
     # COLLECTING
 
@@ -208,9 +297,9 @@ class Rounds:
         return self.step(now)
 
     def _step_collecting(self, now: float) -> list[Action]:
-        assert self.deadline is not None
+        assert self.deadline is not None, "_collect() sets it"
         alive = self._roster.alive(now)
-        outstanding = sorted(p for p in self.expected if not self._is_settled(p, alive))
+        outstanding = [p for p in self.expected if not self._is_settled(p, alive)]
         known = self._cfg.has_peers or self._roster.num_known > 0
         cut_off = known and not alive and not self._roster.all_said_goodbye()
         actions: list[Action] = []
@@ -219,70 +308,71 @@ class Rounds:
         elif self._is_cut_off and alive:
             actions.append(_info("peers are heard again"))
         self._is_cut_off = cut_off
-        late = now >= self.deadline
-        if (outstanding or cut_off) and not late:
+        if (outstanding or cut_off) and now < self.deadline:
             return actions
         self._missing = tuple(
             sorted(p for p in self.expected if not self._updates.holds(self.round, p))
         )
-        if outstanding:
-            self._close_reason = f"deadline, {len(outstanding)} missing"
-        elif cut_off:
-            self._close_reason = "deadline, cut off"
-        elif self._missing:
-            self._close_reason = f"{len(self._missing)} gone or moved on"
-        elif self.expected:
-            self._close_reason = "all in"
-        else:
-            self._close_reason = "nobody expected"
+        self._close_reason = self._why_close(len(outstanding), cut_off)
         if self.round >= self._cfg.rounds:
             self.phase = Phase.SERVING
-            self.deadline = now + self._cfg.listen_timeout_s
             return [*actions, *self.step(now)]
         return [*actions, self._close()]
 
-    def _is_settled(self, peer: PeerId, alive: dict[PeerId, HeartbeatBody]) -> bool:
+    def _is_settled(self, peer: PeerId, alive: Alive) -> bool:
         """Tell whether nothing more of an expected peer is to be waited for in this round."""
         if self._updates.holds(self.round, peer) or self._sync.refused(self.round, peer):
             return True
-        if self._sync.pending(self.round, peer):
+        if self._sync.pending(self.round, peer, alive):
             return False  # somebody has it
         body = alive.get(peer)
         if body is None:
             return True  # gone
-        return body.next_round > self.round and body.last_round != self.round  # moved past
+        has_published = self._published.get(peer) == body.incarnation
+        return body.next_round > self.round and not has_published  # moved past
+
+    def _why_close(self, num_outstanding: int, cut_off: bool) -> str:
+        if num_outstanding:
+            return f"deadline, {num_outstanding} missing"
+        if cut_off:
+            return "deadline, cut off"
+        if self._missing:
+            return f"{len(self._missing)} gone or moved on"
+        return "all in" if self.expected else "nobody expected"
 
     # SERVING
 
     def _step_serving(self, now: float) -> list[Action]:
-        assert self.deadline is not None
+        assert self.deadline is not None, "_collect() sets it"
         if now < self.deadline and not self._sets_are_equal(now):
             return []
         return [self._close()]
 
     def _sets_are_equal(self, now: float) -> bool:
-        alive = self._roster.alive(now)
-        if not self._sync.settled():
-            return False
+        """Tell whether all live peers hold what we hold, and can get nothing new in our rounds.
+
+        A heartbeat of each says so. An update that it could not know of yet would be its author's
+        or be held by another, whose heartbeat then says something else.
+        """
+        last, alive = self._cfg.rounds, self._roster.alive(now)
         for peer, body in alive.items():
-            if body.next_round <= self._cfg.rounds:
-                return False  # it may yet publish in a round of ours
-            if body.last_round and not (
-                self._updates.holds(body.last_round, peer)
-                or self._sync.refused(body.last_round, peer)
-            ):
+            if body.next_round <= last or body.base != self.base:
                 return False
-        ours = {u.id for u in self._updates if not self._updates.is_void(u.round, u.author)}
-        return all(self._sync.holds_all(p, ours) for p in self._sync.neighbours() if p in alive)
+            if body.round > last:  # its run is longer: there is more in its set than in ours
+                if not self._sync.has_all(peer, last):
+                    return False
+            elif body.held != self._updates.digest:
+                return False
+        return self._sync.settled(alive, last + 1, self._me)
 
     # FOLDING
 
     def _close(self) -> Close:
         self.phase, self.deadline = Phase.FOLDING, None
-        plan = self.plan(self.round)
-        return Close(self.round, self._close_reason, self._missing, plan)
+        return Close(self.round, self._close_reason, self._missing, self.plan(self.round))
 
     def plan(self, through: int) -> FoldPlan:
+        """Return what to fold, and take it for folded."""
         changed_from = min(self._changed_from, self._folded + 1)
         numbers = [n for n in self._updates.rounds() if n <= through]
         plan = FoldPlan(
@@ -293,6 +383,7 @@ class Rounds:
             self._updates.set_digest(through),
         )
         self._folded, self._changed_from = through, through + 1
+        self._plan_base = self.base
         return plan
 
     def _finish(self, reason: str) -> list[Action]:

@@ -1,17 +1,17 @@
 """Syncing peers is syncing sets: "I have these", "I want those".
 
 Every neighbour gets the full list on connect and each new update at once, the one it came from
-included: to that one it is the acknowledgement. A wanted item is asked of one holder at a time,
-from the byte where the last one broke off. Duplicates, reordering and retries are harmless.
+included: to that one it is the acknowledgement. What a neighbour does not acknowledge it is told
+again. Duplicates, reordering and retries are harmless.
 
-What this module refuses: payloads that were not asked for, and more bytes than the signed
-header or the agreed model allows.
+What this module refuses: payloads that were not asked for, more bytes than the signed header or
+the agreed model allows, and more announcements than a neighbour may keep us busy with.
 """
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.actions import Action, Check, CheckBase, Discard, Send, Serve, Write
@@ -24,135 +24,168 @@ from semantic_net.protocol.messages import (
     HaveEntry,
     Want,
 )
+from semantic_net.protocol.transfers import BASE_SLOT, Slot, Transfer, Transfers
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
-WINDOW = 32
-"""Most items asked of one neighbour at a time."""
+MAX_OFFERED = 1 << 17
+"""Most updates that one neighbour may announce beyond those held: about 90 MB of notes."""
 
-MAX_ANNOUNCED = 1 << 20
-"""Most updates that one neighbour may announce in a session."""
+MAX_RIVALS = 2
+"""Most updates of a slot that one neighbour may announce: what is held of a void one."""
 
 
 @dataclass(slots=True)
 class _Neighbour:
-    announced: set[UpdateId] = field(default_factory=set)
+    lacks: set[UpdateId]
+    """What we hold, and it has not announced."""
+    quiet_since: float
+    """When it last said or was told something of updates."""
     listed: bool = False
-    outstanding: int = 0
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """An item that somebody holds and we do not."""
-
-    id: UpdateId
-    round: int
-    """0 for a base."""
-    author: PeerId | None
-    holders: list[PeerId]
-    size: int | None
-    update: Update | None = None
-    received: int = 0
-    source: PeerId | None = None
-    progress_at: float = 0.0
-    checking: bool = False
+    """It has announced everything that it held when the session began."""
+    base: UpdateId | None = None
+    """The better base that it offers."""
 
 
 class Sync:
-    """What each neighbour holds, what we want, and from whom it is under way."""
+    """What each neighbour holds, and what we want of it."""
 
     def __init__(self, updates: UpdateSet, stall_s: float) -> None:
         """Take the set to fill, and the seconds without progress after which to ask again."""
         self._updates = updates
         self._stall_s = stall_s
         self._neighbours: dict[PeerId, _Neighbour] = {}
-        self._transfers: dict[UpdateId, _Transfer] = {}
-        self._by_slot: dict[tuple[int, PeerId | None], set[UpdateId]] = {}
-        self._queue: list[tuple[int, UpdateId]] = []  # a heap: older rounds first
-        self._inadmissible: dict[UpdateId, tuple[int, PeerId]] = {}
+        self._transfers = Transfers(stall_s)
+        self._inadmissible: dict[Slot, Update] = {}  # headers alone
 
-    # What the round machine asks.
+    # What the machine asks.
 
     def neighbours(self) -> tuple[PeerId, ...]:
         """Return the connected peers."""
         return tuple(self._neighbours)
 
-    def pending(self, round_index: int, author: PeerId) -> bool:
-        """Tell whether somebody here holds an update of this slot that we do not."""
-        return any(t.holders for t in self._in_slot(round_index, author))
+    def pending(self, round_index: int, author: PeerId, alive: Collection[PeerId]) -> bool:
+        """Tell whether a live neighbour holds an update of this slot that we do not."""
+        return self._transfers.is_pending((round_index, author), alive)
 
     def refused(self, round_index: int, author: PeerId) -> bool:
         """Tell whether the author's update of this round turned out inadmissible."""
-        return (round_index, author) in self._inadmissible.values()
+        return (round_index, author) in self._inadmissible
 
-    def settled(self) -> bool:
-        """Tell whether every neighbour has listed what it holds, and we hold all of it."""
-        return not any(t.holders for t in self._transfers.values()) and all(
-            n.listed for n in self._neighbours.values()
-        )
+    def settled(self, alive: Collection[PeerId], before: int, me: PeerId) -> bool:
+        """Tell whether we hold all that live neighbours do of rounds before one, and all of ours.
 
-    def holds_all(self, peer: PeerId, ids: set[UpdateId]) -> bool:
-        """Tell whether a neighbour is known to hold all of these."""
+        Each of them has listed what it holds; there is no better base to fetch either.
+        """
+        listed = all(n.listed for peer, n in self._neighbours.items() if peer in alive)
+        return listed and not self._transfers.any_pending(alive, before, me)
+
+    def has_all(self, peer: PeerId, through: int) -> bool:
+        """Tell whether a peer, if a neighbour, has announced all that we hold through a round."""
         neighbour = self._neighbours.get(peer)
-        return neighbour is not None and ids <= neighbour.announced
+        lacks = neighbour.lacks if neighbour is not None else ()
+        held = (self._updates.get(item) for item in lacks)
+        return not any(update is not None and update.round <= through for update in held)
 
-    # Events.
+    def fetching_until(self) -> float:
+        """Return until when what was asked for counts as arriving, if nothing more comes."""
+        return self._transfers.progress_at + self._stall_s
 
-    def connected(self, peer: PeerId) -> list[Action]:
+    def wanted(self, item: UpdateId) -> bool:
+        """Tell whether an item is still to come."""
+        return item in self._transfers
+
+    @property
+    def num_wanted(self) -> int:
+        """Number of items still to come; what nobody here holds any more does not count."""
+        return self._transfers.num_coming
+
+    # Who is there.
+
+    def connected(self, peer: PeerId, now: float) -> list[Action]:
         """List what we hold to a new neighbour."""
-        self._neighbours[peer] = _Neighbour()
-        entries = [_entry(update) for update in self._updates]
-        parts = [
-            tuple(entries[i : i + MAX_HAVE_ENTRIES])
-            for i in range(0, len(entries), MAX_HAVE_ENTRIES)
-        ] or [()]
+        held = list(self._updates)
+        self._neighbours[peer] = _Neighbour({u.id for u in held}, now)
+        self._transfers.connected(peer)
+        parts = _entries(held)
         last = len(parts) - 1
         return [Send((peer,), Have(part, i == last)) for i, part in enumerate(parts)]
 
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
         """Ask others for what was under way from a lost neighbour."""
-        self._neighbours.pop(peer, None)
-        for transfer in self._transfers.values():
-            if peer in transfer.holders:
-                transfer.holders.remove(peer)
-            if transfer.source == peer:
-                self._release(transfer)
-        self._forget_rumours()
-        return self._request(now)
+        del self._neighbours[peer]
+        forgotten = self._transfers.disconnected(peer)
+        return [*map(Discard, forgotten), *self._request(now)]
+
+    def tick(self, now: float) -> list[Action]:
+        """Ask again for what makes no progress; tell again what is not acknowledged."""
+        self._transfers.give_up_stalled(now)
+        actions: list[Action] = []
+        for peer, neighbour in self._neighbours.items():
+            if neighbour.lacks and now >= neighbour.quiet_since + self._stall_s:
+                neighbour.quiet_since = now
+                part = _entries(u for u in self._updates if u.id in neighbour.lacks)[0]
+                actions.append(Send((peer,), Have(part, False)))
+        return [*actions, *self._request(now)]
+
+    def next_wakeup(self) -> float | None:
+        """Return when `tick` is due, if nothing happens before."""
+        times = [n.quiet_since + self._stall_s for n in self._neighbours.values() if n.lacks]
+        stall = self._transfers.next_stall()
+        return min(times if stall is None else [stall, *times], default=None)
+
+    # What neighbours say.
 
     def have(self, peer: PeerId, message: Have, now: float) -> list[Action]:
         """Note what a neighbour holds; want what we lack.
 
         Raises:
-            RemoteProtocolError: It announces more than `MAX_ANNOUNCED` updates.
+            RemoteProtocolError: It announces more than anyone can hold: `MAX_OFFERED` updates
+                beyond ours, or `MAX_RIVALS` under one (round, author).
         """
         neighbour = self._neighbours[peer]
+        neighbour.quiet_since = now
         neighbour.listed |= message.complete
-        if len(neighbour.announced) + len(message.entries) > MAX_ANNOUNCED:
-            raise RemoteProtocolError(f"announces more than {MAX_ANNOUNCED} updates")
         for entry in message.entries:
-            neighbour.announced.add(entry.id)
-            if entry.id in self._updates or entry.id in self._inadmissible:
-                continue
-            author = PeerId(entry.author)
-            if self._updates.is_void(entry.round, author):
-                continue
-            self._hold(peer, entry.id, entry.round, author, size=None)
+            neighbour.lacks.discard(entry.id)
+            if not self._is_known(entry):
+                self._transfers.hold(peer, entry.id, (entry.round, PeerId(entry.author)))
+                self._check_offers(peer, entry)
         return self._request(now)
 
-    def base_offered(self, peer: PeerId, base: UpdateId, size: int, now: float) -> list[Action]:
-        """Want a base that a neighbour has."""
-        self._hold(peer, base, 0, None, size=size)
-        return self._request(now)
+    def base_offered(
+        self, peer: PeerId, base: UpdateId | None, size: int, now: float
+    ) -> list[Action]:
+        """Want the better base that a neighbour has, or none of it any more."""
+        neighbour = self._neighbours[peer]
+        if neighbour.base == base:
+            return []
+        actions: list[Action] = []
+        if neighbour.base is not None:
+            before = self._transfers.get(neighbour.base)
+            if before is not None and before.slot == BASE_SLOT:
+                actions += map(Discard, self._transfers.unhold(before, peer))
+        neighbour.base = base
+        if base is not None:
+            known = self._transfers.get(base)
+            if known is not None and known.slot != BASE_SLOT:  # announced as if it were an update
+                self._transfers.drop(known)
+            self._transfers.hold(peer, base, BASE_SLOT, size)
+        return [*actions, *self._request(now)]
 
-    def want(self, peer: PeerId, message: Want, base: UpdateId) -> list[Action]:
+    def want(self, peer: PeerId, message: Want, base: UpdateId, now: float) -> list[Action]:
         """Serve what a neighbour asks for, if we hold it.
 
         Args:
             peer: Who asks.
             message: For what, from which byte on.
             base: The one base that we serve.
+            now: The time.
+
+        Raises:
+            RemoteProtocolError: It wants bytes beyond the item's end.
         """
+        self._neighbours[peer].quiet_since = now
         if message.id == base:
             return [Serve(peer, message.id, message.offset)]
         update = self._updates.get(message.id)
@@ -165,201 +198,161 @@ class Sync:
             actions.append(Serve(peer, message.id, message.offset))
         return actions
 
-    def header(self, peer: PeerId, update: Update, now: float) -> tuple[list[Action], bool]:
-        """Take an admitted header; tell also whether it voided a slot.
-
-        Raises:
-            RemoteProtocolError: It is not what the neighbour announced under this id.
-        """
-        transfer = self._transfers.get(update.id)
-        if transfer is None or transfer.checking:  # it came by another way, or is void
-            return [], False
-        if (transfer.round, transfer.author) != (update.round, update.author):
-            raise RemoteProtocolError("an update under another round or author than announced")
-        transfer.update, transfer.size = update, update.payload_bytes
-        rivals = [
-            t.update
-            for t in self._in_slot(update.round, update.author)
-            if t.update is not None and t.id != update.id
-        ]
-        if rivals or self._updates.holds(update.round, update.author):
-            return self._void(update, rivals, now), True
-        return self._advance(transfer, now), False
-
-    def chunk(self, peer: PeerId, chunk: Chunk, now: float) -> list[Action]:
-        """Place a chunk if it is the next one of something under way.
-
-        Raises:
-            RemoteProtocolError: It goes beyond the item's end, or precedes its header.
-        """
-        transfer = self._transfers.get(chunk.id)
-        if transfer is None or transfer.checking or chunk.offset != transfer.received:
-            return []  # a leftover of an earlier request: harmless
-        if transfer.size is None:
-            raise RemoteProtocolError("a payload ahead of its header")
-        if not chunk.data or chunk.offset + len(chunk.data) > transfer.size:
-            raise RemoteProtocolError("a chunk that is empty or beyond its item's end")
-        transfer.received += len(chunk.data)
-        transfer.progress_at = now
-        write = Write(chunk.id, transfer.size, chunk.offset, chunk.data)
-        return [write, *self._advance(transfer, now)]
-
     def absent(self, peer: PeerId, message: Absent, now: float) -> list[Action]:
         """Look elsewhere for what a neighbour does not hold after all."""
         transfer = self._transfers.get(message.id)
-        if transfer is not None and peer in transfer.holders:
-            transfer.holders.remove(peer)
-            if transfer.source == peer:
-                self._release(transfer)
-            self._forget_rumours()
-        return self._request(now)
+        if transfer is None:
+            return []
+        return [*map(Discard, self._transfers.unhold(transfer, peer)), *self._request(now)]
 
-    def accepted(self, update: Update, now: float) -> list[Action]:
-        """Announce an update that has just been added to the set."""
-        self._drop(update.id)
-        message = Have((_entry(update),), False)
-        announce: list[Action] = [Send(self.neighbours(), message)] if self._neighbours else []
-        return [*announce, *self._request(now)]
+    def header(self, peer: PeerId, update: Update, now: float) -> tuple[list[Action], bool]:
+        """Take an admitted header; tell also whether it voided its slot."""
+        transfer = self._transfers.get(update.id)
+        if transfer is None or transfer.checking:  # it came by another way, or is void
+            return [], False
+        if transfer.slot != _slot(update):  # announced under another; the author's word counts
+            self._transfers.move(transfer, _slot(update))
+        self._transfers.header_arrived(transfer, peer, update, now)
+        if rivals := self._rivals(update):
+            return self._void(update, rivals, now), True
+        if self._updates.is_void(update.round, update.author):  # by two others
+            return self._forget([transfer], now), False
+        return self._look_at(transfer, now), False
 
-    def wanted(self, item: UpdateId) -> bool:
-        """Tell whether an item is still to come."""
-        return item in self._transfers
+    def chunk(self, peer: PeerId, chunk: Chunk, now: float) -> list[Action]:
+        """Place a chunk if it continues something that the neighbour was asked for.
+
+        Raises:
+            RemoteProtocolError: It goes beyond the item's end, is empty, or precedes its header.
+        """
+        transfer = self._transfers.get(chunk.id)
+        if transfer is None or transfer.source != peer:
+            return []  # left over from an earlier request
+        if transfer.size is None:
+            raise RemoteProtocolError("a payload ahead of its header")
+        end = chunk.offset + len(chunk.data)
+        if not chunk.data or end > transfer.size:
+            raise RemoteProtocolError("a chunk that is empty or beyond its item's end")
+        if not chunk.offset <= transfer.received < end:
+            return []  # left over as well
+        data = chunk.data[transfer.received - chunk.offset :]
+        write = Write(chunk.id, transfer.size, transfer.received, data)
+        self._transfers.bytes_arrived(transfer, len(data), now)
+        return [write, *self._look_at(transfer, now)]
+
+    # What became of it.
+
+    def add(self, update: Update, now: float) -> tuple[list[Action], bool]:
+        """Take in an update whose payload is here and admissible, or our own, and announce it.
+
+        Tell also whether it voided its slot.
+        """
+        if rivals := self._rivals(update):
+            return self._void(update, rivals, now), True
+        if self._updates.is_void(update.round, update.author):  # by two others
+            return [], False
+        self._updates.add(update)
+        announce = self._announce([update], now)
+        if (transfer := self._transfers.get(update.id)) is not None:
+            self._transfers.drop(transfer)
+        return [*announce, *self._request(now)], False
 
     def inadmissible(self, update: Update, now: float) -> list[Action]:
         """Never want this update again: it has its author's word, and does not decode."""
-        self._inadmissible[update.id] = _slot(update)
-        self._drop(update.id)
-        return [Discard(update.id), *self._request(now)]
+        self._inadmissible[_slot(update)] = update
+        transfer = self._transfers.get(update.id)
+        return self._forget([] if transfer is None else [transfer], now)
 
     def corrupt(self, item: UpdateId, now: float) -> tuple[list[Action], PeerId | None]:
-        """Start an item anew whose bytes do not match its hash; return who served it."""
-        transfer = self._transfers[item]
-        culprit = transfer.source
-        transfer.received, transfer.checking = 0, False
-        if culprit is not None:
-            transfer.holders.remove(culprit)
-        self._release(transfer)
+        """Start an item anew whose bytes do not match its hash; return who served it, if known."""
+        transfer = self._transfers.get(item)
+        assert transfer is not None, "only a wanted item is checked"
+        culprit = self._transfers.restart(transfer)
         return [Discard(item), *self._request(now)], culprit
 
     def base_accepted(self, base: UpdateId, now: float) -> list[Action]:
-        """Take a base that has arrived off the list of wanted items."""
-        self._drop(base)
-        return self._request(now)
-
-    def tick(self, now: float) -> list[Action]:
-        """Ask again for what makes no progress, of another holder where there is one."""
-        for transfer in self._transfers.values():
-            if (
-                transfer.source is not None
-                and not transfer.checking
-                and now - transfer.progress_at >= self._stall_s
-            ):
-                holders = transfer.holders
-                holders.append(holders.pop(holders.index(transfer.source)))
-                self._release(transfer)
-        return self._request(now)
-
-    def next_stall(self) -> float | None:
-        """Return when the next transfer would count as stalled."""
-        return min(
-            (
-                t.progress_at + self._stall_s
-                for t in self._transfers.values()
-                if t.source is not None and not t.checking
-            ),
-            default=None,
-        )
+        """Want no base any more: this one is here, and what is better still is offered anew."""
+        for neighbour in self._neighbours.values():
+            neighbour.base = None
+        bases = self._transfers.in_slot(BASE_SLOT)
+        # One that is being looked at stays, or the look's end could be taken for that of a later.
+        return self._forget([t for t in bases if t.id == base or not t.checking], now)
 
     # The inside.
 
-    def _in_slot(self, number: int, author: PeerId | None) -> list[_Transfer]:
-        return [self._transfers[item] for item in sorted(self._by_slot.get((number, author), ()))]
+    def _check_offers(self, peer: PeerId, entry: HaveEntry) -> None:
+        if self._transfers.num_offered_by(peer) > MAX_OFFERED:
+            raise RemoteProtocolError(f"announces more than {MAX_OFFERED} updates")
+        rivals = self._transfers.in_slot((entry.round, PeerId(entry.author)))
+        if sum(peer in t.holders for t in rivals) > MAX_RIVALS:
+            raise RemoteProtocolError(f"announces more than {MAX_RIVALS} updates of one slot")
 
-    def _forget_rumours(self) -> None:
-        """Drop what nobody here holds and nothing has arrived of."""
-        for transfer in list(self._transfers.values()):
-            if not transfer.holders and not transfer.received and not transfer.checking:
-                self._drop(transfer.id)
+    def _is_known(self, entry: HaveEntry) -> bool:
+        author = PeerId(entry.author)
+        refused = self._inadmissible.get((entry.round, author))
+        return (
+            entry.id in self._updates
+            or self._updates.is_void(entry.round, author)
+            or (refused is not None and refused.id == entry.id)
+        )
 
-    def _hold(
-        self, peer: PeerId, item: UpdateId, number: int, author: PeerId | None, size: int | None
-    ) -> None:
-        transfer = self._transfers.get(item)
-        if transfer is None:
-            transfer = _Transfer(item, number, author, [], size)
-            self._transfers[item] = transfer
-            self._by_slot.setdefault((number, author), set()).add(item)
-            self._enqueue(transfer)
-        if peer not in transfer.holders:
-            if not transfer.holders and transfer.source is None:
-                self._enqueue(transfer)
-            transfer.holders.append(peer)
-
-    def _enqueue(self, transfer: _Transfer) -> None:
-        heapq.heappush(self._queue, (transfer.round, transfer.id))
-
-    def _request(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        later = []
-        while self._queue:
-            key = heapq.heappop(self._queue)
-            transfer = self._transfers.get(key[1])
-            if transfer is None or transfer.source is not None or transfer.checking:
-                continue
-            free = [h for h in transfer.holders if self._neighbours[h].outstanding < WINDOW]
-            if not free:
-                if transfer.holders:
-                    later.append(key)
-                continue
-            # The first of the least busy: who announced it first is likely the nearest.
-            source = min(free, key=lambda h: self._neighbours[h].outstanding)
-            self._neighbours[source].outstanding += 1
-            transfer.source, transfer.progress_at = source, now
-            actions.append(Send((source,), Want(transfer.id, transfer.received)))
-        for key in later:
-            heapq.heappush(self._queue, key)
-        return actions
-
-    def _advance(self, transfer: _Transfer, now: float) -> list[Action]:
-        transfer.progress_at = now
-        if transfer.received != transfer.size:
+    def _rivals(self, update: Update) -> list[Update]:
+        """Return the other updates that the author signed for this slot, as far as not void."""
+        slot = _slot(update)
+        if self._updates.is_void(*slot):
             return []
-        transfer.checking = True
-        if transfer.update is None:
-            return [CheckBase(transfer.id)]
-        return [Check(transfer.update)]
+        signed = [*self._updates.slot(*slot)]
+        signed += [t.update for t in self._transfers.in_slot(slot) if t.update is not None]
+        if slot in self._inadmissible:
+            signed.append(self._inadmissible[slot])
+        return [rival for rival in signed if rival.id != update.id]
 
     def _void(self, update: Update, rivals: list[Update], now: float) -> list[Action]:
         """Two signed updates under one slot: keep both headers as evidence, and no payload."""
-        actions: list[Action] = []
+        slot = _slot(update)
         for evidence in (*rivals, update):
             self._updates.add(evidence)
-        number, author = _slot(update)
-        for other in self._in_slot(number, author):
-            self._drop(other.id)
-            actions.append(Discard(other.id))
-        entries = tuple(_entry(u) for u in self._updates.slot(number, author))
-        if self._neighbours:
-            actions.append(Send(self.neighbours(), Have(entries, False)))
+        self._inadmissible.pop(slot, None)
+        announce = self._announce(self._updates.slot(*slot), now)
+        return [*announce, *self._forget(self._transfers.in_slot(slot), now)]
+
+    def _announce(self, updates: Collection[Update], now: float) -> list[Action]:
+        for update in updates:
+            transfer = self._transfers.get(update.id)
+            for peer, neighbour in self._neighbours.items():
+                if transfer is None or peer not in transfer.holders:
+                    neighbour.lacks.add(update.id)
+                    neighbour.quiet_since = now
+        message = Have(tuple(_entry(u) for u in updates), False)
+        return [Send(self.neighbours(), message)] if self._neighbours else []
+
+    def _forget(self, transfers: Iterable[Transfer], now: float) -> list[Action]:
+        actions: list[Action] = []
+        for transfer in transfers:
+            self._transfers.drop(transfer)
+            actions.append(Discard(transfer.id))
         return [*actions, *self._request(now)]
 
-    def _release(self, transfer: _Transfer) -> None:
-        """Take the transfer from its source, to be asked of anyone again."""
-        if transfer.source is not None and transfer.source in self._neighbours:
-            self._neighbours[transfer.source].outstanding -= 1
-        transfer.source = None
-        self._enqueue(transfer)
+    def _look_at(self, transfer: Transfer, now: float) -> list[Action]:
+        actions: list[Action] = []
+        if self._transfers.is_whole(transfer):
+            self._transfers.check(transfer)
+            update = transfer.update
+            actions.append(CheckBase(transfer.id) if update is None else Check(update))
+        return [*actions, *self._request(now)]
 
-    def _drop(self, item: UpdateId) -> None:
-        transfer = self._transfers.pop(item, None)
-        if transfer is None:
-            return
-        slot = (transfer.round, transfer.author)
-        self._by_slot[slot].discard(item)
-        if not self._by_slot[slot]:
-            del self._by_slot[slot]
-        if transfer.source is not None and transfer.source in self._neighbours:
-            self._neighbours[transfer.source].outstanding -= 1
+    def _request(self, now: float) -> list[Action]:
+        return [
+            Send((peer,), Want(transfer.id, transfer.received))
+            for peer, transfer in self._transfers.request(now)
+        ]
+
+
+def _entries(updates: Iterable[Update]) -> list[tuple[HaveEntry, ...]]:
+    """Return entries in parts that fit a message; one at least."""
+    entries = [_entry(update) for update in updates]
+    starts = range(0, len(entries), MAX_HAVE_ENTRIES)
+    return [tuple(entries[i : i + MAX_HAVE_ENTRIES]) for i in starts] or [()]
 
 
 def _entry(update: Update) -> HaveEntry:

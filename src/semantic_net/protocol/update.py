@@ -33,6 +33,9 @@ MAX_WEIGHT = 1 << 20
 MAX_AUTHORS = 1 << 10
 """Most authors in one round; with `MAX_WEIGHT` it keeps the fold's sums below 2^60."""
 
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a stranger's bytes may raise; the last two are no errors of msgspec's own."""
+
 _CONTEXT = b"update 1"
 
 Hash32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -111,7 +114,7 @@ def admit(message: UpdateMessage, admission: Admission) -> Update:
     """
     try:
         body = _body_decoder.decode(message.body)
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise RemoteProtocolError(f"malformed update: {exc}") from exc
     if body.run != admission.run:
         raise RemoteProtocolError("an update of another run")

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.update import MAX_AUTHORS, Update, UpdateId
+from semantic_net.protocol.update import MAX_AUTHORS, MAX_ROUND, Update, UpdateId
 
 
 class UpdateSet:
@@ -22,6 +22,7 @@ class UpdateSet:
         self._rounds: dict[int, dict[PeerId, tuple[Update, ...]]] = {}
         self._by_id: dict[UpdateId, Update] = {}
         self._round_digests: dict[int, bytes] = {}
+        self._digest: bytes | None = None  # of everything
         for update in updates:
             self.add(update)
 
@@ -53,6 +54,7 @@ class UpdateSet:
         slots[update.author] = tuple(sorted((*held, update), key=lambda u: u.id))
         self._by_id[update.id] = update
         self._round_digests.pop(update.round, None)
+        self._digest = None
         return True
 
     def is_void(self, round_index: int, author: PeerId) -> bool:
@@ -68,7 +70,7 @@ class UpdateSet:
         return self._rounds.get(round_index, {}).get(author, ())
 
     def live(self, round_index: int) -> tuple[Update, ...]:
-        """Return what counts in a round, by author: at most `MAX_AUTHORS`, the lowest ids."""
+        """Return what counts in a round, by author: of too many the first `MAX_AUTHORS`."""
         slots = self._rounds.get(round_index, {})
         counting = [slots[a][0] for a in sorted(slots) if len(slots[a]) == 1]
         return tuple(counting[:MAX_AUTHORS])
@@ -80,6 +82,13 @@ class UpdateSet:
     def last_round_of(self, author: PeerId) -> int:
         """Return the highest round in which the author has an update here; 0 for none."""
         return max((n for n, slots in self._rounds.items() if author in slots), default=0)
+
+    @property
+    def digest(self) -> bytes:
+        """The set digest of everything held."""
+        if self._digest is None:
+            self._digest = self.set_digest(MAX_ROUND)
+        return self._digest
 
     def set_digest(self, through: int) -> bytes:
         """Return the hash of what counts through a round; equal sets have equal digests.

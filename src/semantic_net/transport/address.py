@@ -25,7 +25,7 @@ class Address:
     @property
     def is_wildcard(self) -> bool:
         """Whether the host stands for every address of a machine."""
-        return self.host in ("", "0.0.0.0", "::")  # nosec B104: compared, not bound
+        return self.host in ("", "0.0.0.0", "::")  # nosec B104  # compared, not bound
 
 
 def parse_address(text: str) -> Address:

@@ -44,7 +44,7 @@ class HubTransport:
                 raise ConfigError(f"peers: {exc}") from exc
         self._settings = settings
         self._hub = Hub(signer, hello, settings)
-        jitter = rng or random.Random(signer.peer_id)  # nosec B311: spreads redials, no secret
+        jitter = rng or random.Random(signer.peer_id)  # nosec B311  # spreads redials, no secret
         self._dialer = Dialer(self._dial, self._hub, jitter)
 
     async def _dial(self, address: Address) -> Connection:

@@ -46,7 +46,7 @@ class MemoryNetwork:
         """
         self.dead_after_s = dead_after_s
         self._quality = quality or LinkQuality()
-        self._rng = rng or random.Random(0)  # nosec B311: a simulation, no secret
+        self._rng = rng or random.Random(0)  # nosec B311  # a simulation, no secret
         self._links: dict[tuple[str, str], Link] = {}
         self._listeners: dict[Address, tuple[str, Hub]] = {}
         self._wires: dict[MemoryWire, None] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class TransportSettings:
     """Addresses, deadlines and limits of one peer's transport."""
 
-    host: str = "0.0.0.0"  # nosec B104: a peer is there to be reached
+    host: str = "0.0.0.0"  # nosec B104  # a peer is there to be reached
     """Address to listen on."""
     port: int = 0
     """Port to listen on; 0 takes a free one."""

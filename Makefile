@@ -1,0 +1,70 @@
+# `make demo` and `make test` do all the set-up themselves; `make` alone lists what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+# auto: never replace a torch that the machine brings; no: install one into VENV all the same.
+SYSTEM_TORCH ?= auto
+# Passed on to the command behind demo, unit, coverage, bench and compat.
+ARGS ?=
+
+bin := $(VENV)/bin
+setup := PYTHON="$(PYTHON)" SYSTEM_TORCH="$(SYSTEM_TORCH)" sh tools/setup_venv.sh "$(VENV)"
+# The same examples everywhere, and no deadline that a busy machine would miss.
+pytest := -m pytest --hypothesis-profile=ci
+setup_inputs := pyproject.toml constraints.txt tools/setup_venv.sh
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint types layers unit coverage bench compat setup clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@echo
+	@echo 'Variables: PYTHON=python3.12, VENV=.venv, SYSTEM_TORCH=auto|no, ARGS="flags of the command"'
+
+demo: $(VENV)/.ready-run ## three peers on this machine learn a task together (at most 5 minutes)
+	@$(bin)/python -m semantic_net.cli demo $(ARGS)
+
+test: lint types layers coverage ## all that must hold before a change lands
+
+lint: $(VENV)/.ready-dev ## style, format, security
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/bandit --quiet --configfile pyproject.toml --recursive src
+
+types: $(VENV)/.ready-dev ## mypy --strict
+	$(bin)/mypy
+
+layers: $(VENV)/.ready-dev ## who may import whom
+	$(bin)/lint-imports --no-logo --no-cache
+
+unit: $(VENV)/.ready-dev ## the tests alone, e.g. make unit ARGS="-k config"
+	$(bin)/python $(pytest) $(ARGS)
+
+coverage: $(VENV)/.ready-dev ## the tests, and how much of the code they reach
+	@$(bin)/coverage erase
+	$(bin)/coverage run $(pytest) $(ARGS)
+	@$(bin)/coverage combine --quiet
+	@mkdir -p build && $(bin)/coverage json --quiet -o build/coverage.json
+	$(bin)/python tools/check_coverage.py build/coverage.json
+
+bench: $(VENV)/.ready-run ## what a round costs beside training, against gloo
+	$(bin)/python benchmarks/round_overhead.py $(ARGS)
+
+compat: ## the tests that need no torch, on every other Python >= 3.10 found here
+	@sh tools/compat.sh $(ARGS)
+
+setup: $(VENV)/.ready-dev ## the virtual environment with everything for development
+
+clean: ## remove what tools leave behind; keeps .venv and runs/
+	rm -rf build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .hypothesis .import_linter_cache src/*.egg-info
+	find src tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready-run: $(setup_inputs)
+	@$(setup) .
+	@touch $@
+
+$(VENV)/.ready-dev: $(setup_inputs)
+	@$(setup) ".[dev]"
+	@touch $@ $(VENV)/.ready-run

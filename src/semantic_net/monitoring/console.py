@@ -1,0 +1,173 @@
+"""What one running peer shows a person: a line a round on the console, and log.txt.
+
+Rounds go to standard output, everything that is logged to standard error. Both are coloured on a
+terminal and plain elsewhere. Tracebacks go to log.txt only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from semantic_net.monitoring.text import (
+    format_bytes,
+    format_duration,
+    format_loss,
+    format_metric,
+    main_metric,
+    metric_label,
+    short_digest,
+)
+from semantic_net.protocol.identity import short_id
+from semantic_net.records import RoundRecord
+
+log = logging.getLogger(__name__)
+
+LOG_FILE = "log.txt"
+MAX_LOG_BYTES = 10_000_000
+"""log.txt moves on to log.txt.1 at this size, so that no device fills up with it."""
+
+_LOGGER = "semantic_net"
+_TIME = "%Y-%m-%d %H:%M:%S"
+_STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
+
+
+def round_text(record: RoundRecord, rounds: int, metric: str = "") -> Text:
+    """Return the line that tells of one round.
+
+    Args:
+        record: Of any peer.
+        rounds: Rounds of the whole run.
+        metric: Name of the main metric; the first one where it is empty or absent.
+    """
+    others = [peer for peer in record.updates_in if peer != record.peer]
+    text = Text(f"round {record.round}/{rounds}")
+    text.append(
+        f"  loss {format_loss(record.loss)}" if record.loss is not None else "  not trained"
+    )
+    name = main_metric(record.metrics, metric)
+    if name is not None:
+        text.append(f"  {metric_label(name)} ")
+        text.append(format_metric(name, record.metrics[name]), style="bold")
+    text.append(f"  sent {format_bytes(record.bytes_sent)}")
+    text.append(f"  recv {format_bytes(record.bytes_received)}")
+    text.append(
+        f"  with {len(others)} of {len(others) + len(record.missing)}",
+        style="yellow" if record.missing else "",
+    )
+    text.append(f"  {format_duration(record.time_s)}")
+    text.append("  digest ")
+    text.append(short_digest(record.state_digest), style="cyan")
+    if record.missing:
+        names = ", ".join(short_id(peer) for peer in sorted(record.missing))
+        text.append(f"\n  missing {names} ({record.close_reason})", style="yellow")
+    for note in record.notes:
+        text.append(f"\n  {note}", style="dim")
+    return text
+
+
+class RoundPrinter:
+    """Prints a line for each round of one peer."""
+
+    def __init__(self, rounds: int, metric: str = "", console: Console | None = None) -> None:
+        """Take the rounds of the run and the main metric's name; None prints to stdout."""
+        self._rounds = rounds
+        self._metric = metric
+        self._console = console or Console(highlight=False)
+        self._failed = False
+
+    def print(self, record: RoundRecord) -> None:
+        """Print one round; never wrapped, so that one round stays one line in a pipe."""
+        text = round_text(record, self._rounds, self._metric)
+        try:
+            self._console.print(text, soft_wrap=True)
+        except OSError as exc:  # standard output is a file on a full disk
+            if not self._failed:
+                self._failed = True
+                log.warning("standard output cannot be written, the run goes on: %s", exc.strerror)
+
+
+@contextlib.contextmanager
+def logging_to(level: str, log_file: Path | None = None) -> Iterator[None]:
+    """Send what semantic_net logs to standard error and to a file, until the block ends.
+
+    Args:
+        level: Least level on standard error: debug, info, warning or error.
+        log_file: Gets everything from debug on, with times. A file that cannot be written is one
+            warning; the console goes on.
+    """
+    logger = logging.getLogger(_LOGGER)
+    before = logger.level
+    handlers: list[logging.Handler] = [_ConsoleHandler(getattr(logging, level.upper()))]
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handlers[0])
+    try:
+        if log_file is not None:
+            try:
+                handlers.append(_LogFile(log_file))
+            except OSError as exc:
+                logger.warning("%s cannot be written: %s", log_file, exc.strerror or exc)
+            else:
+                logger.addHandler(handlers[1])
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.setLevel(before)
+
+
+class _ConsoleHandler(logging.Handler):
+    """One line a record on standard error."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._console = Console(stderr=True, highlight=False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = " ".join(record.getMessage().split())
+            if record.levelno != logging.INFO:
+                line = f"{record.levelname.lower()}: {line}"
+            if record.exc_info is not None and record.exc_info[1] is not None:
+                error = record.exc_info[1]
+                line += f" ({type(error).__name__}: {error}; see {LOG_FILE})"
+            style = _STYLES.get(record.levelno, "dim" if record.levelno < logging.INFO else "")
+            self._console.print(Text(line, style=style), soft_wrap=True)
+        except Exception:  # as logging's own handlers do: nothing that is logged ends a run
+            self.handleError(record)
+
+
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """log.txt: everything, with times; a full disk is said once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
+        self.setFormatter(
+            logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", _TIME)
+        )
+        self._failed = False
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what a full disk did not take; said by then
+            super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True  # first: the warning comes here, too
+            logging.getLogger(_LOGGER).warning(
+                "%s cannot be written, the run goes on: %s",
+                self.baseFilename,
+                error.strerror or error,
+            )

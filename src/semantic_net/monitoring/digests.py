@@ -1,0 +1,63 @@
+"""Whether peers hold one model: their records' digests compared, round by round. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from semantic_net.records import RoundRecord
+
+
+class Agreement(Enum):
+    """What the records of one round say together."""
+
+    OPEN = "not all peers have recorded it"
+    EQUAL = "one digest"
+    OTHER_UPDATES = "other updates on some peers, so that digests do not compare"
+    UNEQUAL = "unequal digests of the same updates: a bug"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the records of a whole run say together."""
+
+    agreed: bool
+    """One digest on all peers in every round of the run."""
+    sentence: str
+    state_digest: str
+    """Of the last round, where all agree on it; empty otherwise."""
+
+
+def agreement(records: Sequence[RoundRecord | None]) -> Agreement:
+    """Compare one round's records, one a peer; None stands for a peer that has none."""
+    known = [record for record in records if record is not None]
+    by_set: dict[str, set[str]] = {}
+    for record in known:
+        by_set.setdefault(record.set_digest, set()).add(record.state_digest)
+    if any(len(states) > 1 for states in by_set.values()):
+        return Agreement.UNEQUAL
+    if len(by_set) > 1:
+        return Agreement.OTHER_UPDATES
+    return Agreement.EQUAL if known and len(known) == len(records) else Agreement.OPEN
+
+
+def verdict(histories: Sequence[Sequence[RoundRecord]], rounds: int) -> Verdict:
+    """Judge a whole run.
+
+    Args:
+        histories: The records of each peer.
+        rounds: Rounds that each peer should have recorded.
+    """
+    by_round = [{record.round: record for record in history} for history in histories]
+    failed = []
+    for index in range(1, rounds + 1):
+        found = agreement([records.get(index) for records in by_round])
+        if found is not Agreement.EQUAL:
+            failed.append(f"round {index}: {found.value}")
+    if failed or not histories:
+        more = f"; and {len(failed) - 3} more rounds" if len(failed) > 3 else ""
+        return Verdict(False, f"state_digest NOT equal: {'; '.join(failed[:3])}{more}", "")
+    digest = by_round[0][rounds].state_digest
+    sentence = f"state_digest equal on all {len(histories)} peers in all {rounds} rounds: {digest}"
+    return Verdict(True, sentence, digest)

@@ -1,0 +1,250 @@
+"""Seeded disasters, and what must hold after each: the promises of DESIGN 2 and 3, checked.
+
+`disturbed` lets crashes, restarts, partitions, slow links, repeated messages, late joiners and a
+second instance of a key play out, mends the network, and lets it fall quiet. `undisturbed` runs
+peers on a sound network to their last round, one of them late or early perhaps. Each returns what
+is broken, in words; nothing if all is well. A seed names one world, to the last byte.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from semantic_net.protocol.update import MAX_ROUND, UpdateId
+from semantic_net.simulation.node import Node, NodeConfig, fold_digest
+from semantic_net.simulation.world import LinkConfig, World
+
+TROUBLE_S = 60.0
+TOGETHER_S = 25.0
+QUIET_S = 35.0
+FOREVER_S = 1e9
+SLOW_CHUNK_S = (1.2, 2.0)
+"""Longer than a heartbeat."""
+
+Links = list[tuple[str, str]]
+
+
+def full(names: Sequence[str]) -> Links:
+    """Everyone to everyone."""
+    return list(itertools.combinations(names, 2))
+
+
+def line(names: Sequence[str]) -> Links:
+    """Each to the next."""
+    return list(itertools.pairwise(names))
+
+
+def ring(names: Sequence[str]) -> Links:
+    """Each to the next, and the last to the first."""
+    return line([*names, names[0]]) if len(names) > 2 else line(names)
+
+
+def star(names: Sequence[str]) -> Links:
+    """Everyone to the first."""
+    return [(names[0], name) for name in names[1:]]
+
+
+TOPOLOGIES: tuple[Callable[[Sequence[str]], Links], ...] = (full, full, full, line, ring, star)
+
+
+def disturbed(seed: int) -> list[str]:
+    """Play a disaster; return what does not hold once the network has been sound for a while."""
+    return check_disturbed(*play_disturbed(seed))
+
+
+def play_disturbed(seed: int) -> tuple[World, set[UpdateId]]:
+    """Play a disaster to its quiet end; return the world, and what live peers held before."""
+    script = random.Random(seed)  # reproducible, not secret  # nosec B311
+    names = "abcdef"[: script.randrange(3, 7)]
+    links = script.choice(TOPOLOGIES)(names)
+    has_twin = links == full(names) and len(names) > 3 and script.random() < 0.25
+    if has_twin:
+        links.remove(("a", "b"))
+    world = World(
+        names,
+        NodeConfig(rounds=10_000, listen_timeout_s=8.0),
+        seed,
+        link=LinkConfig(repeat_share=script.choice([0.0, 0.0, 0.1])),
+        links=links,
+        keys={"b": "a"} if has_twin else {},
+    )
+    if script.random() < 0.3:
+        world.slow[frozenset(script.choice(links))] = SLOW_CHUNK_S
+    if script.random() < 0.3:
+        given = world.nodes[script.choice(names)]
+        given.base = (given.base[0], True)
+    for node in world.nodes.values():
+        world.after(script.uniform(0, 20), node.start)
+    for _ in range(script.randrange(3, 12)):
+        world.after(script.uniform(1, TROUBLE_S), _mishap(world, script))
+    world.run(until=TROUBLE_S)
+    if has_twin:  # somebody notices, and stops one of the two
+        world.retire("b")
+        world.nodes["a"].crash()
+    held = _mend(world)
+    world.run(until=TROUBLE_S + TOGETHER_S)
+    for node in world.nodes.values():
+        node.train_s = FOREVER_S
+    world.run(until=TROUBLE_S + TOGETHER_S + QUIET_S)
+    return world, held
+
+
+def _mishap(world: World, script: random.Random) -> Callable[[], None]:
+    """Draw something that goes wrong, or right again."""
+    names = sorted(world.nodes)
+    a, b = sorted(script.choice(world.links))
+    node = world.nodes[script.choice(names)]
+    half = set(script.sample(names, len(names) // 2))
+    seconds = script.uniform(2, 20)
+    keep_disk = script.random() < 0.7 or node.has_twin
+
+    def crash() -> None:
+        if node.machine is not None:
+            node.crash(keep_disk=keep_disk)
+
+    def die_authoring() -> None:
+        node.dies_authoring = True
+
+    def freeze() -> None:
+        node.freeze(seconds)
+
+    def lag() -> None:
+        node.skip_rounds.update({1, 2, 5, 8})
+        node.train_s = 7.0
+
+    return script.choice(
+        [
+            lambda: world.cut(a, b),
+            lambda: world.heal(a, b),
+            lambda: world.partition(half, set(names) - half),
+            crash,
+            crash,
+            die_authoring,
+            freeze,
+            lag,
+            node.start,
+        ]
+    )
+
+
+def _mend(world: World) -> set[UpdateId]:
+    """Make everything sound; return what live peers hold."""
+    world.partition(world.nodes)
+    world.slow.clear()
+    for node in world.nodes.values():
+        node.dies_authoring = False
+        node.skip_rounds.clear()
+        node.start()
+    return {u.id for n in world.nodes.values() for u in n.running.updates}
+
+
+def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
+    """Return what does not hold at the end of `play_disturbed`."""
+    nodes = list(world.nodes.values())
+    machines = [node.running for node in nodes]
+    plans = [machine.rounds.plan(through=MAX_ROUND) for machine in machines]
+    broken = _always_broken(nodes)
+    if len({machine.updates.digest for machine in machines}) > 1:
+        broken.append("the sets differ")
+    if len({machine.base.digest for machine in machines}) > 1:
+        broken.append("the bases differ")
+    if len({fold_digest(plan) for plan in plans}) > 1:
+        broken.append("the folds differ")
+    for node in nodes:
+        updates = node.running.updates
+        lost = [item for item in held if item not in updates and not _is_void(nodes, item)]
+        if lost:
+            broken.append(f"{node.name} lost {len(lost)} updates")
+        if node.running.sync.num_wanted:
+            broken.append(f"{node.name} still wants {node.running.sync.num_wanted} items")
+        if not any(closed.at > TROUBLE_S for closed in node.closed):
+            broken.append(f"{node.name} closed no round after the trouble")
+    return broken
+
+
+def _is_void(nodes: Sequence[Node], item: UpdateId) -> bool:
+    """Tell whether an item is one of three or more under a slot, of which two are kept."""
+    sets = [node.running.updates for node in nodes]
+    found = [update for updates in sets if (update := updates.get(item)) is not None]
+    return bool(found) and all(s.is_void(found[0].round, found[0].author) for s in sets)
+
+
+def undisturbed(seed: int) -> list[str]:
+    """Run peers on a sound network to their end; return what does not hold."""
+    script = random.Random(seed)  # reproducible, not secret  # nosec B311
+    names = "abcde"[: script.randrange(2, 6)]
+    links = script.choice(TOPOLOGIES)(names)
+    is_full = len(links) == len(full(names))
+    is_slow = script.random() < 0.3
+    kind = script.choice(["none", "none", "late", "early", "given"]) if len(names) > 2 else "none"
+    rounds = 8 if kind == "late" else script.randrange(1, 7)
+    cfg = NodeConfig(rounds=rounds, listen_timeout_s=200.0 if is_slow else 20.0)
+    link = LinkConfig(repeat_share=script.choice([0.0, 0.1]))
+    world = World(names, cfg, seed, link=link, links=links)
+    if is_slow:  # once all have met: a slow start is a late one
+        pair = frozenset(script.choice(links))
+        world.after(10, lambda: world.slow.update({pair: SLOW_CHUNK_S}))
+    nodes = list(world.nodes.values())
+    odd = nodes[-1]  # nobody's only neighbour, but in a star of two
+    if kind == "late":
+        world.unannounced.add(odd.name)
+    elif kind == "early":
+        odd.cfg = replace(cfg, rounds=max(cfg.rounds - 1, 1))
+    elif kind == "given":
+        odd.base = (odd.base[0], True)
+    for node in nodes:
+        starts = (7, 12) if kind == "late" and node is odd else (0, 5)
+        world.after(script.uniform(*starts), node.start)
+    world.run(until=5_000)
+    return _check_undisturbed(nodes, odd if kind == "late" else None, is_full=is_full)
+
+
+def _check_undisturbed(nodes: Sequence[Node], late: Node | None, *, is_full: bool) -> list[str]:
+    broken = _always_broken(nodes)
+    for node in nodes:
+        rounds = [closed.round for closed in node.closed]
+        # In a sparse graph the first round may be over elsewhere before all are there.
+        misses = node is late or not is_full
+        if node.finished is None:
+            broken.append(f"{node.name} did not finish")
+        elif rounds != list(range(rounds[0] if misses else 1, node.cfg.rounds + 1)):
+            broken.append(f"{node.name} closed the rounds {rounds}")
+        broken += [
+            f"{node.name} closed round {closed.round}: {closed.reason}"
+            for closed in node.closed
+            if closed.reason.startswith("deadline") or (not misses and closed.missing)
+        ]
+    by_round: dict[int, set[tuple[bytes, bytes, bytes]]] = {}
+    for closed in (closed for node in nodes for closed in node.closed):
+        digests = (closed.base, closed.set_digest, closed.state_digest)
+        by_round.setdefault(closed.round, set()).add(digests)
+    for number, digests_seen in by_round.items():
+        ends = [n for n in nodes if n.cfg.rounds == number]
+        must_agree = (is_full and late is None) or len(ends) == len(nodes)
+        if must_agree and len(digests_seen) > 1:
+            broken.append(f"round {number} ended in {len(digests_seen)} states")
+        if len({d[:2] for d in digests_seen}) != len(digests_seen):
+            broken.append(f"equal sets of round {number} gave different states")
+    return broken
+
+
+def _always_broken(nodes: Sequence[Node]) -> list[str]:
+    """Return what holds for every peer at any time, and does not."""
+    broken = []
+    for node in nodes:
+        rounds = Counter(update.round for update in node.authored if update.author == node.id)
+        if any(number > 1 for number in rounds.values()) and not node.has_twin:
+            broken.append(f"{node.name} published twice in a round")
+        broken += [
+            f"{node.name} waited {closed.waited_s:.2f} s in round {closed.round}"
+            for closed in node.closed
+            if closed.waited_s > node.cfg.listen_timeout_s + node.frozen_s + 0.01
+        ]
+        broken += [f"{node.name} reported {report}" for report in node.diverged]
+        if node.num_spins:
+            broken.append(f"{node.name} set its alarm in the past, {node.num_spins} times")
+    return broken

@@ -1,0 +1,1 @@
+"""Procedural aerial scenes after a disaster, with RescueNet's classes; numpy only."""

@@ -1,0 +1,476 @@
+"""The whole machine of a peer: heartbeats, the choice of the base, reports of divergence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from protocol_support import (
+    ADMISSION,
+    BASE,
+    RUN,
+    heartbeat,
+    heartbeat_body,
+    only,
+    payload,
+    signer,
+    update,
+)
+
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol import membership
+from semantic_net.protocol.actions import (
+    Action,
+    AdoptBase,
+    Author,
+    Check,
+    CheckBase,
+    Close,
+    Discard,
+    Diverged,
+    Finish,
+    Level,
+    Send,
+    Serve,
+    Tell,
+    Train,
+)
+from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.machine import DIGESTS_KEPT, Base, MachineConfig, PeerMachine
+from semantic_net.protocol.messages import (
+    Absent,
+    Chunk,
+    Have,
+    HaveEntry,
+    HeartbeatBody,
+    HeartbeatMessage,
+    Want,
+    read_heartbeat,
+)
+from semantic_net.protocol.rounds import RoundsConfig
+from semantic_net.protocol.update import Update
+from semantic_net.protocol.update_set import UpdateSet
+
+ME, ALICE, BOB, CAROL = (signer(name) for name in ("me", "alice", "bob", "carol"))
+A, B = ALICE.peer_id, BOB.peer_id
+LISTEN_S, START_S, HEARTBEAT_S, LIVENESS_S = 60.0, 120.0, 1.0, 10.0
+LOWER, HIGHER = b"a" * 32, b"c" * 32  # than BASE
+
+
+def make(
+    *,
+    rounds: int = 9,
+    base: bytes = BASE,
+    given: bool = False,
+    held: tuple[Update, ...] = (),
+    has_peers: bool = True,
+    **past: Any,
+) -> PeerMachine:
+    cfg = MachineConfig(
+        rounds=RoundsConfig(
+            rounds=rounds,
+            listen_timeout_s=LISTEN_S,
+            start_timeout_s=START_S,
+            has_peers=has_peers,
+        ),
+        admission=ADMISSION,
+        incarnation=5,
+        heartbeat_s=HEARTBEAT_S,
+        liveness_s=LIVENESS_S,
+    )
+    return PeerMachine(cfg, ME, Base(base, given, 2), updates=UpdateSet(held), **past)
+
+
+def started(**options: Any) -> PeerMachine:
+    """Return a machine that still waits for an address."""
+    machine = make(**options)
+    machine.rounds.waiting_for = ("somewhere",)
+    machine.start(0.0)
+    return machine
+
+
+def meet(machine: PeerMachine, who: Signer, now: float = 0.0, **says: Any) -> list[Action]:
+    """Connect to a peer that lists nothing, and hear it."""
+    actions = machine.connected(who.peer_id, now)
+    actions += machine.received(who.peer_id, Have((), True), now)
+    return actions + hear(machine, who, now, **says)
+
+
+_sequence = iter(range(1, 1 << 40))
+
+
+def hear(
+    machine: PeerMachine, who: Signer, now: float = 0.0, *, via: PeerId | None = None, **says: Any
+) -> list[Action]:
+    """Hear a heartbeat of a peer, of itself or by way of another."""
+    message = heartbeat(who, heartbeat_body(**{"sequence": next(_sequence), **says}))
+    return machine.received(via or who.peer_id, message, now)
+
+
+def beats(actions: list[Action], whose: Signer = ME) -> list[tuple[tuple[PeerId, ...], Any]]:
+    """Return the heartbeats of a peer among actions: to whom, and what they say."""
+    return [
+        (send.to, read_heartbeat(send.message, RUN)[1])
+        for send in only(actions, Send)
+        if isinstance(send.message, HeartbeatMessage)
+        and send.message.public_key == whose.public_key
+    ]
+
+
+def last_said(actions: list[Action]) -> HeartbeatBody:
+    body = beats(actions)[-1][1]
+    assert isinstance(body, HeartbeatBody)
+    return body
+
+
+def give(machine: PeerMachine, who: Signer, of: Update, content: str = "x") -> list[Action]:
+    """Announce an update and serve it; return what the last byte leads to."""
+    entry = HaveEntry(of.round, of.author, of.id)
+    machine.received(who.peer_id, Have((entry,), False), 0.0)
+    machine.received(who.peer_id, of.message, 0.0)
+    return machine.received(who.peer_id, Chunk(of.id, 0, memoryview(payload(content))), 0.0)
+
+
+def publish(machine: PeerMachine, now: float = 0.0) -> list[Action]:
+    [author] = only(machine.trained(now), Author)
+    return machine.authored(update(ME, author.round), now)
+
+
+# Heartbeats.
+
+
+def test_a_new_neighbour_hears_us_and_the_others_before_our_list() -> None:
+    machine = started(held=(update(ALICE, 1),))
+    meet(machine, ALICE)
+    sends = [s.message for s in only(machine.connected(B, 0.0), Send)]
+    kinds = [type(message).__name__ for message in sends]
+    assert kinds == ["HeartbeatMessage", "HeartbeatMessage", "Have"]
+    assert isinstance(sends[0], HeartbeatMessage)
+    assert isinstance(sends[1], HeartbeatMessage)
+    assert (sends[0].public_key, sends[1].public_key) == (ME.public_key, ALICE.public_key)
+
+
+def test_a_heartbeat_goes_out_now_and_then_and_at_once_with_news() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    assert beats(machine.tick(0.5)) == []
+    assert machine.next_wakeup(0.5) == HEARTBEAT_S
+    [(to, body)] = beats(machine.tick(1.0))
+    assert (to, body.round, body.ready, body.incarnation) == ((A,), 0, False, 5)
+    [(_, body)] = beats(machine.waiting_for((), 1.1))
+    assert (body.round, body.next_round, body.ready) == (1, 1, True), "a round has opened"
+    [author] = only(machine.trained(1.2), Author)
+    own = update(ME, author.round)
+    actions = machine.authored(own, 1.3)
+    [(_, body)] = beats(actions)
+    assert (body.next_round, body.last_round, body.last_id) == (2, 1, own.id)
+    order = [type(send.message).__name__ for send in only(actions, Send)]
+    assert order == ["Have", "HeartbeatMessage"], "a promise never overtakes what it is about"
+
+
+def test_a_lonely_machine_says_nothing_and_still_wakes_in_the_future() -> None:
+    machine = started()
+    for now in (1.0, 2.0, 3.0):
+        assert machine.tick(now) == []
+        assert machine.next_wakeup(now) > now
+
+
+def test_heartbeats_are_passed_on_but_not_back() -> None:
+    machine = started()
+    for who in (ALICE, BOB, CAROL):
+        meet(machine, who)
+    assert beats(hear(machine, ALICE, via=B), ALICE) == [], "nothing new, and not long ago"
+    [(to, _)] = beats(hear(machine, ALICE, 3.0, via=B, sequence=1 << 50), ALICE)
+    assert to == (CAROL.peer_id,)
+    assert beats(hear(machine, ALICE, via=B, sequence=1 << 50), ALICE) == [], "no news"
+    assert hear(machine, ME, via=B, sequence=1 << 50, incarnation=5) == [], "our own echo"
+
+
+def test_a_forged_heartbeat_ends_the_session() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    real = heartbeat(BOB, heartbeat_body(sequence=1 << 50))
+    forged = HeartbeatMessage(real.body, CAROL.public_key, real.signature)
+    with pytest.raises(RemoteProtocolError, match="did not sign"):
+        machine.received(A, forged, 0.0)
+    assert machine.roster.latest(CAROL.peer_id) is None
+
+
+def test_a_crowd_of_made_up_peers_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "MAX_SIGHTINGS", 2)
+    machine = started()
+    meet(machine, ALICE)
+    for i in range(5):
+        hear(machine, signer(f"made up {i}"), via=A)
+    assert machine.roster.num_known == 2
+    meet(machine, BOB)
+    assert machine.roster.latest(B) is not None, "a neighbour finds its place"
+
+
+def test_an_earlier_process_heartbeat_tells_what_was_signed() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    hear(machine, ME, via=A, incarnation=4, last=update(ME, 6))
+    [train] = only(machine.waiting_for((), 0.0), Train)
+    assert train.round == 7
+    forged = HeartbeatMessage(
+        heartbeat(ALICE, heartbeat_body(incarnation=3)).body, ME.public_key, b"s" * 64
+    )
+    with pytest.raises(RemoteProtocolError, match="did not sign"):
+        machine.received(A, forged, 0.0)
+
+
+def test_goodbye_is_the_last_word() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    [(to, body)] = beats(machine.leave(3.0))
+    assert (to, body.leaving) == ((A,), True)
+
+
+# Updates.
+
+
+def test_an_update_is_fetched_checked_held_and_announced() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    theirs = update(ALICE, 1)
+    assert only(give(machine, ALICE, theirs), Check) == [Check(theirs)]
+    [send] = only(machine.payload_checked(theirs, None, 0.0), Send)
+    assert send == Send((A,), Have((HaveEntry(1, A, theirs.id),), False))
+    assert theirs.id in machine.updates
+    served = machine.received(A, Want(theirs.id, 0), 0.0)
+    assert only(served, Serve) == [Serve(A, theirs.id, 0)]
+
+
+def test_an_inadmissible_payload_is_named_and_never_held() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    theirs = update(ALICE, 1)
+    give(machine, ALICE, theirs)
+    tell = only(machine.payload_checked(theirs, "not a delta", 0.0), Tell)[0]
+    assert tell.level is Level.WARNING
+    assert tell.text.endswith("for round 1: not a delta")
+    assert theirs.id not in machine.updates
+
+
+def test_a_corrupt_payload_has_a_culprit() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    theirs = update(BOB, 1)
+    give(machine, ALICE, theirs, "y")
+    actions, culprit = machine.payload_corrupt(theirs.id, 0.0)
+    assert culprit == A
+    assert Discard(theirs.id) in actions
+    assert machine.payload_corrupt(theirs.id, 0.0) == ([Discard(theirs.id)], None)
+
+
+def test_two_updates_of_one_slot_are_told_of_and_neither_is_folded() -> None:
+    machine = started(held=(update(CAROL, 1),))
+    meet(machine, ALICE)
+    rival = update(CAROL, 1, "y")
+    machine.received(A, Have((HaveEntry(1, CAROL.peer_id, rival.id),), False), 0.0)
+    [tell] = only(machine.received(A, rival.message, 0.0), Tell)
+    assert "for round 1: neither counts" in tell.text
+    assert machine.rounds.plan(1).rounds == {1: ()}
+
+
+def test_a_check_that_ends_after_its_slot_was_voided_changes_nothing() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    theirs, rival = update(CAROL, 1), update(CAROL, 1, "y")
+    give(machine, ALICE, theirs)
+    machine.received(A, Have((HaveEntry(1, CAROL.peer_id, rival.id),), False), 0.0)
+    machine.received(A, rival.message, 0.0)
+    assert machine.payload_checked(theirs, None, 0.0) == [Discard(theirs.id)]
+
+
+def test_a_second_update_under_our_own_key_is_told_of() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    machine.waiting_for((), 0.0)
+    [author] = only(machine.trained(0.0), Author)
+    twin = update(ME, author.round, "of a second process")
+    machine.received(A, Have((HaveEntry(twin.round, twin.author, twin.id),), False), 0.0)
+    machine.received(A, twin.message, 0.0)
+    tells = only(machine.authored(update(ME, author.round), 0.0), Tell)
+    assert "this peer's own key" in tells[0].text
+
+
+def test_absent_and_lost_neighbours_are_worked_around() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    meet(machine, BOB)
+    theirs = update(CAROL, 1)
+    entry = HaveEntry(1, theirs.author, theirs.id)
+    for peer in (A, B):
+        machine.received(peer, Have((entry,), False), 0.0)
+    [send] = only(machine.received(A, Absent(theirs.id), 0.0), Send)
+    assert send == Send((B,), Want(theirs.id, 0))
+    machine.disconnected(B, 0.0)
+    assert not machine.sync.wanted(theirs.id)
+
+
+# The base.
+
+
+@pytest.mark.parametrize(
+    ("base", "given", "is_taken"),
+    [(LOWER, False, True), (HIGHER, False, False), (HIGHER, True, True), (BASE, True, False)],
+)
+def test_of_two_bases_the_given_wins_and_then_the_lower(
+    base: bytes, given: bool, is_taken: bool
+) -> None:
+    machine = started()
+    meet(machine, ALICE, base=base, base_given=given)
+    looks = only(machine.received(A, Chunk(base, 0, memoryview(b"xx")), 0.0), CheckBase)
+    assert looks == ([CheckBase(base)] if is_taken else [])
+    if is_taken:
+        actions = machine.base_checked(base, 0.0)
+        assert actions[0] == AdoptBase(base)
+        assert machine.base == Base(base, given, 2)
+        assert last_said(actions).base == base
+        assert machine.base_checked(base, 0.0) == [Discard(base)]
+
+
+def test_a_late_joiners_base_yields_to_the_one_in_use() -> None:
+    machine = started(base=LOWER, given=True)
+    meet(machine, ALICE, round_index=7, next_round=7, base=HIGHER)
+    machine.received(A, Chunk(HIGHER, 0, memoryview(b"xx")), 0.0)
+    actions = machine.base_checked(HIGHER, 0.0)
+    assert actions[0] == AdoptBase(HIGHER)
+    [tell] = only(actions, Tell)
+    assert tell.level is Level.WARNING
+    assert tell.text.endswith("not those given by hand")
+
+
+def test_a_base_in_use_does_not_yield_to_a_late_joiners() -> None:
+    machine = started(closed_round=3)
+    meet(machine, ALICE, base=LOWER, base_given=True)
+    assert machine.sync.num_wanted == 0
+    hear(machine, ALICE, base=LOWER, base_given=True, round_index=4, next_round=4)
+    assert machine.sync.num_wanted == 1, "two parts of a run that meet agree on one"
+
+
+def test_a_base_that_is_no_longer_better_when_it_arrives_is_dropped() -> None:
+    machine = started()
+    meet(machine, ALICE, base=LOWER)
+    machine.received(A, Chunk(LOWER, 0, memoryview(b"xx")), 0.0)
+    machine.waiting_for((), START_S)  # the wait is over: ours is in use now
+    assert machine.rounds.round == 1
+    assert Discard(LOWER) in machine.base_checked(LOWER, START_S)
+    assert machine.base.digest == BASE
+
+
+# Divergence.
+
+
+def run_one_round(machine: PeerMachine, state: bytes = b"s" * 32) -> bytes:
+    """Close and fold a round in which only Alice takes part; return its set digest."""
+    machine.waiting_for((), 0.0)
+    publish(machine)
+    theirs = update(ALICE, machine.rounds.round)
+    give(machine, ALICE, theirs)
+    [close] = only(machine.payload_checked(theirs, None, 0.0), Close)
+    machine.folded(close.plan, state, 0.0)
+    return close.plan.set_digest
+
+
+@pytest.mark.parametrize(
+    ("says", "is_reported"),
+    [
+        ({}, True),
+        ({"state": b"s" * 32}, False),
+        ({"set_digest": b"o" * 32}, False),
+        ({"base": HIGHER}, False),
+        ({"round": 2}, False),
+    ],
+    ids=["another state", "the same state", "another set", "another base", "a later round"],
+)
+def test_another_state_of_the_same_set_is_reported_once(
+    says: dict[str, Any], is_reported: bool
+) -> None:
+    machine = started()
+    meet(machine, ALICE)
+    set_digest = run_one_round(machine)
+    closed = (
+        says.get("round", 1),
+        says.get("set_digest", set_digest),
+        says.get("state", b"t" * 32),
+    )
+    for _ in range(2):
+        reports = only(
+            hear(machine, ALICE, closed=closed, base=says.get("base", BASE), next_round=2), Diverged
+        )
+        assert reports == ([Diverged(A, 1)] if is_reported else [])
+        is_reported = False
+
+
+def test_a_divergence_known_before_the_own_fold_is_reported_with_it() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    machine.waiting_for((), 0.0)
+    publish(machine)
+    theirs = update(ALICE, 1)
+    give(machine, ALICE, theirs)
+    [close] = only(machine.payload_checked(theirs, None, 0.0), Close)
+    hear(machine, ALICE, next_round=2, closed=(1, close.plan.set_digest, b"t" * 32))
+    assert only(machine.folded(close.plan, b"s" * 32, 0.0), Diverged) == [Diverged(A, 1)]
+
+
+def test_only_so_many_digests_are_kept() -> None:
+    machine = started(rounds=1000, has_peers=False)
+    machine.waiting_for((), 0.0)
+    for _ in range(DIGESTS_KEPT + 5):
+        [close] = only(publish(machine), Close)
+        machine.folded(close.plan, b"s" * 32, 0.0)
+    assert len(machine._digests) == DIGESTS_KEPT
+    assert min(machine._digests) == 6
+
+
+def test_a_fold_on_a_base_that_was_replaced_meanwhile_says_nothing_of_ours() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    machine.waiting_for((), 0.0)
+    publish(machine)
+    theirs = update(ALICE, 1)
+    give(machine, ALICE, theirs)
+    [close] = only(machine.payload_checked(theirs, None, 0.0), Close)
+    hear(machine, ALICE, round_index=2, next_round=2, base=LOWER)
+    machine.received(A, Chunk(LOWER, 0, memoryview(b"xx")), 0.0)
+    machine.base_checked(LOWER, 0.0)
+    [train] = only(machine.folded(close.plan, b"s" * 32, 0.0), Train)
+    assert train.plan is not None
+    assert train.plan.base == LOWER
+    assert last_said(machine.tick(5.0)).set_digest == b""
+
+
+# The end.
+
+
+def test_the_last_round_ends_with_a_goodbye_and_no_further_heartbeat() -> None:
+    machine = started(rounds=1)
+    meet(machine, ALICE)
+    machine.waiting_for((), 0.0)
+    own = publish(machine)
+    theirs = update(ALICE, 1)
+    give(machine, ALICE, theirs)
+    actions = machine.payload_checked(theirs, None, 0.0)
+    said = last_said([*own, *actions])
+    assert said.held == machine.updates.digest, "what the others wait to hear"
+    assert only(actions, Close) == []
+    [close] = only(
+        hear(machine, ALICE, round_index=1, next_round=2, last=theirs, held=said.held), Close
+    )
+    actions = machine.folded(close.plan, b"s" * 32, 0.0)
+    assert only(actions, Finish) == [Finish("all 1 rounds done")]
+    assert beats(actions) == []
+
+
+def test_a_skipped_round_is_told() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    machine.waiting_for((), 0.0)
+    machine.trained(0.0)
+    actions = machine.skipped("the loss is not finite", 0.0)
+    assert only(actions, Tell)[0].text == "round 1: nothing published: the loss is not finite"
+    assert last_said(actions).next_round == 2

@@ -1,0 +1,625 @@
+"""The round machine: who is expected, when a round closes, and under which round to publish."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from protocol_support import BASE, heartbeat, heartbeat_body, only, payload, signer, update
+
+from semantic_net.protocol.actions import Action, Author, Close, Finish, Level, Tell, Train
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.membership import Roster
+from semantic_net.protocol.messages import Chunk, Have, HaveEntry
+from semantic_net.protocol.rounds import START_PATIENCE, Past, Phase, Rounds, RoundsConfig
+from semantic_net.protocol.sync import Sync
+from semantic_net.protocol.update import Update
+from semantic_net.protocol.update_set import UpdateSet
+
+LISTEN_S, START_S, LIVENESS_S = 60.0, 120.0, 10.0
+ME = signer("me")
+
+
+class Scene:
+    """A round machine, and what it sees of others, by name."""
+
+    def __init__(self, rounds: int = 5, *, past: Past | None = None, has_peers: bool = True):
+        self.now = 0.0
+        self.updates = UpdateSet()
+        self.roster = Roster(LIVENESS_S)
+        self.sync = Sync(self.updates, LIVENESS_S)
+        cfg = RoundsConfig(
+            rounds=rounds,
+            listen_timeout_s=LISTEN_S,
+            start_timeout_s=START_S,
+            has_peers=has_peers,
+        )
+        self.rounds = Rounds(
+            cfg, ME.peer_id, self.roster, self.updates, self.sync, BASE, past or Past()
+        )
+        self.said: list[Action] = []
+        self._sequence = 0
+
+    # What happens.
+
+    def wait(self, seconds: float) -> list[Action]:
+        """Let time pass; everyone who is alive stays alive."""
+        alive = self.roster.alive(self.now)
+        self.now += seconds
+        for peer, body in alive.items():
+            self.roster.hear(peer, body, heartbeat(ME, body), self.now)
+        return self.step()
+
+    def silence(self) -> list[Action]:
+        """Let so much time pass that nobody counts as alive."""
+        self.now += LIVENESS_S
+        return self.step()
+
+    def step(self) -> list[Action]:
+        if self.rounds.phase is Phase.STARTING and self.rounds.deadline is None:
+            return []  # not begun
+        return self.do(self.rounds.step(self.now))
+
+    def do(self, actions: list[Action]) -> list[Action]:
+        self.said += actions
+        return actions
+
+    def hear(self, *names: str, **says: Any) -> list[Action]:
+        """Hear the heartbeats of peers."""
+        self._sequence += 1
+        for name in names:
+            body = heartbeat_body(sequence=self._sequence, **says)
+            who = signer(name)
+            self.roster.hear(who.peer_id, body, heartbeat(who, body), self.now)
+            self.rounds.heard(who.peer_id, body)
+        return self.step()
+
+    def meet(self, *names: str, **says: Any) -> list[Action]:
+        """Connect to neighbours that hold nothing, and hear them."""
+        for name in names:
+            self.sync.connected(peer(name), self.now)
+            self.sync.have(peer(name), Have((), True), self.now)
+        return self.hear(*names, **says)
+
+    def hold(self, *updates: Update) -> list[Action]:
+        """Get updates, payloads and all."""
+        for one in updates:
+            self.updates.add(one)
+            self.rounds.changed(one.round)
+        return self.step()
+
+    def announce(self, name: str, *updates: Update) -> list[Action]:
+        """Let a neighbour say that it holds updates; nothing comes of it yet."""
+        entries = tuple(HaveEntry(u.round, u.author, u.id) for u in updates)
+        self.sync.have(peer(name), Have(entries, False), self.now)
+        return self.step()
+
+    # What the machine does.
+
+    def begin(self) -> list[Action]:
+        self.do(self.rounds.begin(self.now))
+        return self.step()
+
+    def train(self) -> Author:
+        [author] = only(self.do(self.rounds.trained(self.now)), Author)
+        return author
+
+    def publish(self) -> list[Action]:
+        """End training and publish; return what follows."""
+        own = update(ME, self.train().round)
+        self.updates.add(own)
+        return self.do(self.rounds.authored(own, self.now))
+
+    def fold(self) -> list[Action]:
+        return self.do(self.rounds.folded(self.now))
+
+    def texts(self) -> list[str]:
+        return [tell.text for tell in only(self.said, Tell)]
+
+
+def peer(name: str) -> PeerId:
+    return signer(name).peer_id
+
+
+def peers(*names: str) -> frozenset[PeerId]:
+    return frozenset(map(peer, names))
+
+
+def closed(actions: list[Action]) -> tuple[int, str] | None:
+    found = only(actions, Close)
+    return (found[0].round, found[0].reason) if found else None
+
+
+def opened(actions: list[Action]) -> tuple[int, frozenset[PeerId]]:
+    [train] = only(actions, Train)
+    return train.round, train.expected
+
+
+def scene_in_round(number: int, *names: str) -> Scene:
+    """Return a scene that trains in a round, of five, in which these peers are expected."""
+    made = Scene(past=Past(closed_round=number - 1))
+    made.rounds.waiting_for = ("somebody",)
+    made.begin()
+    made.hear(*names, round_index=number, next_round=number)
+    made.rounds.waiting_for = ()
+    assert opened(made.step()) == (number, peers(*names))
+    return made
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """Three peers, in round 2, training."""
+    return scene_in_round(2, "a", "b")
+
+
+# Starting.
+
+
+def test_the_first_round_opens_when_all_addresses_said_hello_and_are_heard() -> None:
+    scene = Scene()
+    scene.rounds.waiting_for = ("10.0.0.2:5000",)
+    assert only(scene.begin(), Tell) == []
+    assert scene.texts() == ["waiting for 10.0.0.2:5000, at most 120 s"]
+    assert scene.meet("a", ready=False) == []
+    scene.rounds.waiting_for = ()
+    assert opened(scene.step()) == (1, peers("a")), "expected though it is not ready yet"
+
+
+def test_a_neighbour_must_be_heard_and_have_listed() -> None:
+    scene = Scene()
+    scene.sync.connected(peer("a"), 0.0)
+    assert scene.begin() == []
+    assert scene.hear("a") == []
+    scene.sync.have(peer("a"), Have((), True), 0.0)
+    assert opened(scene.step()) == (1, peers("a"))
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "says"),
+    [
+        ("address", "no answer from 10.0.0.2:5000 in 120 s; going on"),
+        ("heartbeat", "still without some of the others' heartbeats after 120 s; going on"),
+        ("updates", "still without some of the others' updates after 120 s; going on"),
+    ],
+)
+def test_at_the_start_timeout_a_peer_goes_on_and_says_what_was_missing(
+    obstacle: str, says: str
+) -> None:
+    scene = Scene()
+    if obstacle == "address":
+        scene.rounds.waiting_for = ("10.0.0.2:5000",)
+    else:
+        scene.sync.connected(peer("a"), 0.0)
+        scene.sync.have(peer("a"), Have((), obstacle == "heartbeat"), 0.0)
+    scene.begin()
+    if obstacle == "updates":
+        scene.hear("a")
+    assert scene.wait(START_S - 1) == []
+    assert opened(scene.wait(1))[0] == 1
+    assert scene.texts()[-1] == says
+
+
+def test_without_peers_nobody_is_waited_for() -> None:
+    scene = Scene(rounds=1, has_peers=False)
+    assert opened(scene.begin()) == (1, frozenset())
+    assert closed(scene.publish()) == (1, "nobody expected")
+    [finish] = scene.fold()
+    assert finish == Finish("all 1 rounds done")
+
+
+def test_a_late_joiner_starts_in_the_open_round_with_what_came_before_and_delays_nobody() -> None:
+    made = Scene()
+    made.sync.connected(peer("a"), 0.0)
+    made.begin()
+    assert made.hear("a", round_index=4, next_round=4) == []
+    assert not made.rounds.is_ready, "so nobody expects it"
+    made.announce("a", update(signer("a"), 3))
+    made.sync.have(peer("a"), Have((), True), 0.0)
+    assert made.step() == [], "the state to train on is not here"
+    made.announce("a", update(signer("a"), 4))
+    made.sync.add(update(signer("a"), 3), 0.0)
+    [train] = only(made.step(), Train)
+    assert train.round == 4, "round 4 itself may arrive later"
+    assert train.plan is not None
+    assert (train.plan.through, list(train.plan.rounds)) == (3, [3])
+
+
+def fetching(scene: Scene, number: int) -> Update:
+    """Let one more update arrive; return it."""
+    one = update(signer("a"), number)
+    scene.announce("a", one)
+    scene.sync.header(peer("a"), one, scene.now)
+    scene.sync.chunk(peer("a"), Chunk(one.id, 0, memoryview(payload("x"))), scene.now)
+    return one
+
+
+def late_joiner() -> Scene:
+    """Return a scene past its start timeout, with updates of rounds 1 and 2 on their way."""
+    scene = Scene(rounds=100)
+    scene.meet("a", round_index=3, next_round=3)
+    scene.announce("a", update(signer("a"), 1), update(signer("a"), 2))
+    scene.begin()
+    scene.wait(START_S - 1)
+    fetching(scene, 1)
+    scene.wait(1)
+    assert scene.rounds.phase is Phase.STARTING
+    assert "still fetching" in scene.texts()[-1]
+    return scene
+
+
+def test_past_the_timeout_a_joiner_still_waits_for_what_keeps_arriving() -> None:
+    scene = late_joiner()
+    scene.hold(update(signer("a"), 1))
+    scene.sync.add(update(signer("a"), 1), scene.now)
+    scene.sync.add(update(signer("a"), 2), scene.now)
+    assert opened(scene.step())[0] == 3
+
+
+def test_but_not_for_what_is_published_meanwhile() -> None:
+    scene = late_joiner()
+    scene.hear("a", round_index=7, next_round=7)
+    scene.announce("a", update(signer("a"), 5))
+    scene.sync.add(update(signer("a"), 1), scene.now)
+    scene.sync.add(update(signer("a"), 2), scene.now)
+    assert opened(scene.step())[0] == 7
+
+
+def test_nor_when_nothing_arrives_any_more() -> None:
+    scene = late_joiner()
+    assert scene.rounds.deadline == scene.now + LIVENESS_S - 1
+    assert scene.wait(LIVENESS_S - 2) == []
+    assert opened(scene.wait(1))[0] == 3
+
+
+def test_nor_for_ever() -> None:
+    scene = late_joiner()
+    number = 10
+    while scene.rounds.phase is Phase.STARTING:
+        scene.hear("a", round_index=3, next_round=3)
+        fetching(scene, number)
+        scene.wait(5)
+        number += 1
+    assert scene.now == START_PATIENCE * START_S
+
+
+def test_a_restarted_peer_goes_on_after_its_last_round() -> None:
+    own = update(ME, 6)
+    for past in (Past(closed_round=6), Past(authored_round=6), Past(last_own=own)):
+        scene = Scene(rounds=9, past=past)
+        assert opened(scene.begin())[0] == 7
+        assert scene.rounds.next_round == 7
+
+
+def test_a_peer_without_a_journal_learns_its_last_round_from_others() -> None:
+    scene = Scene(rounds=9)
+    scene.meet("a", round_index=3, next_round=3)
+    scene.announce("a", update(ME, 5))
+    assert scene.begin() == [], "an own update is waited for, whatever its round"
+    scene.sync.add(update(ME, 5), 0.0)
+    assert opened(scene.step())[0] == 6
+    other = Scene(rounds=9)
+    other.rounds.own_round_known(7)
+    assert opened(other.begin())[0] == 8
+
+
+def test_an_own_update_found_late_is_not_published_over() -> None:
+    scene = scene_in_round(2, "a")
+    scene.hold(update(ME, 2))
+    author = scene.train()
+    assert (author.round, author.skipped) == (3, (2,))
+    assert scene.texts()[-1] == "skipped round 2: signed already"
+
+
+def test_an_own_update_of_the_last_round_leaves_nothing_to_publish() -> None:
+    scene = scene_in_round(5, "a")
+    scene.hold(update(ME, 5))
+    actions = scene.do(scene.rounds.trained(scene.now))
+    assert only(actions, Author) == []
+    assert "this key has signed for it already" in scene.texts()[-1]
+    assert scene.rounds.next_round == 6
+
+
+def test_a_run_that_is_over_is_not_begun_again() -> None:
+    [finish] = only(Scene(rounds=5, past=Past(closed_round=5)).begin(), Finish)
+    assert finish.reason == "round 6 is next, and the run ends with round 5"
+
+
+def test_a_peer_that_died_before_its_last_record_only_collects_and_folds() -> None:
+    scene = Scene(rounds=5, past=Past(closed_round=4, authored_round=5))
+    scene.meet("a", round_index=5, next_round=5)
+    assert only(scene.begin(), Train) == []
+    assert scene.rounds.phase is Phase.COLLECTING
+    scene.hold(update(signer("a"), 5))
+    actions = scene.hear("a", round_index=5, next_round=6, held=scene.updates.digest)
+    assert closed(actions) == (5, "all in")
+
+
+# Who is expected.
+
+
+@pytest.mark.parametrize(
+    ("says", "is_expected"),
+    [
+        ({"round_index": 2, "next_round": 3}, True),
+        ({"round_index": 1, "next_round": 1}, True),
+        ({"round_index": 3, "next_round": 4}, False),
+        ({"round_index": 3, "next_round": 3, "ready": False}, False),
+        ({"round_index": 3, "next_round": 3, "leaving": True}, False),
+        ({"round_index": 3, "next_round": 4, "last": update(signer("c"), 3)}, True),
+    ],
+    ids=["a round behind", "two behind", "past it", "not ready", "leaving", "published in it"],
+)
+def test_expected_is_who_may_still_publish_in_the_round_or_has(
+    scene: Scene, says: dict[str, Any], is_expected: bool
+) -> None:
+    scene.hold(update(signer("a"), 2), update(signer("b"), 2))
+    assert closed(scene.publish()) == (2, "all in")
+    scene.hear("c", **says)
+    number, expected = opened(scene.fold())
+    assert (number, peer("c") in expected) == (3, is_expected)
+
+
+# When a round closes.
+
+
+def test_a_round_closes_when_every_expected_update_is_in(scene: Scene) -> None:
+    scene.hold(update(signer("a"), 2))
+    assert closed(scene.publish()) is None
+    actions = scene.hold(update(signer("b"), 2))
+    assert closed(actions) == (2, "all in")
+    assert only(actions, Close)[0].missing == ()
+
+
+def test_a_round_closes_at_the_deadline_with_what_is_in(scene: Scene) -> None:
+    scene.hold(update(signer("a"), 2))
+    scene.publish()
+    assert closed(scene.wait(LISTEN_S - 0.1)) is None
+    [close] = only(scene.wait(0.1), Close)
+    assert (close.reason, close.missing) == ("deadline, 1 missing", (peer("b"),))
+
+
+def test_the_deadline_runs_from_a_skip_as_well(scene: Scene) -> None:
+    scene.train()
+    scene.wait(30)
+    scene.do(scene.rounds.skipped("the loss is not finite", scene.now))
+    assert scene.texts()[-1] == "round 2: nothing published: the loss is not finite"
+    assert closed(scene.wait(LISTEN_S - 1)) is None
+    assert closed(scene.wait(1)) == (2, "deadline, 2 missing")
+
+
+def test_who_is_silent_is_not_waited_for(scene: Scene) -> None:
+    scene.publish()
+    scene.hold(update(signer("b"), 2))
+    scene.now += LIVENESS_S
+    actions = scene.hear("b", round_index=2, next_round=3)
+    assert closed(actions) == (2, "1 gone or moved on")
+    assert only(actions, Close)[0].missing == (peer("a"),)
+
+
+def test_who_has_moved_past_the_round_is_not_waited_for(scene: Scene) -> None:
+    scene.publish()
+    scene.hold(update(signer("b"), 2))
+    assert closed(scene.hear("a", round_index=2, next_round=3)) == (2, "1 gone or moved on")
+
+
+def test_a_published_update_is_waited_for_though_its_heartbeat_overtook_it(scene: Scene) -> None:
+    scene.hold(update(signer("b"), 2))
+    scene.publish()
+    mine = update(signer("a"), 2)
+    assert closed(scene.hear("a", round_index=2, next_round=3, last=mine)) is None
+    later = update(signer("a"), 3)
+    assert closed(scene.hear("a", round_index=3, next_round=4, last=later)) is None
+    assert closed(scene.hold(mine)) == (2, "all in")
+
+
+def test_what_died_with_an_earlier_process_is_not_waited_for(scene: Scene) -> None:
+    scene.hold(update(signer("b"), 2))
+    scene.publish()
+    scene.hear("a", round_index=2, next_round=3, last=update(signer("a"), 2))
+    reborn = scene.hear("a", incarnation=2, round_index=0, next_round=3, ready=False)
+    assert closed(reborn) == (2, "1 gone or moved on")
+
+
+def test_an_update_that_a_live_neighbour_holds_is_waited_for() -> None:
+    scene = scene_in_round(2, "a")
+    scene.sync.connected(peer("c"), 0.0)
+    scene.hear("c", round_index=3, next_round=3)
+    scene.announce("c", update(signer("a"), 2))
+    scene.publish()
+    assert closed(scene.hear("a", round_index=2, next_round=3)) is None, "somebody has it"
+    scene.now += LIVENESS_S
+    actions = scene.hear("a", round_index=2, next_round=3)
+    assert closed(actions) == (2, "1 gone or moved on"), "nobody who is alive has it"
+
+
+def test_an_update_that_is_refused_is_not_waited_for(scene: Scene) -> None:
+    scene.hold(update(signer("b"), 2))
+    scene.publish()
+    scene.sync.inadmissible(update(signer("a"), 2), scene.now)
+    assert closed(scene.step()) == (2, "1 gone or moved on")
+
+
+def test_nobody_expected_closes_at_once_unless_cut_off() -> None:
+    scene = scene_in_round(2)
+    scene.hear("a", round_index=0, next_round=1, ready=False)
+    assert closed(scene.publish()) == (2, "nobody expected")
+
+
+def test_a_peer_that_is_cut_off_keeps_to_the_deadline_and_says_so_once(scene: Scene) -> None:
+    scene.publish()
+    assert closed(scene.silence()) is None
+    assert closed(scene.silence()) is None
+    assert scene.texts().count("no peer is heard; training goes on alone") == 1
+    scene.now = LISTEN_S
+    assert closed(scene.step()) == (2, "deadline, cut off")
+
+
+def test_a_peer_that_hears_others_again_says_so(scene: Scene) -> None:
+    scene.publish()
+    scene.silence()
+    scene.hear("a", round_index=2, next_round=2)
+    assert scene.texts()[-1] == "peers are heard again"
+
+
+def test_after_everyones_goodbye_rounds_do_not_wait() -> None:
+    scene = scene_in_round(2, "a")
+    scene.hear("a", round_index=2, next_round=2, leaving=True)
+    assert closed(scene.publish()) == (2, "1 gone or moved on")
+    scene.fold()
+    assert closed(scene.publish()) == (3, "nobody expected")
+
+
+# Those behind.
+
+
+@pytest.mark.parametrize(
+    ("open_elsewhere", "number", "skipped"),
+    [(2, 2, ()), (3, 2, ()), (4, 4, (2, 3)), (99, 5, (2, 3, 4))],
+)
+def test_two_rounds_behind_or_more_publishes_under_the_open_round(
+    scene: Scene, open_elsewhere: int, number: int, skipped: tuple[int, ...]
+) -> None:
+    scene.hear("a", round_index=open_elsewhere, next_round=open_elsewhere)
+    author = scene.train()
+    assert (author.round, author.skipped) == (number, skipped)
+    tells = [t for t in scene.texts() if "skipped" in t]
+    assert bool(tells) == bool(skipped)
+
+
+def test_who_jumps_expects_those_who_are_in_that_round(scene: Scene) -> None:
+    scene.hear("c", round_index=4, next_round=5, last=update(signer("c"), 4))
+    scene.hear("a", round_index=4, next_round=4)
+    scene.train()
+    assert scene.rounds.expected == peers("a", "b", "c")
+
+
+def test_a_peer_behind_opens_the_others_round_on_what_they_have_folded(scene: Scene) -> None:
+    scene.publish()
+    ahead = [update(signer(name), n) for name in "ab" for n in (2, 3)]
+    scene.hold(*ahead)
+    scene.hear("a", "b", round_index=4, next_round=4)
+    [train] = only(scene.fold(), Train)
+    assert (train.round, train.expected) == (4, peers("a", "b"))
+    assert train.plan is not None
+    assert (train.plan.through, train.plan.changed_from, list(train.plan.rounds)) == (3, 3, [2, 3])
+    assert scene.texts()[-1] == "skipped round 3: the others are in round 4"
+
+
+# The last round.
+
+
+@pytest.fixture
+def last() -> Scene:
+    """The last round is published, a's update is in, and a neighbour."""
+    scene = Scene(rounds=5, past=Past(closed_round=4))
+    scene.meet("a", round_index=5, next_round=5)
+    scene.begin()
+    scene.publish()
+    scene.hold(update(signer("a"), 5))
+    assert scene.rounds.phase is Phase.SERVING
+    assert not scene.rounds.is_ready
+    return scene
+
+
+def equal(scene: Scene, **says: Any) -> dict[str, Any]:
+    return {"round_index": 5, "next_round": 6, "held": scene.updates.digest, **says}
+
+
+def test_before_its_last_record_a_peer_serves_until_all_hold_the_same(last: Scene) -> None:
+    assert closed(last.hear("a", **equal(last, held=b"o" * 32))) is None
+    assert closed(last.hear("a", **equal(last))) == (5, "all in")
+    assert last.fold() == [Finish("all 5 rounds done")]
+    assert last.rounds.phase is Phase.FINISHED
+
+
+@pytest.mark.parametrize(
+    "says", [{"next_round": 5}, {"base": b"o" * 32}], ids=["it may yet publish", "another base"]
+)
+def test_who_is_not_done_is_served(last: Scene, says: dict[str, Any]) -> None:
+    assert closed(last.hear("a", **equal(last, **says))) is None
+
+
+def test_peers_that_no_neighbour_of_ours_are_waited_for_too(last: Scene) -> None:
+    last.hear("far", **equal(last, held=b"o" * 32))
+    assert closed(last.hear("a", **equal(last))) is None
+    assert closed(last.hear("far", **equal(last))) == (5, "all in")
+
+
+def test_serving_ends_with_the_deadline_of_the_round(last: Scene) -> None:
+    last.hear("a", **equal(last, held=b"o" * 32))
+    assert closed(last.wait(LISTEN_S - 0.1)) is None
+    assert closed(last.wait(0.1)) == (5, "all in")
+
+
+def test_serving_ends_when_the_others_are_gone(last: Scene) -> None:
+    last.hear("a", **equal(last, held=b"o" * 32))
+    assert closed(last.silence()) == (5, "all in")
+
+
+def test_what_is_still_to_come_is_waited_for(last: Scene) -> None:
+    last.announce("a", update(signer("c"), 5))
+    assert closed(last.hear("a", **equal(last))) is None
+
+
+def test_a_neighbour_with_a_longer_run_must_only_have_acknowledged(last: Scene) -> None:
+    own = last.rounds.last_own
+    assert own is not None
+    last.sync._neighbours[peer("a")].lacks.add(own.id)
+    goes_on = {"round_index": 6, "next_round": 6, "held": b"o" * 32}
+    assert closed(last.hear("a", **goes_on)) is None
+    assert closed(last.announce("a", own)) == (5, "all in")
+
+
+# Folding.
+
+
+def test_a_late_update_refolds_from_its_round_on_at_the_next_close(scene: Scene) -> None:
+    late = update(signer("c"), 1)
+    scene.hold(update(signer("a"), 2), update(signer("b"), 2))
+    [close] = only(scene.publish(), Close)
+    assert (close.plan.changed_from, close.plan.through) == (2, 2)
+    scene.hold(late)
+    [train] = only(scene.fold(), Train)
+    assert train.plan is None, "at most once a round"
+    scene.hear("a", "b", round_index=3, next_round=4)
+    [close] = only(scene.publish(), Close)
+    assert close.plan.changed_from == 1
+    assert close.plan.rounds[1] == (late,)
+    scene.fold()
+    scene.hear("a", "b", round_index=4, next_round=5)
+    [close] = only(scene.publish(), Close)
+    assert (close.plan.changed_from, close.plan.through) == (4, 4)
+
+
+def test_what_arrives_ahead_of_its_round_is_kept_for_it(scene: Scene) -> None:
+    ahead = update(signer("a"), 3)
+    scene.hold(update(signer("a"), 2), update(signer("b"), 2), ahead)
+    [close] = only(scene.publish(), Close)
+    assert 3 not in close.plan.rounds
+    scene.hear("a", "b", round_index=3, next_round=4, last=ahead)
+    scene.fold()
+    [close] = only(scene.publish(), Close) or only(scene.hold(update(signer("b"), 3)), Close)
+    assert ahead in close.plan.rounds[3]
+
+
+def test_a_plan_is_a_snapshot(scene: Scene) -> None:
+    scene.hold(update(signer("a"), 2), update(signer("b"), 2))
+    [close] = only(scene.publish(), Close)
+    before = dict(close.plan.rounds)
+    scene.hold(update(signer("c"), 2))
+    assert dict(close.plan.rounds) == before
+
+
+def test_a_base_taken_over_while_folding_is_folded_before_training_on_it(scene: Scene) -> None:
+    scene.hold(update(signer("a"), 2), update(signer("b"), 2))
+    scene.publish()
+    scene.rounds.base_changed(b"n" * 32)
+    [train] = only(scene.fold(), Train)
+    assert train.plan is not None
+    assert (train.plan.base, train.plan.changed_from, train.plan.through) == (b"n" * 32, 1, 2)
+
+
+def test_warnings_are_warnings(scene: Scene) -> None:
+    scene.publish()
+    scene.silence()
+    assert only(scene.said, Tell)[-1].level is Level.WARNING

@@ -1,0 +1,662 @@
+"""Sync: whatever neighbours do, and in whatever order, the sets become equal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from protocol_support import ADMISSION, BASE, only, payload, signer, update
+
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol import sync as module
+from semantic_net.protocol.actions import (
+    Action,
+    Check,
+    CheckBase,
+    Discard,
+    Send,
+    Serve,
+    Write,
+)
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.messages import (
+    MAX_HAVE_ENTRIES,
+    Absent,
+    Chunk,
+    Have,
+    HaveEntry,
+    Message,
+    Want,
+)
+from semantic_net.protocol.sync import Sync
+from semantic_net.protocol.update import Update, UpdateId, UpdateMessage, admit, hash_payload
+from semantic_net.protocol.update_set import UpdateSet
+
+ALICE, BOB, CAROL = signer("alice"), signer("bob"), signer("carol")
+A, B, ME = ALICE.peer_id, BOB.peer_id, signer("me").peer_id
+EVERYONE = (A, B)
+STALL_S = 10.0
+NEVER = 1 << 31
+X1, Y1, X2 = update(CAROL, 1, "xx"), update(CAROL, 1, "yy"), update(CAROL, 2, "xx")
+
+
+def entry(of: Update) -> HaveEntry:
+    return HaveEntry(of.round, of.author, of.id)
+
+
+def have(*updates: Update, complete: bool = False) -> Have:
+    return Have(tuple(map(entry, updates)), complete)
+
+
+def chunk(of: Update, data: str = "xx", offset: int = 0) -> Chunk:
+    return Chunk(of.id, offset, memoryview(payload(data)))
+
+
+def make(*held: Update, neighbours: tuple[PeerId, ...] = (A,)) -> Sync:
+    made = Sync(UpdateSet(held), STALL_S)
+    for peer in neighbours:
+        made.connected(peer, 0.0)
+    return made
+
+
+def wants(actions: list[Action]) -> list[tuple[PeerId, UpdateId, int]]:
+    return [
+        (send.to[0], send.message.id, send.message.offset)
+        for send in only(actions, Send)
+        if isinstance(send.message, Want)
+    ]
+
+
+def haves(actions: list[Action]) -> list[tuple[tuple[PeerId, ...], Have]]:
+    return [(s.to, s.message) for s in only(actions, Send) if isinstance(s.message, Have)]
+
+
+def fetch(sync: Sync, of: Update, now: float = 0.0) -> None:
+    """Let Alice serve an update that she announced."""
+    sync.header(A, of, now)
+    assert only(sync.chunk(A, chunk(of), now), Check)
+    sync.add(of, now)
+
+
+# Announcing.
+
+
+def test_a_new_neighbour_hears_everything_in_parts_that_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_HAVE_ENTRIES", 2)
+    sync = make(*(update(CAROL, n) for n in (1, 2, 3)), neighbours=())
+    sent = [message for _, message in haves(sync.connected(A, 0.0))]
+    assert [[e.round for e in m.entries] for m in sent] == [[1, 2], [3]]
+    assert [m.complete for m in sent] == [False, True]
+    assert MAX_HAVE_ENTRIES > 1000
+
+
+def test_whoever_holds_nothing_says_so() -> None:
+    [(to, message)] = haves(make(neighbours=()).connected(A, 0.0))
+    assert (to, message) == ((A,), Have((), True))
+
+
+def test_a_new_update_is_told_to_all_its_source_included() -> None:
+    sync = make(neighbours=(A, B))
+    sync.have(A, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    sync.chunk(A, chunk(X1), 0.0)
+    actions, _ = sync.add(X1, 0.0)
+    assert haves(actions) == [((A, B), have(X1))]
+    assert sync.has_all(A, 1)
+    assert not sync.has_all(B, 1), "it has not acknowledged yet"
+    assert sync.has_all(B, 0)
+    sync.have(B, have(X1), 0.0)
+    assert sync.has_all(B, 1)
+
+
+def test_what_is_not_acknowledged_is_told_again_but_only_so_often() -> None:
+    sync = make(X1, neighbours=(A, B))
+    sync.have(B, have(X1, complete=True), 0.0)
+    assert sync.next_wakeup() == STALL_S
+    assert haves(sync.tick(9.9)) == []
+    assert haves(sync.tick(10.0)) == [((A,), have(X1))]
+    assert haves(sync.tick(19.9)) == []
+    sync.want(A, Want(X1.id, 0), BASE, 19.9)  # it is on its way
+    assert haves(sync.tick(20.0)) == []
+    sync.have(A, have(X1), 21.0)
+    assert sync.next_wakeup() is None
+
+
+# Fetching.
+
+
+def test_an_announced_update_is_wanted_from_its_first_byte() -> None:
+    assert wants(make().have(A, have(X1), 0.0)) == [(A, X1.id, 0)]
+
+
+def test_what_is_held_is_not_wanted() -> None:
+    assert wants(make(X1).have(A, have(X1), 0.0)) == []
+
+
+def test_an_update_is_asked_of_one_neighbour_and_after_its_loss_of_another() -> None:
+    sync = make(neighbours=(A, B))
+    assert wants(sync.have(A, have(X1), 0.0)) == [(A, X1.id, 0)]
+    assert wants(sync.have(B, have(X1), 0.0)) == []
+    sync.header(A, X1, 0.0)
+    sync.chunk(A, chunk(X1, "x"), 0.0)
+    assert wants(sync.disconnected(A, 1.0)) == [(B, X1.id, 1)]
+
+
+def test_chunks_come_to_their_places_and_the_whole_is_checked() -> None:
+    sync = make()
+    sync.have(A, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    [write] = sync.chunk(A, chunk(X1, "x"), 0.0)
+    assert isinstance(write, Write)
+    assert (write.id, write.size, write.offset, bytes(write.data)) == (X1.id, 2, 0, b"x")
+    _, check = sync.chunk(A, chunk(X1, "x", 1), 0.0)
+    assert check == Check(X1)
+
+
+def test_an_empty_update_is_whole_with_its_header() -> None:
+    empty = update(CAROL, 1, "")
+    sync = make()
+    sync.have(A, have(empty), 0.0)
+    actions, _ = sync.header(A, empty, 0.0)
+    assert actions == [Check(empty)]
+
+
+def test_chunks_that_overlap_what_is_here_are_cut() -> None:
+    sync = make()
+    sync.have(A, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    sync.chunk(A, chunk(X1, "x"), 0.0)
+    write, _ = sync.chunk(A, chunk(X1, "xx", 0), 0.0)
+    assert isinstance(write, Write)
+    assert (write.offset, bytes(write.data)) == (1, b"x")
+
+
+@pytest.mark.parametrize(
+    "leftover",
+    [chunk(X2), chunk(X1, "x", 1)],
+    ids=["nobody asked for it", "there is a gap before it"],
+)
+def test_leftovers_change_nothing(leftover: Chunk) -> None:
+    sync = make()
+    sync.have(A, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    assert sync.chunk(A, leftover, 0.0) == []
+
+
+def test_nobody_can_slip_bytes_into_what_another_is_asked_for() -> None:
+    sync = make(neighbours=(A, B))
+    sync.have(A, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    assert sync.chunk(B, chunk(X1, "no"), 0.0) == []
+    assert only(sync.chunk(A, chunk(X1), 0.0), Check)
+
+
+@pytest.mark.parametrize("bad", [chunk(X1, "xxx"), chunk(X1, "xx", 1), chunk(X1, "", 0)])
+def test_chunks_beyond_the_signed_size_end_the_session(bad: Chunk) -> None:
+    sync = make()
+    sync.have(A, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    with pytest.raises(RemoteProtocolError, match="empty or beyond"):
+        sync.chunk(A, bad, 0.0)
+
+
+def test_a_payload_ahead_of_its_header_ends_the_session() -> None:
+    sync = make()
+    sync.have(A, have(X1), 0.0)
+    with pytest.raises(RemoteProtocolError, match="ahead of its header"):
+        sync.chunk(A, chunk(X1), 0.0)
+
+
+def test_absent_sends_us_elsewhere() -> None:
+    sync = make(neighbours=(A, B))
+    sync.have(A, have(X1), 0.0)
+    sync.have(B, have(X1), 0.0)
+    assert wants(sync.absent(A, Absent(X1.id), 0.0)) == [(B, X1.id, 0)]
+    sync.absent(B, Absent(X1.id), 0.0)
+    assert not sync.wanted(X1.id)
+    assert sync.absent(B, Absent(X1.id), 0.0) == []
+
+
+def test_a_corrupt_payload_is_fetched_anew_elsewhere() -> None:
+    sync = make(neighbours=(A, B))
+    sync.have(A, have(X1), 0.0)
+    sync.have(B, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    sync.chunk(A, chunk(X1, "no"), 0.0)
+    actions, culprit = sync.corrupt(X1.id, 0.0)
+    assert culprit == A
+    assert actions[0] == Discard(X1.id)
+    assert wants(actions) == [(B, X1.id, 0)]
+
+
+# Serving.
+
+
+def test_who_wants_gets_the_header_and_the_rest_of_the_payload() -> None:
+    sync = make(X1)
+    assert sync.want(A, Want(X1.id, 1), BASE, 0.0) == [Send((A,), X1.message), Serve(A, X1.id, 1)]
+    assert sync.want(A, Want(X2.id, 0), BASE, 0.0) == [Send((A,), Absent(X2.id))]
+    assert sync.want(A, Want(BASE, 7), BASE, 0.0) == [Serve(A, BASE, 7)]
+    with pytest.raises(RemoteProtocolError, match="beyond an update's end"):
+        sync.want(A, Want(X1.id, 3), BASE, 0.0)
+
+
+# Equivocation.
+
+
+def test_a_rival_of_a_held_update_voids_it_from_the_header_alone() -> None:
+    sync = make(X1, neighbours=(A, B))
+    assert wants(sync.have(A, have(Y1), 0.0)) == [(A, Y1.id, 0)]
+    actions, is_void = sync.header(A, Y1, 0.0)
+    assert is_void
+    assert not sync.wanted(Y1.id)
+    [(to, evidence)] = haves(actions)
+    assert (to, set(evidence.entries)) == ((A, B), {entry(X1), entry(Y1)})
+    assert sync.want(A, Want(X1.id, 0), BASE, 0.0) == [Send((A,), X1.message)], "no payload"
+
+
+def test_two_rival_headers_void_the_slot_while_both_are_under_way() -> None:
+    sync = make(neighbours=(A, B))
+    sync.have(A, have(X1), 0.0)
+    sync.have(B, have(Y1), 0.0)
+    assert sync.header(A, X1, 0.0) == ([], False)
+    actions, is_void = sync.header(B, Y1, 0.0)
+    assert is_void
+    assert {d.id for d in only(actions, Discard)} == {X1.id, Y1.id}
+    assert sync.header(A, X1, 0.0) == ([], False)
+    assert wants(sync.have(A, have(update(CAROL, 1, "zz")), 0.0)) == [], "void is void"
+
+
+def test_the_header_of_an_inadmissible_update_voids_as_well() -> None:
+    sync = make(neighbours=(A, B))
+    sync.have(A, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    sync.chunk(A, chunk(X1), 0.0)
+    sync.inadmissible(X1, 0.0)
+    assert sync.refused(1, CAROL.peer_id)
+    assert wants(sync.have(A, have(X1), 0.0)) == [], "never again"
+    sync.have(B, have(Y1), 0.0)
+    actions, is_void = sync.header(B, Y1, 0.0)
+    assert is_void, "or the order of arrival would decide"
+    assert {e.id for e in haves(actions)[0][1].entries} == {X1.id, Y1.id}
+    assert not sync.refused(1, CAROL.peer_id)
+
+
+def test_a_second_own_update_voids_the_slot() -> None:
+    sync = make(X1)
+    _, is_void = sync.add(Y1, 0.0)
+    assert is_void
+    assert sync.add(update(CAROL, 1, "zz"), 0.0) == ([], False)
+
+
+def test_an_update_filed_under_a_wrong_slot_is_nobodys_fault() -> None:
+    sync = make(neighbours=(A, B))
+    lie = HaveEntry(7, B, X1.id)
+    sync.have(A, Have((lie,), False), 0.0)
+    sync.have(B, have(X1), 0.0)
+    assert sync.pending(7, B, EVERYONE)
+    assert sync.header(B, X1, 0.0) == ([], False), "the author's word counts"
+    assert not sync.pending(7, B, EVERYONE)
+    assert sync.pending(1, CAROL.peer_id, EVERYONE)
+
+
+def test_an_update_of_a_void_slot_announced_under_another_is_dropped() -> None:
+    sync = make(X1, Y1)
+    third = update(CAROL, 1, "zz")
+    sync.have(A, Have((HaveEntry(9, CAROL.peer_id, third.id),), False), 0.0)
+    actions, is_void = sync.header(A, third, 0.0)
+    assert (actions, is_void) == ([Discard(third.id)], False)
+
+
+# Bases.
+
+
+def test_the_better_base_of_a_neighbour_is_fetched_ahead_of_updates() -> None:
+    sync = make()
+    sync.base_offered(A, BASE, 2, 0.0)
+    assert sync.base_offered(A, BASE, 2, 0.0) == [], "said with every heartbeat"
+    _, look = sync.chunk(A, Chunk(BASE, 0, memoryview(b"xx")), 0.0)
+    assert look == CheckBase(BASE)
+    assert not sync.settled(EVERYONE, 1, ME)
+    sync.base_accepted(BASE, 0.0)
+    assert sync.num_wanted == 0
+
+
+def test_a_base_that_is_offered_no_more_is_not_wanted() -> None:
+    sync = make(neighbours=(A, B))
+    other = b"o" * 32
+    assert wants(sync.base_offered(A, BASE, 2, 0.0)) == [(A, BASE, 0)]
+    assert wants(sync.base_offered(A, other, 2, 0.0)) == [(A, other, 0)]
+    assert not sync.wanted(BASE)
+    sync.base_offered(A, None, 0, 0.0)
+    assert sync.num_wanted == 0
+
+
+def test_a_base_announced_as_an_update_is_a_base_all_the_same() -> None:
+    sync = make(neighbours=(A, B))
+    sync.have(B, Have((HaveEntry(1, B, BASE),), False), 0.0)
+    assert wants(sync.base_offered(A, BASE, 2, 0.0)) == [(A, BASE, 0)]
+    sync.have(B, Have((HaveEntry(1, B, BASE),), False), 0.0)
+    assert only(sync.chunk(A, Chunk(BASE, 0, memoryview(b"xx")), 0.0), CheckBase)
+
+
+def test_a_base_that_is_being_looked_at_outlives_the_acceptance_of_another() -> None:
+    sync = make(neighbours=(A, B))
+    other = b"o" * 32
+    sync.base_offered(A, BASE, 2, 0.0)
+    sync.base_offered(B, other, 2, 0.0)
+    sync.chunk(B, Chunk(other, 0, memoryview(b"xx")), 0.0)
+    assert only(sync.base_accepted(BASE, 0.0), Discard) == [Discard(BASE)]
+    assert sync.wanted(other)
+
+
+# Settled.
+
+
+def test_settled_is_listed_by_the_living_and_everything_older_is_here() -> None:
+    sync = make(neighbours=(A, B))
+    assert not sync.settled(EVERYONE, 9, ME), "nobody has listed"
+    assert sync.settled((), 9, ME), "the dead are not waited for"
+    sync.have(A, have(X1, X2, complete=True), 0.0)
+    sync.have(B, have(complete=True), 0.0)
+    assert not sync.settled(EVERYONE, 2, ME)
+    assert sync.settled(EVERYONE, 1, ME), "later rounds may come later"
+    assert not sync.settled(EVERYONE, 1, CAROL.peer_id), "own updates never may"
+    fetch(sync, X1)
+    assert sync.settled(EVERYONE, 2, ME)
+
+
+def test_fetching_lasts_as_long_as_something_comes() -> None:
+    sync = make()
+    assert sync.fetching_until() < 0.0
+    sync.have(A, have(X1), 3.0)
+    assert sync.fetching_until() < 3.0
+    sync.header(A, X1, 5.0)
+    assert sync.fetching_until() == 15.0
+
+
+# Bounds.
+
+
+def test_a_neighbour_that_announces_without_end_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_OFFERED", 2)
+    sync = make()
+    sync.have(A, have(*(update(CAROL, n) for n in (1, 2))), 0.0)
+    with pytest.raises(RemoteProtocolError, match="announces more than 2 updates"):
+        sync.have(A, have(update(CAROL, 3)), 0.0)
+
+
+def test_a_neighbour_cannot_hold_three_updates_of_one_slot() -> None:
+    sync = make()
+    sync.have(A, have(X1, Y1), 0.0)
+    with pytest.raises(RemoteProtocolError, match="of one slot"):
+        sync.have(A, have(update(CAROL, 1, "zz")), 0.0)
+
+
+# Two ends.
+
+AUTHORS = [signer(f"author {i}") for i in range(3)]
+CONTENTS = ("long payload", "", "bad")
+UPDATES = [update(a, n, c) for a in AUTHORS for n in (1, 2) for c in CONTENTS]
+IS_BAD = {u.id: u.payload_hash == hash_payload(b"bad") for u in UPDATES}
+updates_st = st.sampled_from(UPDATES)
+sets_st = st.lists(updates_st, unique=True)
+
+
+def honest_set(updates: list[Update]) -> UpdateSet:
+    """Return what a peer may hold: a bad update at most as the evidence of a void slot."""
+    held = UpdateSet(updates)
+    slots = {(u.round, u.author): held.slot(u.round, u.author) for u in updates}
+    return UpdateSet(u for slot in slots.values() if not _only_bad(slot) for u in slot)
+
+
+def _only_bad(slot: tuple[Update, ...]) -> bool:
+    return all(IS_BAD[u.id] for u in slot)
+
+
+class End:
+    """One end of a connection: a sync, and the shell that looks at what is whole."""
+
+    def __init__(self, me: PeerId, sync: Sync, held: UpdateSet) -> None:
+        self.me, self.sync, self.held = me, sync, held
+        self.sent: list[Message] = []
+
+    def do(self, actions: list[Action], now: float) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self.sent.append(action.message)
+            elif isinstance(action, Serve):
+                served = self.held.get(action.id)
+                assert served is not None
+                rest = memoryview(b"z" * (served.payload_bytes - action.offset))
+                parts = [rest[i : i + 5] for i in range(0, len(rest), 5)]
+                offsets = range(action.offset, served.payload_bytes, 5)
+                self.sent += [Chunk(action.id, *part) for part in zip(offsets, parts, strict=True)]
+            elif isinstance(action, Check):
+                if IS_BAD[action.update.id]:
+                    self.do(self.sync.inadmissible(action.update, now), now)
+                else:
+                    self.do(self.sync.add(action.update, now)[0], now)
+
+    def receive(self, sender: PeerId, message: Message, now: float) -> None:
+        if isinstance(message, Have):
+            actions = self.sync.have(sender, message, now)
+        elif isinstance(message, Want):
+            actions = self.sync.want(sender, message, BASE, now)
+        elif isinstance(message, UpdateMessage):
+            actions, _ = self.sync.header(sender, admit(message, ADMISSION), now)
+        elif isinstance(message, Chunk):
+            actions = self.sync.chunk(sender, message, now)
+        else:
+            assert isinstance(message, Absent)
+            actions = self.sync.absent(sender, message, now)
+        self.do(actions, now)
+
+
+def bring_together(one: End, two: End, now: float) -> int:
+    """Connect two ends and carry messages until neither says more; return how many it took."""
+    one.do(one.sync.connected(two.me, now), now)
+    two.do(two.sync.connected(one.me, now), now)
+    num_messages = 0
+    while one.sent or two.sent:
+        for sender, receiver in ((one, two), (two, one)):
+            messages, sender.sent = sender.sent, []
+            num_messages += len(messages)
+            for message in messages:
+                receiver.receive(sender.me, message, now)
+    return num_messages
+
+
+def end(name: str, updates: list[Update]) -> End:
+    held = honest_set(updates)
+    return End(signer(name).peer_id, Sync(held, STALL_S), held)
+
+
+@given(sets_st, sets_st)
+def test_any_two_sets_become_one(first: list[Update], second: list[Update]) -> None:
+    one, two = end("one", first), end("two", second)
+    both = UpdateSet([*one.held, *two.held])
+    bring_together(one, two, 0.0)
+    assert one.held.digest == two.held.digest == both.digest
+    has_void = any(both.is_void(u.round, u.author) for u in both)
+    for here, there in ((one, two), (two, one)):
+        assert here.sync.num_wanted == 0
+        assert here.sync.settled((there.me,), NEVER, here.me)
+        assert has_void or here.sync.has_all(there.me, NEVER)  # of a void slot any two will do
+
+
+def test_equal_sets_cost_one_list_each_way() -> None:
+    one, two = end("one", UPDATES), end("two", UPDATES)
+    assert bring_together(one, two, 0.0) == 2
+
+
+# Any interleaving.
+
+PEERS = [signer(f"peer {i}").peer_id for i in range(3)]
+peers_st = st.sampled_from(PEERS)
+
+
+class AnyInterleaving(RuleBasedStateMachine):
+    """Three neighbours, some of whom lie, stall and leave, in any order.
+
+    The model is simple: what each was asked for, and how much of each item has been written.
+    """
+
+    @initialize(last=sets_st)
+    def begin(self, last: list[Update]) -> None:
+        self.held = UpdateSet()
+        self.sync = Sync(self.held, STALL_S)
+        self.last = last  # what somebody honest holds, who comes at the end
+        self.now = 0.0
+        self.connected: set[PeerId] = set()
+        self.asked: dict[UpdateId, PeerId] = {}
+        self.written: dict[UpdateId, int] = defaultdict(int)
+        self.to_check: list[Update] = []
+
+    def do(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send) and isinstance(action.message, Want):
+                want = action.message
+                assert action.to[0] in self.connected
+                assert want.id not in self.held
+                assert want.offset in (0, self.written[want.id])
+                self.written[want.id] = want.offset
+                self.asked[want.id] = action.to[0]
+            elif isinstance(action, Write):
+                assert action.offset == self.written[action.id], "a gap, or a byte twice"
+                self.written[action.id] += len(action.data)
+            elif isinstance(action, Check):
+                assert self.written[action.update.id] == action.update.payload_bytes
+                self.to_check.append(action.update)
+            elif isinstance(action, Discard):
+                self.written.pop(action.id, None)
+                self.asked.pop(action.id, None)
+
+    def a_neighbour(self, data: st.DataObject) -> PeerId:
+        return data.draw(st.sampled_from(sorted(self.connected)))
+
+    def announce(self, peer: PeerId, listed: list[Update]) -> None:
+        try:
+            self.do(self.sync.have(peer, have(*listed, complete=True), self.now))
+        except RemoteProtocolError:  # a third of one slot
+            self.disconnect(peer)
+
+    def disconnect(self, peer: PeerId) -> None:
+        self.connected.discard(peer)
+        self.do(self.sync.disconnected(peer, self.now))
+
+    @rule(peer=peers_st, listed=st.lists(updates_st, max_size=4, unique=True))
+    def connect(self, peer: PeerId, listed: list[Update]) -> None:
+        if peer not in self.connected:
+            self.connected.add(peer)
+            self.do(self.sync.connected(peer, self.now))
+            self.announce(peer, listed)
+
+    @precondition(lambda self: self.connected)
+    @rule(data=st.data(), listed=st.lists(updates_st, max_size=4, unique=True))
+    def announce_more(self, data: st.DataObject, listed: list[Update]) -> None:
+        self.announce(self.a_neighbour(data), listed)
+
+    @precondition(lambda self: self.connected)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        self.disconnect(self.a_neighbour(data))
+
+    @precondition(lambda self: self.connected)
+    @rule(data=st.data(), of=updates_st)
+    def send_header(self, data: st.DataObject, of: Update) -> None:
+        self.do(self.sync.header(self.a_neighbour(data), of, self.now)[0])
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), offset=st.integers(-3, 3), size=st.integers(0, 12))
+    def send_chunk(self, data: st.DataObject, offset: int, size: int) -> None:
+        item = data.draw(st.sampled_from(sorted(self.asked)))
+        peer = data.draw(st.sampled_from([self.asked[item], *PEERS]))
+        if peer not in self.connected:
+            return
+        sent = Chunk(item, max(self.written[item] + offset, 0), memoryview(b"z" * size))
+        try:
+            actions = self.sync.chunk(peer, sent, self.now)
+        except RemoteProtocolError:
+            self.disconnect(peer)
+            return
+        if actions:
+            assert self.asked[item] == peer, "taken from somebody who was not asked"
+        self.do(actions)
+
+    @precondition(lambda self: self.connected)
+    @rule(data=st.data(), of=updates_st)
+    def send_absent(self, data: st.DataObject, of: Update) -> None:
+        self.do(self.sync.absent(self.a_neighbour(data), Absent(of.id), self.now))
+
+    @precondition(lambda self: self.to_check)
+    @rule(is_intact=st.booleans())
+    def end_check(self, is_intact: bool) -> None:
+        update = self.to_check.pop(0)
+        if not self.sync.wanted(update.id):
+            return
+        if not is_intact:
+            actions, culprit = self.sync.corrupt(update.id, self.now)
+            assert culprit is None or culprit in self.connected
+            self.do(actions)
+        elif IS_BAD[update.id]:
+            self.do(self.sync.inadmissible(update, self.now))
+        else:
+            self.do(self.sync.add(update, self.now)[0])
+
+    @rule(seconds=st.sampled_from([1.0, STALL_S]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.do(self.sync.tick(self.now))
+        due = self.sync.next_wakeup()
+        assert due is None or due > self.now, "an alarm in the past"
+
+    @invariant()
+    def books_are_straight(self) -> None:
+        transfers = self.sync._transfers
+        items = transfers._items
+        in_slots = [t for ts in transfers._slots.values() for t in ts]
+        assert sorted(t.id for t in in_slots) == sorted(items)
+        assert set(transfers._under_way) == {t.id for t in items.values() if t.source is not None}
+        assert set(transfers._holders) == self.connected
+        for peer, holder in transfers._holders.items():
+            assert holder.num_asked == sum(t.source == peer for t in items.values())
+            assert holder.num_offered == sum(peer in t.holders for t in items.values())
+        for transfer in items.values():
+            assert transfer.id not in self.held
+            assert transfer.holders or transfer.received or transfer.checking, "a leak"
+            assert set(transfer.holders) <= self.connected
+            assert not (transfer.checking and transfer.source)
+
+    @invariant()
+    def whatever_can_be_asked_is_asked(self) -> None:
+        transfers = self.sync._transfers
+        has_room = {peer for peer, h in transfers._holders.items() if h.has_room()}
+        for transfer in transfers._items.values():
+            waits = transfer.source is None and not transfer.checking
+            assert not (waits and has_room & set(transfer.holders)), "a lost request"
+
+    def teardown(self) -> None:
+        """One honest neighbour is enough, whatever happened before."""
+        for peer in sorted(self.connected):
+            self.disconnect(peer)
+        while self.to_check:
+            self.end_check(is_intact=True)
+        me, other = End(ME, self.sync, self.held), end("last", self.last)
+        both = UpdateSet([*self.held, *other.held])
+        bring_together(me, other, self.now)
+        assert self.held.digest == other.held.digest
+        for mine in both:
+            assert self.held.holds(mine.round, mine.author), "lost"
+        assert self.sync.num_wanted == 0
+
+
+TestAnyInterleaving = AnyInterleaving.TestCase
+TestAnyInterleaving.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

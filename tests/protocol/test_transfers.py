@@ -1,0 +1,221 @@
+"""Transfers: who is asked for what, and what happens when nothing comes."""
+
+from __future__ import annotations
+
+import pytest
+from protocol_support import signer
+
+from semantic_net.protocol import transfers as module
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.transfers import WINDOW, Transfer, Transfers
+from semantic_net.protocol.update import UpdateId
+
+ALICE, BOB, AUTHOR = (signer(name).peer_id for name in ("alice", "bob", "author"))
+STALL_S = 10.0
+
+
+def item(number: int) -> UpdateId:
+    return number.to_bytes(32, "big")
+
+
+@pytest.fixture
+def transfers() -> Transfers:
+    made = Transfers(STALL_S)
+    made.connected(ALICE)
+    made.connected(BOB)
+    return made
+
+
+def hold(transfers: Transfers, peer: PeerId, *numbers: int, size: int = 4) -> list[Transfer]:
+    for number in numbers:
+        transfers.hold(peer, item(number), (number, AUTHOR), size)
+    found = [transfers.get(item(number)) for number in numbers]
+    return [transfer for transfer in found if transfer is not None]
+
+
+def asked(transfers: Transfers, now: float) -> list[tuple[PeerId, int]]:
+    return [(peer, transfer.slot[0]) for peer, transfer in transfers.request(now)]
+
+
+def test_older_rounds_come_first_and_the_work_is_shared(transfers: Transfers) -> None:
+    hold(transfers, ALICE, 4, 2, 3, 1)
+    hold(transfers, BOB, 1, 2, 3, 4)
+    assert asked(transfers, 0.0) == [(ALICE, 1), (BOB, 2), (ALICE, 3), (BOB, 4)]
+    assert asked(transfers, 0.0) == [], "nothing is asked of two"
+
+
+def test_a_neighbour_is_asked_for_a_bounded_number_of_items(transfers: Transfers) -> None:
+    held = hold(transfers, ALICE, *range(1, WINDOW + 3))
+    assert len(asked(transfers, 0.0)) == WINDOW
+    transfers.bytes_arrived(held[0], 4, 0.0)
+    transfers.check(held[0])
+    assert asked(transfers, 0.0) == [(ALICE, WINDOW + 1)]
+
+
+def test_what_stalls_is_asked_of_another(transfers: Transfers) -> None:
+    hold(transfers, ALICE, 1)
+    assert asked(transfers, 0.0) == [(ALICE, 1)]
+    hold(transfers, BOB, 1)
+    assert transfers.next_stall() == STALL_S
+    transfers.give_up_stalled(9.9)
+    assert asked(transfers, 9.9) == []
+    transfers.give_up_stalled(10.0)
+    assert asked(transfers, 10.0) == [(BOB, 1)]
+
+
+def test_what_stalls_at_its_only_holder_is_asked_again(transfers: Transfers) -> None:
+    hold(transfers, ALICE, 1)
+    transfers.request(0.0)
+    transfers.give_up_stalled(10.0)
+    assert asked(transfers, 10.0) == [(ALICE, 1)]
+
+
+def test_a_queue_behind_a_slow_payload_has_not_stalled(transfers: Transfers) -> None:
+    first, _ = hold(transfers, ALICE, 1, 2)
+    transfers.request(0.0)
+    for now in (8.0, 16.0, 24.0):
+        transfers.bytes_arrived(first, 1, now)
+        transfers.give_up_stalled(now)
+    assert asked(transfers, 24.0) == []
+    assert transfers.next_stall() == 34.0
+
+
+def test_what_is_passed_over_is_asked_of_another(transfers: Transfers) -> None:
+    _, second = hold(transfers, ALICE, 1, 2)
+    transfers.request(0.0)
+    hold(transfers, BOB, 1)
+    transfers.bytes_arrived(second, 1, 1.0)  # a connection serves in order: 1 will not come
+    assert asked(transfers, 1.0) == [(BOB, 1)]
+
+
+def test_after_a_stall_a_neighbour_is_tried_with_one_item(transfers: Transfers) -> None:
+    held = hold(transfers, ALICE, 1, 2, 3)
+    transfers.request(0.0)
+    transfers.give_up_stalled(10.0)
+    assert asked(transfers, 10.0) == [(ALICE, 1)]
+    transfers.bytes_arrived(held[0], 1, 11.0)
+    assert asked(transfers, 11.0) == [(ALICE, 2), (ALICE, 3)], "it serves again"
+
+
+def test_a_liar_with_time_to_spare_does_not_keep_an_item_for_long(transfers: Transfers) -> None:
+    hold(transfers, ALICE, 1)  # Alice never serves; Bob is honest, and always busy
+    asked_of_bob: list[Transfer] = []
+    now = 0.0
+    while item(1) in transfers:
+        hold(transfers, BOB, *(range(1, 6) if now == 1.0 else [100 + int(now)]))
+        asked_of_bob += [transfer for peer, transfer in transfers.request(now) if peer == BOB]
+        if asked_of_bob:
+            served = asked_of_bob.pop(0)
+            transfers.bytes_arrived(served, 4, now)
+            transfers.drop(served)
+        transfers.give_up_stalled(now)
+        now += 1.0
+    assert now <= 2 * STALL_S
+
+
+def test_a_lost_neighbours_work_goes_on_elsewhere_where_it_broke_off(
+    transfers: Transfers,
+) -> None:
+    [transfer] = hold(transfers, ALICE, 1)
+    transfers.request(0.0)
+    hold(transfers, BOB, 1)
+    transfers.bytes_arrived(transfer, 3, 0.0)
+    assert transfers.disconnected(ALICE) == []
+    assert asked(transfers, 0.0) == [(BOB, 1)]
+    assert transfer.received == 3
+
+
+def test_a_rumour_goes_with_its_last_holder_but_bytes_are_kept(transfers: Transfers) -> None:
+    begun, _ = hold(transfers, ALICE, 1, 2)
+    transfers.request(0.0)
+    transfers.bytes_arrived(begun, 3, 0.0)
+    assert transfers.disconnected(ALICE) == []
+    assert item(1) in transfers
+    assert item(2) not in transfers
+    hold(transfers, BOB, 1)
+    [(peer, again)] = transfers.request(1.0)
+    assert (peer, again.received) == (BOB, 3)
+
+
+def test_only_so_many_items_without_a_holder_are_kept(
+    transfers: Transfers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ORPHANS", 1)
+    for transfer in hold(transfers, ALICE, 1, 2, 3):
+        transfers.request(0.0)
+        transfers.bytes_arrived(transfer, 1, 0.0)
+    assert transfers.disconnected(ALICE) == [item(1), item(2)]
+    assert len(transfers) == 1
+
+
+def test_corrupt_bytes_of_one_source_are_its_fault(transfers: Transfers) -> None:
+    [transfer] = hold(transfers, ALICE, 1)
+    transfers.request(0.0)
+    hold(transfers, BOB, 1)
+    transfers.bytes_arrived(transfer, 4, 0.0)
+    transfers.check(transfer)
+    assert transfers.restart(transfer) == ALICE
+    assert asked(transfers, 0.0) == [(BOB, 1)]
+    assert transfer.received == 0
+
+
+def test_corrupt_bytes_of_two_sources_are_nobodys_fault_and_next_come_from_one(
+    transfers: Transfers,
+) -> None:
+    [transfer] = hold(transfers, ALICE, 1)
+    transfers.request(0.0)
+    hold(transfers, BOB, 1)
+    transfers.bytes_arrived(transfer, 3, 0.0)
+    transfers.unhold(transfer, ALICE)
+    transfers.request(0.0)
+    transfers.bytes_arrived(transfer, 1, 0.0)
+    transfers.check(transfer)
+    assert transfers.restart(transfer) is None
+    hold(transfers, ALICE, 1)
+    [(peer, _)] = transfers.request(0.0)
+    transfers.bytes_arrived(transfer, 3, 0.0)
+    transfers.unhold(transfer, peer)
+    [(other, again)] = transfers.request(0.0)
+    assert {peer, other} == {ALICE, BOB}
+    assert again.received == 0, "not from where the other broke off"
+
+
+def test_a_corrupt_item_that_nobody_else_holds_is_forgotten(transfers: Transfers) -> None:
+    for leaves in (False, True):
+        [transfer] = hold(transfers, ALICE, 1)
+        transfers.request(0.0)
+        transfers.bytes_arrived(transfer, 4, 0.0)
+        transfers.check(transfer)
+        if leaves:
+            transfers.disconnected(ALICE)
+            assert item(1) in transfers, "it may turn out sound"
+        assert transfers.restart(transfer) == (None if leaves else ALICE)
+        assert item(1) not in transfers
+
+
+def test_pending_is_what_a_live_peer_holds_or_what_is_here_unchecked(
+    transfers: Transfers,
+) -> None:
+    [transfer] = hold(transfers, ALICE, 3)
+    slot = (3, AUTHOR)
+    assert transfers.is_pending(slot, {ALICE})
+    assert not transfers.is_pending(slot, {BOB})
+    assert not transfers.is_pending((2, AUTHOR), {ALICE})
+    assert transfers.any_pending({ALICE}, before=4, author=BOB)
+    assert not transfers.any_pending({ALICE}, before=3, author=BOB)
+    assert transfers.any_pending({ALICE}, before=3, author=AUTHOR)
+    transfers.request(0.0)
+    transfers.bytes_arrived(transfer, 4, 0.0)
+    transfers.check(transfer)
+    transfers.disconnected(ALICE)
+    assert transfers.is_pending(slot, ())
+
+
+def test_who_announces_and_never_serves_is_not_waited_for(transfers: Transfers) -> None:
+    hold(transfers, ALICE, 1)
+    transfers.request(0.0)
+    assert transfers.is_pending((1, AUTHOR), {ALICE})
+    transfers.give_up_stalled(STALL_S)
+    assert not transfers.is_pending((1, AUTHOR), {ALICE})
+    hold(transfers, BOB, 1)
+    assert transfers.is_pending((1, AUTHOR), {ALICE, BOB}), "Bob may be honest"
