@@ -23,9 +23,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from semantic_net import __version__
 from semantic_net.config import Config, load_config
 from semantic_net.errors import ConfigError, SemanticNetError
+from semantic_net.records import RoundRecord
 
 DONE, USAGE, CANNOT_START, INTERRUPTED = 0, 2, 3, 130
 
@@ -148,7 +151,7 @@ def _peer(arguments: argparse.Namespace) -> int:
         options = RunOptions(
             resume=arguments.resume == "auto",
             init=arguments.init,
-            show=lambda record, rounds, metric: RoundPrinter(rounds, metric).print(record),
+            printer=lambda rounds, metric: _without_notes(RoundPrinter(rounds, metric).print),
         )
 
         async def run() -> bool:
@@ -157,6 +160,11 @@ def _peer(arguments: argparse.Namespace) -> int:
             return await run_peer(config, folder, options, stop)
 
         return DONE if asyncio.run(run()) else INTERRUPTED
+
+
+def _without_notes(show: Callable[[RoundRecord], None]) -> Callable[[RoundRecord], None]:
+    """Show a record without its notes: the log has told them as they came up."""
+    return lambda record: show(msgspec.structs.replace(record, notes=[]))
 
 
 def _peer_config(arguments: argparse.Namespace) -> Config:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_net.config import Config, PartitionConfig, dump_config, load_config
@@ -181,6 +181,7 @@ def tree_of(values: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+@settings(max_examples=30)  # PyYAML is slow, and each example has many keys
 @given(st.fixed_dictionaries({}, optional=LEAVES))
 def test_a_dump_reads_back_equal(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
@@ -192,6 +193,7 @@ def test_a_dump_reads_back_equal(
     assert dump_config(load_text(folder, dumped)) == dumped
 
 
+@settings(max_examples=30)  # PyYAML is slow, and each example has many keys
 @given(st.fixed_dictionaries({}, optional=LEAVES))
 def test_an_override_says_the_same_as_the_file(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]

@@ -68,11 +68,12 @@ class Recording:
         if self._is_best(record.metrics):
             self._best_round, self._best_metrics = record.round, record.metrics
             self._save_model(best=True)
+        # First the record: a resumed run drops those beyond its checkpoint, but cannot make any up.
+        self._recorder.record(record)
+        self.show(record)
         every = self._config.p2p.checkpoint_every
         if every and record.round % every == 0:
             self.checkpoint()
-        self._recorder.record(record)
-        self.show(record)
 
     def checkpoint(self) -> None:
         """Write everything that the next process needs; a full disk is a warning."""

@@ -51,6 +51,10 @@ from semantic_net.transport.settings import TransportSettings
 log = logging.getLogger(__name__)
 
 
+def _unseen(record: RoundRecord) -> None:
+    """Show nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """What a command says beside the configuration."""
@@ -59,8 +63,8 @@ class RunOptions:
     """Go on from the folder's checkpoint, if there is one."""
     init: Path | None = None
     """Weights to start from instead of random ones."""
-    show: Callable[[RoundRecord, int, str], None] = lambda record, rounds, metric: None
-    """Shows a round to a person: the record, the number of rounds, the main metric."""
+    printer: Callable[[int, str], Callable[[RoundRecord], None]] = lambda rounds, metric: _unseen
+    """Makes what shows each record to a person, from the number of rounds and the main metric."""
 
 
 async def run_peer(
@@ -122,7 +126,7 @@ async def _run(
         config, task, folder, learner, machine, facts, checkpoint.progress if checkpoint else None
     )
     recording.persist_updates = store.persist
-    recording.show = lambda record: options.show(record, config.training.rounds, task.metric)
+    recording.show = options.printer(config.training.rounds, task.metric)
     folder.config.write_text(dump_config(config), encoding="utf-8")
     runner = ThreadRunner()
 
