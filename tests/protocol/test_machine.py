@@ -64,6 +64,7 @@ def make(
     given: bool = False,
     held: tuple[Update, ...] = (),
     has_peers: bool = True,
+    heartbeat_s: float = HEARTBEAT_S,
     **past: Any,
 ) -> PeerMachine:
     cfg = MachineConfig(
@@ -75,7 +76,7 @@ def make(
         ),
         admission=ADMISSION,
         incarnation=5,
-        heartbeat_s=HEARTBEAT_S,
+        heartbeat_s=heartbeat_s,
         liveness_s=LIVENESS_S,
     )
     return PeerMachine(cfg, ME, Base(base, given, 2), updates=UpdateSet(held), **past)
@@ -173,6 +174,21 @@ def test_a_lonely_machine_says_nothing_and_still_wakes_in_the_future() -> None:
     for now in (1.0, 2.0, 3.0):
         assert machine.tick(now) == []
         assert machine.next_wakeup(now) > now
+
+
+def test_the_next_wakeup_is_when_the_first_thing_is_due() -> None:
+    machine = started(heartbeat_s=1000.0)
+    assert machine.next_wakeup(0.0) == START_S, "the start timeout"
+    meet(machine, ALICE, 3.0)
+    assert machine.next_wakeup(3.0) == 3.0 + LIVENESS_S, "Alice would be gone"
+    theirs = update(CAROL, 1)
+    machine.received(A, Have((HaveEntry(1, theirs.author, theirs.id),), False), 4.0)
+    hear(machine, ALICE, 5.0)
+    assert machine.next_wakeup(5.0) == 4.0 + LIVENESS_S, "what Alice should send has stalled"
+    machine.disconnected(A, 6.0)
+    machine.tick(5.0 + LIVENESS_S)
+    assert machine.next_wakeup(20.0) == START_S
+    assert started().next_wakeup(0.0) == HEARTBEAT_S
 
 
 def test_heartbeats_are_passed_on_but_not_back() -> None:

@@ -398,6 +398,8 @@ class Peer(Generic[Parsed]):
             fault = str(exc)
             self._count("payload")
         self.carry_out(self._machine.payload_checked(update, fault, self._now()))
+        if update.id not in self._machine.updates:  # void by now: nobody will ask for it
+            self._parts.store.discard(update.id)
 
     async def _check_base(self, action: CheckBase) -> None:
         payload = self._incoming[action.id]

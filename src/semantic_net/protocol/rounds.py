@@ -4,6 +4,7 @@
         AUTHORING --authored, or skipped--> COLLECTING --all in, or deadline--> FOLDING
         FOLDING --folded--> TRAINING of the next round
         COLLECTING of the last round --> SERVING --equal sets, or deadline--> FOLDING --> FINISHED
+    STARTING --all published, the last not recorded--> COLLECTING of the last round
 
 Who is expected, when a round closes and under which round to publish is decided here and nowhere
 else. Time comes in as ``now``; what the peer knows of others it reads from the roster, the update

@@ -15,10 +15,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from semantic_net.protocol.update import MAX_ROUND, UpdateId
-from semantic_net.simulation.node import Node, NodeConfig, fold_digest
+from semantic_net.simulation.node import Node, NodeConfig, fold_afresh
 from semantic_net.simulation.world import LinkConfig, World
 
 TROUBLE_S = 60.0
+SETTLE_S = 12.0
+"""How long the network is sound before nothing may wait for a deadline any more."""
 TOGETHER_S = 25.0
 QUIET_S = 35.0
 FOREVER_S = 1e9
@@ -138,6 +140,8 @@ def _mend(world: World) -> set[UpdateId]:
     for node in world.nodes.values():
         node.dies_authoring = False
         node.skip_rounds.clear()
+        node.train_s = None
+        node.thaw()
         node.start()
     return {u.id for n in world.nodes.values() for u in n.running.updates}
 
@@ -152,7 +156,7 @@ def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
         broken.append("the sets differ")
     if len({machine.base.digest for machine in machines}) > 1:
         broken.append("the bases differ")
-    if len({fold_digest(plan) for plan in plans}) > 1:
+    if len({fold_afresh(plan) for plan in plans}) > 1:
         broken.append("the folds differ")
     for node in nodes:
         updates = node.running.updates
@@ -161,8 +165,14 @@ def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
             broken.append(f"{node.name} lost {len(lost)} updates")
         if node.running.sync.num_wanted:
             broken.append(f"{node.name} still wants {node.running.sync.num_wanted} items")
-        if not any(closed.at > TROUBLE_S for closed in node.closed):
+        since = [c for c in node.closed if TROUBLE_S < c.at < TROUBLE_S + TOGETHER_S]
+        if not since:
             broken.append(f"{node.name} closed no round after the trouble")
+        broken += [
+            f"{node.name} closed round {closed.round} at {closed.at:.1f} s: {closed.reason}"
+            for closed in since
+            if closed.at > TROUBLE_S + SETTLE_S and closed.reason.startswith("deadline")
+        ]
     return broken
 
 
@@ -207,11 +217,14 @@ def _check_undisturbed(nodes: Sequence[Node], late: Node | None, *, is_full: boo
     broken = _always_broken(nodes)
     for node in nodes:
         rounds = [closed.round for closed in node.closed]
-        # In a sparse graph the first round may be over elsewhere before all are there.
+        # In a sparse graph the first round may be over elsewhere before all are there; who comes
+        # late may have to catch up.
         misses = node is late or not is_full
         if node.finished is None:
             broken.append(f"{node.name} did not finish")
-        elif rounds != list(range(rounds[0] if misses else 1, node.cfg.rounds + 1)):
+        elif rounds[-1] != node.cfg.rounds or not (
+            misses or rounds == list(range(1, len(rounds) + 1))
+        ):
             broken.append(f"{node.name} closed the rounds {rounds}")
         broken += [
             f"{node.name} closed round {closed.round}: {closed.reason}"
@@ -245,6 +258,8 @@ def _always_broken(nodes: Sequence[Node]) -> list[str]:
             if closed.waited_s > node.cfg.listen_timeout_s + node.frozen_s + 0.01
         ]
         broken += [f"{node.name} reported {report}" for report in node.diverged]
+        if node.num_wrong_folds:
+            broken.append(f"{node.name} folded {node.num_wrong_folds} plans wrongly")
         if node.num_spins:
             broken.append(f"{node.name} set its alarm in the past, {node.num_spins} times")
     return broken

@@ -7,6 +7,7 @@ a crash takes the rest.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from collections.abc import Callable, Iterable
@@ -143,6 +144,8 @@ class Node:
         self.diverged: list[Diverged] = []
         self.finished: str | None = None
         self.authored: list[Update] = []
+        self.num_wrong_folds = 0
+        """Folds whose plan does not tell all that has changed."""
         self.num_spins = 0
         """Alarms that were due at once, again."""
         self.base = (hashlib.sha256(b"base " + name.encode()).digest(), False)
@@ -158,6 +161,7 @@ class Node:
         self.frozen_s = 0.0
         """Seconds that it was stopped, as by SIGSTOP, all together."""
         self._waiting: list[Callable[[PeerMachine, float], list[Action]]] = []
+        self._fold = Fold()
         self._payloads: dict[UpdateId, bytes] = {}
         self._incoming: dict[UpdateId, bytearray] = {}
         self._collecting_since = 0.0
@@ -183,6 +187,7 @@ class Node:
         self.finished = None
         self._collecting_since = self.world.now
         self._incoming.clear()
+        self._fold = Fold()
         self._payloads = {item: payload for item, (_, payload) in disk.updates.items()}
         digest, given = self.base = disk.base or self.base
         updates = UpdateSet(update for update, _ in disk.updates.values())
@@ -228,9 +233,12 @@ class Node:
             return
         self.frozen_s += seconds
         self._waiting = [PeerMachine.tick]  # the alarm is the first to ring
-        self._later((seconds, seconds), self._thaw)
+        self._later((seconds, seconds), self.thaw)
 
-    def _thaw(self) -> None:
+    def thaw(self) -> None:
+        """Go on, if frozen."""
+        if not self._waiting:
+            return
         life, waiting, self._waiting = self.life, self._waiting, []
         for call in waiting:
             self.feed(call)
@@ -311,7 +319,14 @@ class Node:
         del self._incoming[action.id]
         self.base = (action.id, self.running.base.given)
 
+    def _fold_plan(self, plan: FoldPlan) -> bytes:
+        state = self._fold.fold(plan)
+        self.num_wrong_folds += state != fold_afresh(plan)
+        return state
+
     def _train(self, action: Train) -> None:
+        if action.plan is not None:
+            self._fold_plan(action.plan)
         span = self.cfg.train_s if self.train_s is None else (self.train_s, self.train_s)
         self._later(span, lambda: self.feed(PeerMachine.trained))
 
@@ -339,7 +354,7 @@ class Node:
         began, plan = self.world.now, action.plan
 
         def done() -> None:
-            digest = fold_digest(plan)
+            digest = self._fold_plan(plan)
             self.closed.append(
                 Closed(
                     action.round,
@@ -394,10 +409,26 @@ _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
 }
 
 
-def fold_digest(plan: FoldPlan) -> bytes:
-    """Stand in for the fold: a pure function of base and updates."""
-    total = hashlib.sha256(plan.base)
-    for number in sorted(plan.rounds):
-        for update in plan.rounds[number]:
-            total.update(update.id)
-    return total.digest()
+class Fold:
+    """Stands in for the model: the state after a round is a hash of all before it.
+
+    As the real one it keeps the states of earlier rounds, and trusts a plan's ``changed_from``.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[int, bytes] = {}
+
+    def fold(self, plan: FoldPlan) -> bytes:
+        """Return the state after the plan's last round."""
+        kept = {n: state for n, state in self._states.items() if n < plan.changed_from}
+        state = kept[max(kept)] if kept else hashlib.sha256(plan.base).digest()
+        for number in sorted(n for n in plan.rounds if n >= plan.changed_from):
+            ids = b"".join(update.id for update in plan.rounds[number])
+            state = kept[number] = hashlib.sha256(state + ids).digest()
+        self._states = kept
+        return state
+
+
+def fold_afresh(plan: FoldPlan) -> bytes:
+    """Return what a plan folds to, whatever was folded before."""
+    return Fold().fold(dataclasses.replace(plan, changed_from=1))
