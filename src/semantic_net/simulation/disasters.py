@@ -229,7 +229,7 @@ def _check_undisturbed(nodes: Sequence[Node], late: Node | None, *, is_full: boo
         broken += [
             f"{node.name} closed round {closed.round}: {closed.reason}"
             for closed in node.closed
-            if closed.reason.startswith("deadline") or (not misses and closed.missing)
+            if closed.reason.startswith("deadline") or (closed.missing and late is None and is_full)
         ]
     by_round: dict[int, set[tuple[bytes, bytes, bytes]]] = {}
     for closed in (closed for node in nodes for closed in node.closed):
