@@ -16,6 +16,7 @@ from semantic_net.errors import CheckpointError, RemoteProtocolError
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.update import Update
+from semantic_net.protocol.update_set import UpdateSet
 
 ALICE = signer("alice")
 
@@ -197,3 +198,20 @@ def test_a_disk_that_cannot_be_written_costs_the_budget_and_no_update(
         store.persist()
     assert [store.parsed(u) for u in made] == [b"load0", b"load1", b"load2"]
     assert caplog.text.count("updates stay in memory") == 1, "said once, not per update"
+
+
+def test_the_evidence_of_a_void_slot_outlives_its_payloads_and_a_restart(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    ours = put(store, 1, "ours")
+    theirs = update(ALICE, 1, "theirs")
+    both = UpdateSet([ours, theirs])
+    assert both.is_void(1, ALICE.peer_id)
+    store.discard(ours.id)
+    store.persist(both.evidence())
+    store.persist(both.evidence())
+    later = UpdateSet(make_store(tmp_path).load(ADMISSION))
+    assert later.is_void(1, ALICE.peer_id)
+    assert later.set_digest(1) == both.set_digest(1)
+    for path in tmp_path.glob("*.void"):
+        path.write_bytes(b"torn")
+    assert list(make_store(tmp_path).load(ADMISSION)) == []

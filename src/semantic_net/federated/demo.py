@@ -48,7 +48,7 @@ MODEL_FILE = "model.safetensors"
 SETTINGS = (
     "training.rounds=15",
     "training.steps=20",
-    "training.learning_rate=0.002",
+    "training.learning_rate=0.004",
     "training.schedule=cosine",
 )
 """What the demo changes of the defaults when no configuration is given: at most 5 minutes."""

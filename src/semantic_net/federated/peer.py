@@ -168,13 +168,17 @@ class RoundFacts:
     opened_at: float
     train_s: float = 0.0
     encode_s: float = 0.0
-    collecting_since: float = 0.0
+    collecting_since: float = field(init=False)
+    """When the own update was published or skipped; the opening, until then."""
     loss: float | None = None
     payload_bytes: int = 0
     dense_bytes: int = 0
     num_examples: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.collecting_since = self.opened_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +368,7 @@ class Peer(Generic[Parsed]):
 
     def _discard(self, action: Discard) -> None:
         self._incoming.pop(action.id, None)
+        self._parts.store.discard(action.id)
 
     def _tell(self, action: Tell) -> None:
         log.log(LEVELS[action.level], "%s", action.text)
@@ -398,8 +403,9 @@ class Peer(Generic[Parsed]):
             fault = str(exc)
             self._count("payload")
         self.carry_out(self._machine.payload_checked(update, fault, self._now()))
-        if update.id not in self._machine.updates:  # void by now: nobody will ask for it
-            self._parts.store.discard(update.id)
+        updates = self._machine.updates
+        if update.id not in updates or updates.is_void(update.round, update.author):
+            self._parts.store.discard(update.id)  # void by now: nobody will ask for it
 
     async def _check_base(self, action: CheckBase) -> None:
         payload = self._incoming[action.id]
@@ -426,7 +432,7 @@ class Peer(Generic[Parsed]):
 
     async def _train(self, action: Train) -> None:
         parts = self._parts
-        self._facts.opened_at = self._now()
+        self._facts.opened_at = self._facts.collecting_since = self._now()
         if action.plan is not None:
             plan = action.plan
             await parts.runner.learn(lambda: parts.learner.fold(plan, parts.store.parsed))

@@ -99,7 +99,10 @@ async def _run(
     model = make_initial_model(task, config.task.seed)
     if options.init is not None:
         load_into(model, load_state_dict(options.init), str(options.init))
-    trainer = Trainer(task, config.training, seed=_peer_seed(signer.peer_id), model=model)
+    # A named shard makes an experiment that can be repeated; a device has its key.
+    shard = config.data.partition.shard
+    seed = _peer_seed(signer.peer_id) if shard is None else shard
+    trainer = Trainer(task, config.training, seed=seed, model=model)
     checkpoint = load_checkpoint(folder.progress) if folder.progress.exists() else None
     if checkpoint is not None:
         load_flat(trainer.model, checkpoint.base.numpy())
@@ -125,7 +128,7 @@ async def _run(
     recording = Recording(
         config, task, folder, learner, machine, facts, checkpoint.progress if checkpoint else None
     )
-    recording.persist_updates = store.persist
+    recording.persist_updates = lambda: store.persist(machine.updates.evidence())
     recording.show = options.printer(config.training.rounds, task.metric)
     folder.config.write_text(dump_config(config), encoding="utf-8")
     runner = ThreadRunner()

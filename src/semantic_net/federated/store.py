@@ -1,8 +1,9 @@
 """Where payloads live: in memory within a budget, on disk beyond it and for the next start.
 
 Held updates are kept as files ``<id>.update`` (the signed header, then the payload), written to a
-temporary name and renamed, so that a file that is there is whole. What is read back is checked as
-if a stranger had sent it. A disk that is full or read-only costs the budget, never an update.
+temporary name and renamed, so that a file that is there is whole; of the updates of a void slot
+``<id>.void`` files keep the headers. What is read back is checked as if a stranger had sent it. A
+disk that is full or read-only costs the budget, never an update.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import mmap
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -68,6 +69,7 @@ class UpdateStore(Generic[Parsed]):
         self._held: OrderedDict[UpdateId, _Held[Parsed]] = OrderedDict()  # oldest first
         self._bytes_in_memory = 0
         self._disk_is_sound = True
+        self._evidence: set[UpdateId] = set()  # on disk
 
     def __contains__(self, update_id: object) -> bool:
         return update_id in self._held
@@ -100,15 +102,30 @@ class UpdateStore(Generic[Parsed]):
         if held.on_disk:
             self._path(held.update).unlink(missing_ok=True)
 
-    def persist(self) -> None:
-        """Write what is not on disk yet, so that a restart finds it."""
+    def persist(self, evidence: Iterable[Update] = ()) -> None:
+        """Write what is not on disk yet, so that a restart finds it.
+
+        Args:
+            evidence: Updates of void slots, whose payloads nobody needs any more.
+        """
         for held in list(self._held.values()):
             self._write(held)
+        for update in evidence:
+            if update.id not in self._evidence and self._write_evidence(update):
+                self._evidence.add(update.id)
 
     def load(self, admission: Admission) -> Iterator[Update]:
         """Take in what an earlier process left, and yield each update that is sound."""
         if self._folder is None or not self._folder.is_dir():
             return
+        for path in sorted(self._folder.glob("*.void")):
+            try:
+                evidence = admit(_header_decoder.decode(path.read_bytes()), admission)
+            except (OSError, msgspec.DecodeError, RemoteProtocolError) as exc:
+                log.warning("%s is not used, peers may still have it: %s", path, exc)
+                continue
+            self._evidence.add(evidence.id)
+            yield evidence
         for path in sorted(self._folder.glob("*.update")):
             try:
                 held = self._read(path, admission)
@@ -134,20 +151,31 @@ class UpdateStore(Generic[Parsed]):
             return True
         if self._folder is None:
             return False
-        path = self._path(held.update)
+        held.on_disk = self._replace(
+            self._path(held.update), (_encode_header(held.update), held.payload)
+        )
+        return held.on_disk
+
+    def _write_evidence(self, update: Update) -> bool:
+        if self._folder is None:
+            return False
+        path = self._path(update).with_suffix(".void")
+        return self._replace(path, (msgspec.msgpack.encode(update.message),))
+
+    def _replace(self, path: Path, parts: Iterable[bytes | memoryview]) -> bool:
         temporary = path.with_suffix(".part")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                file.write(_encode_header(held.update))
-                file.write(held.payload)
+                for part in parts:
+                    file.write(part)
             os.replace(temporary, path)
         except OSError as exc:
             if self._disk_is_sound:
                 log.warning("updates stay in memory: %s cannot be written: %s", path, exc.strerror)
             self._disk_is_sound = False
             return False
-        self._disk_is_sound = held.on_disk = True
+        self._disk_is_sound = True
         return True
 
     def _read(self, path: Path, admission: Admission) -> _Held[Parsed]:

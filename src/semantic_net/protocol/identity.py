@@ -6,6 +6,7 @@ Pure: keys come in as bytes. Reading, making and protecting key files is the tra
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from typing import NewType
 
@@ -21,6 +22,7 @@ SIGNATURE_BYTES = 64
 PEER_ID_CHARS = 32
 
 
+@functools.lru_cache(maxsize=1024)  # asked for with every heartbeat that arrives
 def peer_id_of(public_key: bytes) -> PeerId:
     """Return the id of the peer that holds the private half of ``public_key``."""
     digest = hashlib.sha256(b"semantic-net peer 1\0" + public_key).digest()[:20]

@@ -69,6 +69,11 @@ class UpdateSet:
         """Return what is held under (round, author): nothing, an update, or a void's evidence."""
         return self._rounds.get(round_index, {}).get(author, ())
 
+    def evidence(self) -> list[Update]:
+        """Return both updates of every void slot: they must outlive a restart, or one revives."""
+        slots = (slot for held in self._rounds.values() for slot in held.values())
+        return [update for slot in slots if len(slot) > 1 for update in slot]
+
     def live(self, round_index: int) -> tuple[Update, ...]:
         """Return what counts in a round, by author: of too many the first `MAX_AUTHORS`."""
         slots = self._rounds.get(round_index, {})
