@@ -4,7 +4,8 @@
 
 Models of 0.83 MB and 25.65 MB, mode ``none``, nothing is trained: each peer's parameters move by
 a fixed random vector. A round is all that semantic-net does between two trainings: encode, hash,
-sign, journal, exchange, check, fold, digest and load the model. Gloo averages the same tensors
+sign, journal, exchange, check, fold, digest and load the model. Payloads are dropped a round later,
+where a run would write them to disk. Gloo averages the same tensors
 between the same number of processes in the same run, the two in turn, so that the ratio holds on
 a noisy machine.
 """
@@ -89,11 +90,22 @@ def run_worker(arguments: argparse.Namespace) -> None:
     facts = run_facts(config, task, learner.schema, learner.fold_config)
     ended: list[float] = []
     wire: list[tuple[int, int]] = []
+    phases: list[dict[str, float]] = []
 
     def on_round(closed: ClosedRound) -> None:
         ended.append(time.monotonic())
         wire.append((closed.sent, closed.facts.payload_bytes))
+        phases.append(
+            {
+                "encode": closed.facts.encode_s,
+                "exchange": closed.exchange_s,
+                "fold": closed.fold_s,
+                "cpu": time.process_time(),
+            }
+        )
         assert len(closed.authors) == NUM_PEERS, closed.close.reason
+        for update in closed.close.plan.rounds.get(closed.close.round - 1, ()):
+            parts.store.discard(update.id)
 
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder)) as run_folder:
         identity = run_folder.identity()
@@ -118,6 +130,11 @@ def run_worker(arguments: argparse.Namespace) -> None:
         json.dumps(
             {
                 "times_s": [b - a for a, b in itertools.pairwise(ended)],
+                "phases_ms": {
+                    name: 1e3 * statistics.median(phase[name] for phase in phases)
+                    for name in ("encode", "exchange", "fold")
+                },
+                "cpu_ms": 1e3 * (phases[-1]["cpu"] - phases[0]["cpu"]) / (len(phases) - 1),
                 "sent": sum(s for s, _ in wire),
                 "payload": sum(p for _, p in wire) * (NUM_PEERS - 1),
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -179,9 +196,12 @@ def run_group(role: str, size: str, rounds: int) -> list[dict[str, Any]]:
 def compare(size: str, rounds: int, repeats: int) -> dict[str, float]:
     """Run the two in turn and return medians."""
     ours, gloo, sent, payload, peak = [], [], 0, 0, 0.0
+    cpu, phases = [], []
     for _ in range(repeats):
         peers = run_group("peer", size, rounds)
         ours.append(statistics.median(t for peer in peers for t in peer["times_s"]))
+        cpu += [peer["cpu_ms"] for peer in peers]
+        phases += [peer["phases_ms"] for peer in peers]
         sent += sum(peer["sent"] for peer in peers)
         payload += sum(peer["payload"] for peer in peers)
         peak = max(peak, *(peer["peak_mb"] - peer["start_mb"] for peer in peers))
@@ -193,6 +213,8 @@ def compare(size: str, rounds: int, repeats: int) -> dict[str, float]:
         "gloo_ms": 1e3 * statistics.median(gloo),
         "ratio": statistics.median(a / b for a, b in zip(ours, gloo, strict=True)),
         "above_gloo_ms": 1e3 * statistics.median(a - b for a, b in zip(ours, gloo, strict=True)),
+        "cpu_ms": statistics.median(cpu),
+        **{f"{n}_ms": statistics.median(phase[n] for phase in phases) for n in phases[0]},
         "wire_over_payload": sent / payload,
         "peak_over_model": peak * 1.048576 / (SIZES[size] * 4 / 1e6),
     }
@@ -226,7 +248,10 @@ def main() -> None:
             f"gloo {row['gloo_ms']:6.1f} ms  ratio {row['ratio']:5.1f}  "
             f"above gloo {row['above_gloo_ms']:7.1f} ms  "
             f"wire/payload {row['wire_over_payload']:.4f}  "
-            f"memory/model {row['peak_over_model']:4.1f}"
+            f"memory/model {row['peak_over_model']:4.1f}\n"
+            f"           of a round: encode {row['encode_ms']:.1f}, exchange "
+            f"{row['exchange_ms']:.1f}, fold {row['fold_ms']:.1f} ms; "
+            f"a peer's processor time {row['cpu_ms']:.1f} ms"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ import pytest
 from federated_support import Device
 
 from semantic_net.errors import TrainingError
+from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.peer import INTERRUPTED
 from semantic_net.protocol.update import UpdateBody, sign_update
 from semantic_net.simulation.virtual_time import run_virtual
@@ -61,6 +63,18 @@ def test_bytes_sent_are_bytes_received() -> None:
     assert sum(t.bytes_sent for t in traffic) == sum(t.bytes_received for t in traffic)
     for t in traffic:  # two peers, three rounds; heartbeats and the rest are small
         assert 2 * 3 * 500_000 < t.bytes_sent < 1.02 * 2 * 3 * 500_000
+
+
+def test_nothing_keeps_a_payload_that_has_been_served() -> None:
+    async def scenario() -> list[Device]:
+        all_three = devices(network(), rounds=6)
+        await asyncio.gather(*(d.run() for d in all_three))
+        return all_three
+
+    all_three = run_virtual(scenario())
+    gc.collect()
+    assert not [o for o in gc.get_objects() if isinstance(o, PayloadSource)]
+    assert len(all_three) == 3, "they are all still there"
 
 
 def test_a_round_that_cannot_train_is_skipped_with_its_reason() -> None:

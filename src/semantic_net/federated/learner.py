@@ -59,12 +59,14 @@ class ModelLearner:
         )
         self.residual: Tensor | None = None
         """(schema.size,) float32: what the own updates left over; None for nothing."""
+        self._spare: Tensor | None = None  # the memory of the residual before, for the next one
         self._semantic = semantic
         self._cache_dir = cache_dir
         self._stop = threading.Event()
         self._base: Float32Array = flatten(trainer.model).cpu().numpy()
         self._folder = self._new_folder()
-        self._reference = torch.empty(0)
+        self._view = np.empty_like(self._base)
+        self._reference = torch.from_numpy(self._view)
         self._load(self._folder.fold(0, lambda number: ()))
 
     def base(self) -> bytes:
@@ -113,11 +115,11 @@ class ModelLearner:
         Raises:
             TrainingError: Training has left the finite numbers.
         """
-        total = flatten(self.trainer.model).sub_(self._reference)
+        total = flatten(self.trainer.model, out=self._spare).sub_(self._reference)
         if self.residual is not None:
             total += self.residual
         encoded = encode(total, self.schema, self._semantic, overwrite=True)
-        self.residual = encoded.residual
+        self.residual, self._spare = encoded.residual, self.residual
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
 
     def take_back(self, parsed: ParsedDelta) -> None:
@@ -144,7 +146,8 @@ class ModelLearner:
         return Folder(self.fold_config, start, cache_dir=self._cache_dir)
 
     def _load(self, state: FoldState) -> None:
-        view = state.to_float32()
-        self.schema.keep_bounds(view)
-        load_flat(self.trainer.model, view)
-        self._reference = torch.from_numpy(view).to(self.trainer.device)
+        state.to_float32(out=self._view)
+        self.schema.keep_bounds(self._view)
+        load_flat(self.trainer.model, self._view)
+        # On the CPU this is the view itself, and no copy of it.
+        self._reference = torch.from_numpy(self._view).to(self.trainer.device)

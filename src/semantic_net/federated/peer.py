@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+
 from semantic_net.errors import RemoteProtocolError, TrainingError, TransportError
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.store import UpdateStore
@@ -221,7 +223,7 @@ class Peer(Generic[Parsed]):
     def __init__(self, parts: PeerParts[Parsed]) -> None:
         self._parts = parts
         self._machine = parts.machine
-        self._incoming: dict[UpdateId, bytearray] = {}
+        self._incoming: dict[UpdateId, memoryview] = {}
         self._serving: dict[tuple[PeerId, UpdateId], PayloadSource] = {}
         self._base = parts.learner.base()
         self._facts = RoundFacts(opened_at=0.0)
@@ -355,15 +357,23 @@ class Peer(Generic[Parsed]):
             if action.id == base.digest
             else self._parts.store.payload(action.id)
         )
-        source = PayloadSource(action.id, payload, action.offset)
-        with contextlib.suppress(TransportError):
+        source = PayloadSource(action.id, payload, action.offset, lambda: self._served(key, source))
+        self._serving[key] = source
+        try:
             self._parts.transport.stream(action.to, source)
-            self._serving[key] = source
+        except TransportError:  # its Disconnected is on the way
+            del self._serving[key]
+
+    def _served(self, key: tuple[PeerId, UpdateId], source: PayloadSource) -> None:
+        if self._serving.get(key) is source:
+            del self._serving[key]
 
     def _write(self, action: Write) -> None:
         buffer = self._incoming.get(action.id)
         if buffer is None:
-            buffer = self._incoming[action.id] = bytearray(action.size)
+            # Not zeroed as a bytearray is, and in huge pages where the kernel has them.
+            buffer = np.empty(action.size, np.uint8).data
+            self._incoming[action.id] = buffer
         buffer[action.offset : action.offset + len(action.data)] = action.data
 
     def _discard(self, action: Discard) -> None:
@@ -386,7 +396,7 @@ class Peer(Generic[Parsed]):
 
     async def _check(self, action: Check) -> None:
         update = action.update
-        payload = self._incoming.pop(update.id, bytearray())
+        payload = self._incoming.pop(update.id, memoryview(b""))
         intact = await self._parts.runner.check(
             lambda: hash_payload(payload) == update.payload_hash
         )
@@ -396,7 +406,7 @@ class Peer(Generic[Parsed]):
         fault = None
         try:
             parsed = await self._parts.runner.check(
-                lambda: self._parts.learner.parse(update.codec, memoryview(payload))
+                lambda: self._parts.learner.parse(update.codec, payload)
             )
             self._parts.store.put(update, payload, parsed)
         except RemoteProtocolError as exc:
