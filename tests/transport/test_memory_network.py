@@ -162,6 +162,7 @@ def test_loss_delays_and_hopeless_loss_breaks() -> None:
         world.network.set_link("a", "b", LinkQuality(loss=0.3), both_ways=False)
         for number in range(50):
             a.send(b, b"%d" % number)
+            await asyncio.sleep(0)  # frames of one turn of the loop travel together
         await b.until(lambda: len(b.bodies(Kind.HAVE)) == 50)
         assert b.bodies(Kind.HAVE) == [b"%d" % number for number in range(50)]
         assert now() > 0.2, "some came a retransmission later"

@@ -231,6 +231,8 @@ class Peer(Generic[Parsed]):
         self._skip_reason: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._alarm_is_due_anew = False
+        self._is_over = False
         self._handlers: Mapping[type[Action], Callable[[Any], None]] = {
             Send: self._send,
             Serve: self._serve,
@@ -282,8 +284,8 @@ class Peer(Generic[Parsed]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._is_over = True
+        self._set_alarm()
 
     # From the world to the machine.
 
@@ -321,8 +323,16 @@ class Peer(Generic[Parsed]):
         """Carry out actions in order, and set the alarm for the next look."""
         for action in actions:
             self._handlers[type(action)](action)
+        if not self._alarm_is_due_anew:  # once for all that happens in one turn of the loop
+            self._alarm_is_due_anew = True
+            asyncio.get_running_loop().call_soon(self._set_alarm)
+
+    def _set_alarm(self) -> None:
+        self._alarm_is_due_anew = False
         if self._timer is not None:
             self._timer.cancel()
+        if self._is_over:
+            return
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(self._machine.next_wakeup(loop.time()), self._tick)
 

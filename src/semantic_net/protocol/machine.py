@@ -181,6 +181,8 @@ class PeerMachine:
         actions: list[Action]
         if isinstance(message, Chunk):
             actions = self.sync.chunk(peer, message, now)
+            if len(actions) == 1:  # one of many: of news to the rounds only when it is the last
+                return actions
         elif isinstance(message, HeartbeatMessage):
             actions = self._hear(peer, message, now)
         elif isinstance(message, Have):
@@ -267,11 +269,14 @@ class PeerMachine:
         return actions
 
     def _news(self) -> tuple[object, ...]:
-        """What others wait to hear: it goes out at once."""
+        """What others wait to hear: it goes out at once.
+
+        The open round is not among it: whoever is two or more behind hears of it soon enough.
+        """
         rounds = self.rounds
         last = rounds.last_own.id if rounds.last_own is not None else b""
         held = self.updates.digest if rounds.phase is Phase.SERVING else b""
-        return rounds.round, rounds.next_round, last, rounds.is_ready, self.base.digest, held
+        return rounds.next_round, last, rounds.is_ready, self.base.digest, held
 
     def _heartbeat(self, now: float) -> list[Action]:
         self._heartbeat_at = now

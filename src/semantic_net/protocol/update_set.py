@@ -7,12 +7,15 @@ is kept. Payloads live elsewhere; this module refuses to know where.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.update import MAX_AUTHORS, MAX_ROUND, Update, UpdateId
+
+EMPTY_DIGEST = hashlib.sha256(b"semantic-net set 1\0").digest()
 
 
 class UpdateSet:
@@ -21,8 +24,9 @@ class UpdateSet:
     def __init__(self, updates: Iterable[Update] = ()) -> None:
         self._rounds: dict[int, dict[PeerId, tuple[Update, ...]]] = {}
         self._by_id: dict[UpdateId, Update] = {}
-        self._round_digests: dict[int, bytes] = {}
-        self._digest: bytes | None = None  # of everything
+        self._order: list[int] = []  # the rounds with updates, ascending
+        self._live: dict[int, tuple[Update, ...]] = {}  # cached, as the digests are
+        self._digests: list[bytes] = []  # through each round of a first part of the order
         for update in updates:
             self.add(update)
 
@@ -31,7 +35,7 @@ class UpdateSet:
 
     def __iter__(self) -> Iterator[Update]:
         """Iterate over everything held, void slots' evidence included, by round and author."""
-        for number in sorted(self._rounds):
+        for number in self._order:
             slots = self._rounds[number]
             yield from itertools.chain.from_iterable(slots[author] for author in sorted(slots))
 
@@ -47,14 +51,16 @@ class UpdateSet:
 
         A second update under one (round, author) voids the slot. A third changes nothing.
         """
-        slots = self._rounds.setdefault(update.round, {})
-        held = slots.get(update.author, ())
+        held = self.slot(update.round, update.author)
         if update in held or len(held) > 1:
             return False
+        if update.round not in self._rounds:
+            bisect.insort(self._order, update.round)
+        slots = self._rounds.setdefault(update.round, {})
         slots[update.author] = tuple(sorted((*held, update), key=lambda u: u.id))
         self._by_id[update.id] = update
-        self._round_digests.pop(update.round, None)
-        self._digest = None
+        self._live.pop(update.round, None)
+        del self._digests[bisect.bisect_left(self._order, update.round) :]
         return True
 
     def is_void(self, round_index: int, author: PeerId) -> bool:
@@ -76,13 +82,16 @@ class UpdateSet:
 
     def live(self, round_index: int) -> tuple[Update, ...]:
         """Return what counts in a round, by author: of too many the first `MAX_AUTHORS`."""
-        slots = self._rounds.get(round_index, {})
-        counting = [slots[a][0] for a in sorted(slots) if len(slots[a]) == 1]
-        return tuple(counting[:MAX_AUTHORS])
+        live = self._live.get(round_index)
+        if live is None:
+            slots = self._rounds.get(round_index, {})
+            counting = [slots[a][0] for a in sorted(slots) if len(slots[a]) == 1]
+            live = self._live[round_index] = tuple(counting[:MAX_AUTHORS])
+        return live
 
     def rounds(self) -> list[int]:
         """Return the rounds with updates, ascending."""
-        return sorted(self._rounds)
+        return list(self._order)
 
     def last_round_of(self, author: PeerId) -> int:
         """Return the highest round in which the author has an update here; 0 for none."""
@@ -91,29 +100,25 @@ class UpdateSet:
     @property
     def digest(self) -> bytes:
         """The set digest of everything held."""
-        if self._digest is None:
-            self._digest = self.set_digest(MAX_ROUND)
-        return self._digest
+        return self.set_digest(MAX_ROUND)
 
     def set_digest(self, through: int) -> bytes:
         """Return the hash of what counts through a round; equal sets have equal digests.
 
-        A void slot counts as such, whichever evidence a peer happens to hold.
+        A void slot counts as such, whichever evidence a peer happens to hold. The digests form a
+        chain over the rounds, so that only what has changed, usually the last round, costs.
         """
-        total = hashlib.sha256(b"semantic-net set 1\0")
-        for number in self.rounds():
-            if number <= through:
-                total.update(self._round_digest(number))
-        return total.digest()
+        num_rounds = bisect.bisect_right(self._order, through)
+        for number in self._order[len(self._digests) : num_rounds]:
+            before = self._digests[-1] if self._digests else EMPTY_DIGEST
+            self._digests.append(self._chain(before, number))
+        return self._digests[num_rounds - 1] if num_rounds else EMPTY_DIGEST
 
-    def _round_digest(self, number: int) -> bytes:
-        digest = self._round_digests.get(number)
-        if digest is None:
-            hasher = hashlib.sha256(number.to_bytes(8, "little"))
-            slots = self._rounds[number]
-            for author in sorted(slots):
-                void = len(slots[author]) > 1
-                hasher.update(author.encode("ascii"))
-                hasher.update(b"\0" * 32 if void else slots[author][0].id)
-            digest = self._round_digests[number] = hasher.digest()
-        return digest
+    def _chain(self, before: bytes, number: int) -> bytes:
+        hasher = hashlib.sha256(before + number.to_bytes(8, "little"))
+        slots = self._rounds[number]
+        for author in sorted(slots):
+            void = len(slots[author]) > 1
+            hasher.update(author.encode("ascii"))
+            hasher.update(b"\0" * 32 if void else slots[author][0].id)
+        return hasher.digest()

@@ -216,10 +216,9 @@ class Connection:
     # What the owner wants.
 
     def send(self, frame: bytes) -> None:
-        """Queue a control frame; it is written at once if the wire takes it."""
+        """Queue a control frame; it is written once the caller has returned, with its like."""
         self._lanes.add_control(frame)
-        if self._wire.ready():
-            self._wire.write((self._lanes.take_control(),))
+        self._pump_later()
 
     def stream(self, source: BulkSource) -> None:
         """Queue a payload; it is first pulled after the caller has returned."""
