@@ -123,8 +123,7 @@ class SocketWire(asyncio.BufferedProtocol):
             self._fit_unsent(num_bytes)
         elif len(buffers) > 1:
             buffers = (b"".join(buffers),)
-        for buffer in buffers:
-            self._transport.write(buffer)
+        self._transport.writelines(buffers)
 
     def finish(self) -> None:
         """Send what was written and our end of stream; wait a little for the other end's.
