@@ -73,7 +73,7 @@ def test_nothing_keeps_a_payload_that_has_been_served() -> None:
 
     all_three = run_virtual(scenario())
     gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, PayloadSource)]
+    assert not [o for o in gc.get_objects() if type(o) is PayloadSource]
     assert len(all_three) == 3, "they are all still there"
 
 
