@@ -73,7 +73,9 @@ def bench_codecs(
         def encode_one(cfg: SemanticConfig = cfg) -> object:
             return encode(torch.from_numpy(totals[0]), schema, cfg)
 
-        def parse_one(cfg: SemanticConfig = cfg, payload: bytes = payloads[0]) -> object:
+        def parse_one(
+            cfg: SemanticConfig = cfg, payload: bytes | memoryview = payloads[0]
+        ) -> object:
             return parse_payload(cfg.mode, payload, schema)
 
         def decode_one(delta: ParsedDelta = parsed[cfg.mode][0]) -> object:

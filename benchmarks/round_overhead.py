@@ -45,6 +45,20 @@ SIZES = {"small": 207_500, "large": 6_412_500}
 """Parameters: 0.83 MB and 25.65 MB of float32."""
 
 
+def peak_mb() -> float:
+    """Return this process' largest resident memory so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def torch_mb() -> float:
+    """Return what an interpreter takes that has done nothing but import torch, in MB."""
+    code = "import resource, torch; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    ).stdout
+    return int(printed) * 1024 / 1e6
+
+
 class StandStill:
     """A trainer that trains nothing: it moves all parameters by a fixed random vector."""
 
@@ -81,13 +95,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
             "semantic.mode=none",
         ],
     )
-    learner = ModelLearner(
-        StandStill(SIZES[arguments.size], arguments.index),  # type: ignore[arg-type]  # all of it
-        config.semantic,
-        config.aggregation,
-    )
     task: Any = Task(make_model=None, train_data=[], val_data=[], loss=None, metrics=None)  # type: ignore[arg-type]  # never used
-    facts = run_facts(config, task, learner.schema, learner.fold_config)
     ended: list[float] = []
     wire: list[tuple[int, int]] = []
     phases: list[dict[str, float]] = []
@@ -109,6 +117,13 @@ def run_worker(arguments: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder)) as run_folder:
         identity = run_folder.identity()
+        learner = ModelLearner(
+            StandStill(SIZES[arguments.size], arguments.index),  # type: ignore[arg-type]  # all of it
+            config.semantic,
+            config.aggregation,
+            run_folder.cache,
+        )
+        facts = run_facts(config, task, learner.schema, learner.fold_config)
         parts = assemble(config, identity, 1, learner, facts)
         runner = ThreadRunner()
         peer = Peer(
@@ -123,7 +138,6 @@ def run_worker(arguments: argparse.Namespace) -> None:
                 on_round=on_round,
             )
         )
-        idle_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         asyncio.run(peer.run(asyncio.Event()))
         runner.close()
     print(
@@ -137,8 +151,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
                 "cpu_ms": 1e3 * (phases[-1]["cpu"] - phases[0]["cpu"]) / (len(phases) - 1),
                 "sent": sum(s for s, _ in wire),
                 "payload": sum(p for _, p in wire) * (NUM_PEERS - 1),
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-                "start_mb": idle_kib / 1024,
+                "peak_mb": peak_mb(),
             }
         )
     )
@@ -204,7 +217,7 @@ def compare(size: str, rounds: int, repeats: int) -> dict[str, float]:
         phases += [peer["phases_ms"] for peer in peers]
         sent += sum(peer["sent"] for peer in peers)
         payload += sum(peer["payload"] for peer in peers)
-        peak = max(peak, *(peer["peak_mb"] - peer["start_mb"] for peer in peers))
+        peak = max(peak, *(peer["peak_mb"] for peer in peers))
         ranks = run_group("gloo", size, rounds)
         gloo.append(statistics.median(t for rank in ranks for t in rank["times_s"]))
     return {
@@ -216,7 +229,7 @@ def compare(size: str, rounds: int, repeats: int) -> dict[str, float]:
         "cpu_ms": statistics.median(cpu),
         **{f"{n}_ms": statistics.median(phase[n] for phase in phases) for n in phases[0]},
         "wire_over_payload": sent / payload,
-        "peak_over_model": peak * 1.048576 / (SIZES[size] * 4 / 1e6),
+        "peak_over_model": (peak - torch_mb()) / (SIZES[size] * 4 / 1e6),
     }
 
 
