@@ -37,14 +37,14 @@ class StubLearner:
         self.failing_rounds: set[int] = set()
         self.poisoned_rounds: set[int] = set()
         self.stopped = False
-        self._base = hashlib.sha256(b"base").digest()
+        self._base = memoryview(hashlib.sha256(b"base").digest())
         self._random = random.Random(name)
         self._round = 0
 
-    def base(self) -> bytes:
+    def base(self) -> memoryview:
         return self._base
 
-    def adopt_base(self, base: bytes) -> None:
+    def adopt_base(self, base: memoryview) -> None:
         self._base = base
 
     def parse(self, codec: str, payload: memoryview) -> int:

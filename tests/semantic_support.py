@@ -62,4 +62,4 @@ def totals(draw: st.DrawFn, schema: ModelSchema) -> Float32Array:
 
 
 def payload_of(total: Float32Array, schema: ModelSchema, cfg: SemanticConfig) -> bytes:
-    return encode(torch.from_numpy(total.copy()), schema, cfg).payload
+    return bytes(encode(torch.from_numpy(total.copy()), schema, cfg).payload)

@@ -35,6 +35,15 @@ def keep_sparser(round_index: int, through: int) -> bool:
     return age < CACHE_EVERY or round_index % (1 << (age.bit_length() - 1)) == 0
 
 
+def keep_few(round_index: int, through: int) -> bool:
+    """Keep every eighth round alone: for models whose states are too large to hold several.
+
+    The rounds in between are folded in place, in the memory of one state; a late update costs a
+    fold of up to eight rounds.
+    """
+    return round_index % CACHE_EVERY == 0 and keep_sparser(round_index, through)
+
+
 class Folder:
     """The fold of a run, round after round. Calls must not overlap."""
 
@@ -135,7 +144,10 @@ class Folder:
         for round_index in sorted((r for r in self._cached if r <= through), reverse=True):
             cached = self._cached[round_index]
             if isinstance(cached, FoldState):
-                return round_index, cached, False
+                if round_index in (self._start_round, through) or self._keep(round_index, through):
+                    return round_index, cached, False
+                del self._cached[round_index]
+                return round_index, cached, True
             try:
                 return round_index, self._read(cached), True
             except CheckpointError as exc:

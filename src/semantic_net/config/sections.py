@@ -278,7 +278,7 @@ class P2PConfig:
     """Seconds between two signs of life."""
     liveness_s: float = 10.0
     """Seconds without a sign of life after which a peer counts as gone."""
-    memory_budget_mb: float = 256.0
+    memory_budget_mb: float = 64.0
     """Payloads kept in memory, in MB; older ones lie on disk."""
     checkpoint_every: int = 1
     """Rounds between two checkpoints; 0 writes one at the end only."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from semantic_net.aggregation.fold import FoldConfig
-from semantic_net.aggregation.folder import Folder
+from semantic_net.aggregation.folder import Folder, keep_few
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState, start_state
 from semantic_net.config import AggregationConfig, SemanticConfig
@@ -28,6 +28,9 @@ from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.flat import flatten, load_flat
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.training.trainer import Trainer, TrainingInterrupted
+
+LARGE_BYTES = 8 << 20
+"""Float32 size from which on a model's fold states are kept on disk, and few of them."""
 
 
 class ModelLearner:
@@ -69,13 +72,13 @@ class ModelLearner:
         self._reference = torch.from_numpy(self._view)
         self._load(self._folder.fold(0, lambda number: ()))
 
-    def base(self) -> bytes:
+    def base(self) -> memoryview:
         """Return the base in its transfer form: little-endian float32."""
-        return self._base.astype("<f4", copy=False).tobytes()
+        return self._base.astype("<f4", copy=False).data.cast("B")
 
-    def adopt_base(self, base: bytes) -> None:
-        """Fold on another base from now on."""
-        self._base = np.frombuffer(base, "<f4").astype(np.float32)
+    def adopt_base(self, base: memoryview) -> None:
+        """Fold on another base from now on; its bytes must not change."""
+        self._base = np.frombuffer(base, "<f4").astype(np.float32, copy=False)
         self._folder = self._new_folder()
 
     def parse(self, codec: str, payload: memoryview) -> ParsedDelta:
@@ -119,6 +122,7 @@ class ModelLearner:
         if self.residual is not None:
             total += self.residual
         encoded = encode(total, self.schema, self._semantic, overwrite=True)
+        # Where nothing is left over, the payload itself has taken the vector's memory.
         self.residual, self._spare = encoded.residual, self.residual
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
 
@@ -143,7 +147,15 @@ class ModelLearner:
     def _new_folder(self) -> Folder:
         momentum = self.fold_config.beta > 0
         start = start_state(self._base, self.schema.num_parameters, momentum=momentum)
-        return Folder(self.fold_config, start, cache_dir=self._cache_dir)
+        if self.schema.dense_bytes < LARGE_BYTES:
+            return Folder(self.fold_config, start, cache_dir=self._cache_dir)
+        return Folder(
+            self.fold_config,
+            start,
+            cache_dir=self._cache_dir,
+            memory_budget_bytes=0,
+            keep=keep_few,
+        )
 
     def _load(self, state: FoldState) -> None:
         state.to_float32(out=self._view)

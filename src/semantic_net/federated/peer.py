@@ -81,7 +81,7 @@ class Encoded:
     """An own update's payload, before it is signed."""
 
     codec: str
-    payload: bytes
+    payload: bytes | memoryview
     dense_bytes: int
 
 
@@ -97,11 +97,11 @@ class Trained:
 class Learner(Protocol[Parsed]):
     """The model's side of a peer. All of it but ``parse`` and ``stop`` runs in one thread."""
 
-    def base(self) -> bytes:
+    def base(self) -> memoryview:
         """Return the base in its transfer form."""
         ...
 
-    def adopt_base(self, base: bytes) -> None:
+    def adopt_base(self, base: memoryview) -> None:
         """Fold on another base from now on."""
         ...
 
@@ -362,11 +362,7 @@ class Peer(Generic[Parsed]):
         if key in self._serving:
             self._serving.pop(key).cancel()
         base = self._machine.base
-        payload = (
-            memoryview(self._base)
-            if action.id == base.digest
-            else self._parts.store.payload(action.id)
-        )
+        payload = self._base if action.id == base.digest else self._parts.store.payload(action.id)
         source = PayloadSource(action.id, payload, action.offset, lambda: self._served(key, source))
         self._serving[key] = source
         try:
@@ -415,10 +411,7 @@ class Peer(Generic[Parsed]):
             return
         fault = None
         try:
-            parsed = await self._parts.runner.check(
-                lambda: self._parts.learner.parse(update.codec, payload)
-            )
-            self._parts.store.put(update, payload, parsed)
+            await self._parts.runner.check(lambda: self._parse_and_keep(update, payload))
         except RemoteProtocolError as exc:
             fault = str(exc)
             self._count("payload")
@@ -426,6 +419,10 @@ class Peer(Generic[Parsed]):
         updates = self._machine.updates
         if update.id not in updates or updates.is_void(update.round, update.author):
             self._parts.store.discard(update.id)  # void by now: nobody will ask for it
+
+    def _parse_and_keep(self, update: Update, payload: memoryview) -> None:
+        parsed = self._parts.learner.parse(update.codec, payload)
+        self._parts.store.put(update, payload, parsed)
 
     async def _check_base(self, action: CheckBase) -> None:
         payload = self._incoming[action.id]
@@ -444,10 +441,10 @@ class Peer(Generic[Parsed]):
         self.carry_out(actions)
 
     def _adopt_base(self, action: AdoptBase) -> None:
-        self._base = bytes(self._incoming.pop(action.id))
+        self._base = self._incoming.pop(action.id)
         self._spawn(self._learn_base(self._base))
 
-    async def _learn_base(self, base: bytes) -> None:
+    async def _learn_base(self, base: memoryview) -> None:
         await self._parts.runner.learn(lambda: self._parts.learner.adopt_base(base))
 
     async def _train(self, action: Train) -> None:
@@ -482,11 +479,10 @@ class Peer(Generic[Parsed]):
         if isinstance(made, str):
             self.carry_out(self._machine.skipped(made, self._now()))
             return
-        update, encoded, parsed = made
+        update, encoded = made
         facts.collecting_since = self._now()
         facts.encode_s = facts.collecting_since - began
         facts.payload_bytes, facts.dense_bytes = len(encoded.payload), encoded.dense_bytes
-        parts.store.put(update, encoded.payload, parsed)
         self.carry_out(self._machine.authored(update, self._now()))
 
     async def _take_back_void(self) -> None:
@@ -499,8 +495,8 @@ class Peer(Generic[Parsed]):
             parts.store.discard(own.id)
             await parts.runner.learn(lambda: parts.learner.take_back(parsed))
 
-    def _make_update(self, round_index: int) -> tuple[Update, Encoded, Parsed] | str:
-        """Encode, sign and journal the own update; or say why it must not be published."""
+    def _make_update(self, round_index: int) -> tuple[Update, Encoded] | str:
+        """Encode, sign, journal and keep the own update; or say why it must not be published."""
         parts = self._parts
         try:
             encoded = parts.learner.encode()
@@ -521,7 +517,8 @@ class Peer(Generic[Parsed]):
         except OSError as exc:
             parts.learner.take_back(parsed)
             return f"the journal cannot be written: {exc.strerror}"
-        return update, encoded, parsed
+        parts.store.put(update, encoded.payload, parsed)
+        return update, encoded
 
     async def _close(self, action: Close) -> None:
         parts, facts = self._parts, self._facts

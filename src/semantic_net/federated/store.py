@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -41,14 +42,14 @@ _header_decoder = msgspec.msgpack.Decoder(UpdateMessage)
 @dataclass(slots=True)
 class _Held(Generic[Parsed]):
     update: Update
-    payload: memoryview
+    payload: memoryview | None
+    """None: on disk only."""
     parsed: Parsed | None
     on_disk: bool
-    in_memory: bool
 
 
 class UpdateStore(Generic[Parsed]):
-    """The payloads of the held updates, and what they parse to."""
+    """The payloads of the held updates, and what they parse to; any thread may use it."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class UpdateStore(Generic[Parsed]):
         self._parse = parse
         self._folder = folder
         self._budget = memory_budget_bytes
+        self._lock = threading.RLock()  # held while a file is written
         self._held: OrderedDict[UpdateId, _Held[Parsed]] = OrderedDict()  # oldest first
         self._bytes_in_memory = 0
         self._disk_is_sound = True
@@ -75,32 +77,36 @@ class UpdateStore(Generic[Parsed]):
         return update_id in self._held
 
     def put(self, update: Update, payload: Payload, parsed: Parsed) -> None:
-        """Keep a checked payload."""
-        held = _Held(update, memoryview(payload), parsed, on_disk=False, in_memory=True)
-        self._held[update.id] = held
-        self._bytes_in_memory += update.payload_bytes
-        self._shrink()
+        """Keep a checked payload; may write older ones to disk."""
+        with self._lock:
+            self._held[update.id] = _Held(update, memoryview(payload), parsed, on_disk=False)
+            self._bytes_in_memory += update.payload_bytes
+            self._shrink()
 
     def parsed(self, update: Update) -> Parsed:
         """Return what an update's payload parses to; read back from disk if need be."""
         held = self._held[update.id]
-        if held.parsed is not None:
-            return held.parsed
-        return self._parse(update.codec, held.payload)
+        parsed = held.parsed
+        return parsed if parsed is not None else self._parse(update.codec, self.payload(update.id))
 
     def payload(self, update_id: UpdateId) -> memoryview:
-        """Return a payload's bytes."""
-        return self._held[update_id].payload
+        """Return a payload's bytes; those on disk are mapped for as long as they are used."""
+        held = self._held[update_id]
+        payload = held.payload
+        if payload is None:
+            payload = _map(self._path(held.update))[len(_encode_header(held.update)) :]
+        return payload
 
     def discard(self, update_id: UpdateId) -> None:
         """Forget a payload, on disk too."""
-        held = self._held.pop(update_id, None)
-        if held is None:
-            return
-        if held.in_memory:
-            self._bytes_in_memory -= held.update.payload_bytes
-        if held.on_disk:
-            self._path(held.update).unlink(missing_ok=True)
+        with self._lock:
+            held = self._held.pop(update_id, None)
+            if held is None:
+                return
+            if held.payload is not None:
+                self._bytes_in_memory -= held.update.payload_bytes
+            if held.on_disk:
+                self._path(held.update).unlink(missing_ok=True)
 
     def persist(self, evidence: Iterable[Update] = ()) -> None:
         """Write what is not on disk yet, so that a restart finds it.
@@ -108,8 +114,10 @@ class UpdateStore(Generic[Parsed]):
         Args:
             evidence: Updates of void slots, whose payloads nobody needs any more.
         """
-        for held in list(self._held.values()):
-            self._write(held)
+        for update_id in list(self._held):
+            with self._lock:  # one file at a time: whoever puts or discards waits for no more
+                if (held := self._held.get(update_id)) is not None:
+                    self._write(held)
         for update in evidence:
             if update.id not in self._evidence and self._write_evidence(update):
                 self._evidence.add(update.id)
@@ -141,9 +149,8 @@ class UpdateStore(Generic[Parsed]):
         for held in self._held.values():
             if self._bytes_in_memory <= self._budget:
                 return
-            if held.in_memory and self._write(held):
-                held.payload = _map(self._path(held.update))[held_offset(held.update) :]
-                held.parsed, held.in_memory = None, False
+            if held.payload is not None and self._write(held):
+                held.payload = held.parsed = None
                 self._bytes_in_memory -= held.update.payload_bytes
 
     def _write(self, held: _Held[Parsed]) -> bool:
@@ -151,6 +158,7 @@ class UpdateStore(Generic[Parsed]):
             return True
         if self._folder is None:
             return False
+        assert held.payload is not None, "what is not on disk is in memory"
         held.on_disk = self._replace(
             self._path(held.update), (_encode_header(held.update), held.payload)
         )
@@ -187,7 +195,7 @@ class UpdateStore(Generic[Parsed]):
         if len(payload) != update.payload_bytes or hash_payload(payload) != update.payload_hash:
             raise ValueError("the payload is damaged")
         self._parse(update.codec, payload)
-        return _Held(update, payload, None, on_disk=True, in_memory=False)
+        return _Held(update, None, None, on_disk=True)
 
     def _path(self, update: Update) -> Path:
         assert self._folder is not None, "only called with a folder"
@@ -197,11 +205,6 @@ class UpdateStore(Generic[Parsed]):
 def _encode_header(update: Update) -> bytes:
     header = msgspec.msgpack.encode(update.message)
     return len(header).to_bytes(_HEADER_BYTES, "big") + header
-
-
-def held_offset(update: Update) -> int:
-    """Return where the payload starts in an update's file."""
-    return len(_encode_header(update))
 
 
 def _map(path: Path) -> memoryview:

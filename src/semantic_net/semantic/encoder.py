@@ -40,10 +40,10 @@ class EncodedUpdate:
     """An update's payload, and what it leaves for the next one."""
 
     codec: str
-    payload: bytes
-    residual: Tensor
+    payload: bytes | memoryview
+    residual: Tensor | None
     """Shape, dtype and device of the encoded vector: its parameters minus what peers decode; zero
-    for buffers, which are sent anew each round."""
+    for buffers, which are sent anew each round. None: nothing is left over."""
 
 
 def sparsify_topk(tensor: Tensor, ratio: float) -> tuple[SparseTensor, Tensor]:
@@ -106,17 +106,20 @@ def encode(
 ) -> EncodedUpdate:
     """Return the payload of an update, and its residual.
 
-    ``total - residual`` is what peers decode. In modes `none` and `gradients_topk` this is exact
-    in float32 for magnitudes up to 2^28: rounding to 2^-24 and saturating at 2^6 leave residuals
-    that float32 can hold. In `weights_quantize` it holds to float32's own rounding.
+    ``total - residual`` is what peers decode. In mode `gradients_topk` this is exact in float32
+    for magnitudes up to 2^28: rounding to 2^-24 and saturating at 2^6 leave residuals that float32
+    can hold. So it is in mode `none` where an entry saturates; where none does, what is left is
+    the rounding, at most 2^-25 an entry, and is not carried along: a pass over a dense model and
+    its memory cost more than they save. In `weights_quantize` it holds to float32's own rounding.
 
     Args:
         total: (schema.size,) float32, any device: what local training changed, plus the residual
             of the author's last update. Not modified, unless ``overwrite``.
         schema: The model that all peers agreed upon.
         cfg: The mode and its settings.
-        overwrite: Let the residual take the place of ``total``, where that lies on the CPU: saves
-            the memory of a model.
+        overwrite: Let the residual, or a payload that is the vector itself, take the place of
+            ``total``, where that lies on the CPU: saves the memory of a model. The caller must
+            not write to it any more.
 
     Raises:
         TrainingError: An entry is not finite.
@@ -124,8 +127,12 @@ def encode(
     flat: Float32Array = total.detach().cpu().numpy()
     if flat.shape != (schema.size,) or flat.dtype != np.float32:
         raise ValueError(f"expected {schema.size} float32 entries, got {flat.dtype} {flat.shape}")
-    if not largest_magnitude(flat) < np.inf:
+    largest = largest_magnitude(flat)
+    if not largest < np.inf:
         raise TrainingError("the update has entries that are not finite; it is not published")
+    if cfg.mode == "none" and largest <= MAX_DELTA / SCALE:
+        whole = flat if overwrite else flat.copy()
+        return EncodedUpdate(cfg.mode, whole.astype("<f4", copy=False).data.cast("B"), None)
     payload = _ENCODERS[cfg.mode](total.detach(), schema, cfg)
     residual = flat if overwrite else np.empty_like(flat)
     delta = parse_payload(cfg.mode, payload, schema)
