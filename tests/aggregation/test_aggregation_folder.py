@@ -64,6 +64,7 @@ def folder_of(
     budget: int = ALL_IN_MEMORY,
     keep: KeepPolicy = keep_sparser,
     start_round: int = 0,
+    in_place: bool = False,
 ) -> Folder:
     return Folder(
         CFG,
@@ -72,6 +73,7 @@ def folder_of(
         cache_dir=cache_dir,
         memory_budget_bytes=budget,
         keep=keep,
+        in_place=in_place,
     )
 
 
@@ -103,6 +105,7 @@ arrivals = st.lists(
     st.sampled_from((keep_sparser, never, always)),
     st.sampled_from((0, STATE_BYTES, 3 * STATE_BYTES, ALL_IN_MEMORY)),
     st.booleans(),
+    st.booleans(),
 )
 def test_no_arrival_and_no_cache_shows_in_the_fold(
     tmp_path_factory: pytest.TempPathFactory,
@@ -110,9 +113,11 @@ def test_no_arrival_and_no_cache_shows_in_the_fold(
     keep: KeepPolicy,
     budget: int,
     with_disk: bool,
+    in_place: bool,
 ) -> None:
     cache_dir = tmp_path_factory.getbasetemp() / "any_arrival" if with_disk else None
-    folder, updates = folder_of(cache_dir, budget=budget, keep=keep), Updates()
+    folder = folder_of(cache_dir, budget=budget, keep=keep, in_place=in_place)
+    updates = Updates()
     for event, round_index, author in arrivals:
         if event == "arrive":
             updates.add(round_index, update_of(round_index, author))
@@ -174,6 +179,22 @@ def test_a_state_is_valid_until_the_next_call_and_then_overwritten() -> None:
         updates.add(round_index, update_of(round_index))
         arrays.add(id(folder.fold(round_index, updates.contributions).parameters))
     assert len(arrays) <= 2  # the memory of two states serves any number of rounds
+
+
+def test_one_state_is_held_where_the_fold_is_in_place(tmp_path: Path) -> None:
+    folder, updates = folder_of(tmp_path, in_place=True), Updates()
+    arrays = set()
+    for round_index in range(1, 2 * CACHE_EVERY + 2):
+        updates.add(round_index, update_of(round_index))
+        updates.fold(folder, round_index)
+        arrays.add(id(folder.fold(round_index, updates.contributions).parameters))
+    assert len(arrays) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("fold-0.state", "fold-16.state", "fold-8.state"),
+    ]
+    updates.add(CACHE_EVERY + 3, update_of(CACHE_EVERY + 3, author=1))
+    assert updates.fold(folder, 17) == updates.from_scratch(17)
+    assert updates.asked[0] == CACHE_EVERY + 1
 
 
 def test_states_beyond_the_budget_go_to_disk(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 
 from semantic_net.aggregation.rules import RULES, Contribution, Rule
 from semantic_net.aggregation.state import FoldState
+from semantic_net.buffers import new_array
 from semantic_net.errors import ConfigError
 from semantic_net.fixed_point import (
     BLOCK,
@@ -240,4 +241,4 @@ def _blocks(rule: Rule, start: int, stop: int, width: Width) -> Iterator[tuple[s
 def _room(array: FixedArray | None, size: int, width: Width) -> FixedArray:
     if array is not None and array.dtype == width and array.size == size:
         return array
-    return np.empty(size, width)
+    return new_array(size, width)

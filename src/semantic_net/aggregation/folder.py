@@ -35,15 +35,6 @@ def keep_sparser(round_index: int, through: int) -> bool:
     return age < CACHE_EVERY or round_index % (1 << (age.bit_length() - 1)) == 0
 
 
-def keep_few(round_index: int, through: int) -> bool:
-    """Keep every eighth round alone: for models whose states are too large to hold several.
-
-    The rounds in between are folded in place, in the memory of one state; a late update costs a
-    fold of up to eight rounds.
-    """
-    return round_index % CACHE_EVERY == 0 and keep_sparser(round_index, through)
-
-
 class Folder:
     """The fold of a run, round after round. Calls must not overlap."""
 
@@ -56,6 +47,7 @@ class Folder:
         cache_dir: Path | None = None,
         memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
         keep: KeepPolicy = keep_sparser,
+        in_place: bool = False,
     ) -> None:
         """Start from a state.
 
@@ -66,6 +58,9 @@ class Folder:
             cache_dir: Where states beyond the memory budget go; old ones in it are removed.
             memory_budget_bytes: What cached states may take in memory beside the last two.
             keep: Which states to cache.
+            in_place: Hold one state in memory, and fold onto it: the start and every eighth round
+                go to disk before, the others are lost. For models too large to hold several; a
+                late update then costs a fold of up to eight rounds.
 
         Raises:
             OSError: ``cache_dir`` cannot be made or emptied.
@@ -75,6 +70,7 @@ class Folder:
         self._cache_dir = cache_dir
         self._budget_bytes = memory_budget_bytes
         self._keep = keep
+        self._in_place = in_place
         self._cached: dict[int, FoldState | Path] = {start_round: start}
         if cache_dir is not None:
             cache_dir.mkdir(parents=True, exist_ok=True)
@@ -114,6 +110,8 @@ class Folder:
             round_contributions = contributions(round_index)
             if not round_contributions:
                 continue
+            if self._in_place and not is_ours:
+                is_ours = self._spill(reached, state) is not None
             out = state if is_ours else spare  # a state that nobody keeps is overwritten in place
             spare = spare if is_ours else None
             state = fold_round(state, round_contributions, self._cfg, out=out)
@@ -144,10 +142,7 @@ class Folder:
         for round_index in sorted((r for r in self._cached if r <= through), reverse=True):
             cached = self._cached[round_index]
             if isinstance(cached, FoldState):
-                if round_index in (self._start_round, through) or self._keep(round_index, through):
-                    return round_index, cached, False
-                del self._cached[round_index]
-                return round_index, cached, True
+                return round_index, cached, False
             try:
                 return round_index, self._read(cached), True
             except CheckpointError as exc:

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from semantic_net.buffers import new_array
 from semantic_net.fixed_point import (
     BLOCK,
     MAX_STATE,
@@ -95,7 +96,7 @@ def state_digest(state: FoldState) -> str:
 def _to_state(values: Float32Array) -> tuple[FixedArray, int]:
     largest = max(-float(values.min()), float(values.max())) if values.size else 0.0
     bound = int(min(np.rint(largest * SCALE), MAX_STATE))
-    fixed: FixedArray = np.empty(values.size, width_for(bound))
+    fixed: FixedArray = new_array(values.size, width_for(bound))
     for start in range(0, values.size, BLOCK):
         here = slice(start, start + BLOCK)
         fixed[here] = state_to_fixed(values[here])

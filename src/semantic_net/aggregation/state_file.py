@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from semantic_net.aggregation.state import FoldState
+from semantic_net.buffers import new_array
 from semantic_net.errors import CheckpointError
 from semantic_net.fixed_point import FixedArray, magnitude
 
@@ -100,7 +101,7 @@ def _read(file: BinaryIO, path: Path, expected: tuple[int, int, int]) -> FoldSta
 
 
 def _read_array(file: BinaryIO, path: Path, size: int, itemsize: int) -> FixedArray:
-    array = np.empty(size, f"<i{itemsize}")
+    array = new_array(size, f"<i{itemsize}")
     if size and file.readinto(array.data.cast("B")) != array.nbytes:  # type: ignore[attr-defined]
         raise CheckpointError(f"{path}: ends early")
     native: FixedArray = array.astype(np.int32 if itemsize == 4 else np.int64, copy=False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from semantic_net.aggregation.fold import FoldConfig
-from semantic_net.aggregation.folder import Folder, keep_few
+from semantic_net.aggregation.folder import Folder
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState, start_state
 from semantic_net.config import AggregationConfig, SemanticConfig
@@ -30,7 +30,7 @@ from semantic_net.semantic.schema import ModelSchema
 from semantic_net.training.trainer import Trainer, TrainingInterrupted
 
 LARGE_BYTES = 8 << 20
-"""Float32 size from which on a model's fold states are kept on disk, and few of them."""
+"""Float32 size from which on a model is folded in place, with few states of the past, on disk."""
 
 
 class ModelLearner:
@@ -147,14 +147,11 @@ class ModelLearner:
     def _new_folder(self) -> Folder:
         momentum = self.fold_config.beta > 0
         start = start_state(self._base, self.schema.num_parameters, momentum=momentum)
-        if self.schema.dense_bytes < LARGE_BYTES:
-            return Folder(self.fold_config, start, cache_dir=self._cache_dir)
         return Folder(
             self.fold_config,
             start,
             cache_dir=self._cache_dir,
-            memory_budget_bytes=0,
-            keep=keep_few,
+            in_place=self.schema.dense_bytes >= LARGE_BYTES,
         )
 
     def _load(self, state: FoldState) -> None:

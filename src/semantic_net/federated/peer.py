@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-
+from semantic_net.buffers import new_buffer
 from semantic_net.errors import RemoteProtocolError, TrainingError, TransportError
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.store import UpdateStore
@@ -377,9 +376,7 @@ class Peer(Generic[Parsed]):
     def _write(self, action: Write) -> None:
         buffer = self._incoming.get(action.id)
         if buffer is None:
-            # Not zeroed as a bytearray is, and in huge pages where the kernel has them.
-            buffer = np.empty(action.size, np.uint8).data
-            self._incoming[action.id] = buffer
+            buffer = self._incoming[action.id] = new_buffer(action.size)
         buffer[action.offset : action.offset + len(action.data)] = action.data
 
     def _discard(self, action: Discard) -> None:

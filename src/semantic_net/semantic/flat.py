@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from semantic_net.buffers import new_array
 from semantic_net.fixed_point import Float32Array
 from semantic_net.semantic.schema import float_tensors
 
@@ -26,7 +27,7 @@ def flatten(module: nn.Module, out: Tensor | None = None) -> Tensor:
     tensors = [tensor for _, tensor, _ in float_tensors(module)]
     size = sum(t.numel() for t in tensors)
     device = tensors[0].device if tensors else None
-    flat = torch.empty(size, dtype=torch.float32, device=device) if out is None else out
+    flat = _new_vector(size, device) if out is None else out
     if flat.shape != (size,) or flat.dtype != torch.float32:
         raise ValueError(f"expected {size} float32 entries, got {flat.dtype} {tuple(flat.shape)}")
     offset = 0
@@ -58,3 +59,9 @@ def load_flat(module: nn.Module, flat: Float32Array) -> None:
             part = np.array(part)  # torch warns of arrays that it could write to by mistake
         tensor.copy_(torch.from_numpy(part).view(tensor.shape))
         offset += tensor.numel()
+
+
+def _new_vector(size: int, device: torch.device | None) -> Tensor:
+    if device is None or device.type == "cpu":
+        return torch.from_numpy(new_array(size, np.float32))
+    return torch.empty(size, dtype=torch.float32, device=device)
