@@ -9,6 +9,7 @@ in huge pages, where the kernel has them, a fresh one costs no more than a used 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 from typing import Any
 
@@ -33,3 +34,9 @@ def new_array(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     if size * np.dtype(dtype).itemsize < LARGE_BYTES:
         return np.empty(size, dtype)
     return np.frombuffer(new_buffer(size * np.dtype(dtype).itemsize), dtype)
+
+
+def trim_heap() -> None:
+    """Give the system back what the heap holds free, holes included; with glibc only."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

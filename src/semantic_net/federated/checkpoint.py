@@ -109,9 +109,15 @@ def save_state_dict(path: Path, state: Mapping[str, Tensor], metadata: dict[str,
     Raises:
         OSError: The disk is full, or not ours to write.
     """
-    # safetensors refuses tensors that share memory; tied weights are written once each.
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    write_atomically(path, lambda part: safetensors.torch.save_file(copies, part, metadata))
+    named: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in state.items():
+        whole = tensor.detach().cpu().contiguous()
+        address = whole.untyped_storage().data_ptr()
+        # safetensors refuses tensors that share memory; tied weights are written once each.
+        named[name] = whole.clone() if address in memory else whole
+        memory.add(address)
+    write_atomically(path, lambda part: safetensors.torch.save_file(named, part, metadata))
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:

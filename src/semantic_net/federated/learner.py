@@ -18,6 +18,7 @@ from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.folder import Folder
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState, start_state
+from semantic_net.buffers import trim_heap
 from semantic_net.config import AggregationConfig, SemanticConfig
 from semantic_net.federated.peer import Encoded, LearningStoppedError, Trained
 from semantic_net.fixed_point import Float32Array
@@ -62,7 +63,6 @@ class ModelLearner:
         )
         self.residual: Tensor | None = None
         """(schema.size,) float32: what the own updates left over; None for nothing."""
-        self._spare: Tensor | None = None  # the memory of the residual before, for the next one
         self._semantic = semantic
         self._cache_dir = cache_dir
         self._stop = threading.Event()
@@ -97,6 +97,7 @@ class ModelLearner:
 
         state = self._folder.fold(plan.through, contributions, changed_from=plan.changed_from)
         self._load(state)
+        self._trim()
         return bytes.fromhex(state.digest)
 
     def train(self, round_index: int) -> Trained:
@@ -110,6 +111,7 @@ class ModelLearner:
             result = self.trainer.train_round(round_index, self._stop)
         except TrainingInterrupted as exc:
             raise LearningStoppedError(str(exc)) from exc
+        self._trim()
         return Trained(result.loss, result.num_examples, result.notes)
 
     def encode(self) -> Encoded:
@@ -118,12 +120,11 @@ class ModelLearner:
         Raises:
             TrainingError: Training has left the finite numbers.
         """
-        total = flatten(self.trainer.model, out=self._spare).sub_(self._reference)
+        total = flatten(self.trainer.model).sub_(self._reference)
         if self.residual is not None:
             total += self.residual
         encoded = encode(total, self.schema, self._semantic, overwrite=True)
-        # Where nothing is left over, the payload itself has taken the vector's memory.
-        self.residual, self._spare = encoded.residual, self.residual
+        self.residual = encoded.residual
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
 
     def take_back(self, parsed: ParsedDelta) -> None:
@@ -143,6 +144,12 @@ class ModelLearner:
     def stop(self) -> None:
         """Make a running ``train`` end early."""
         self._stop.set()
+
+    def _trim(self) -> None:
+        # What training took and let go of would stay on the heap, beside the buffers of the
+        # exchange; taking it anew each round costs less than a training step.
+        if self.schema.dense_bytes >= LARGE_BYTES:
+            trim_heap()
 
     def _new_folder(self) -> Folder:
         momentum = self.fold_config.beta > 0

@@ -91,7 +91,7 @@ class Recording:
             totals=self._totals,
             trainer={},
         )
-        base = torch.from_numpy(np.frombuffer(learner.base(), "<f4").astype(np.float32))
+        base = torch.from_numpy(np.frombuffer(learner.base(), "<f4").astype(np.float32, copy=False))
         checkpoint = Checkpoint(
             progress,
             base,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semantic_net.buffers import new_array
 from semantic_net.config import SemanticConfig
 from semantic_net.errors import TrainingError
 from semantic_net.fixed_point import BLOCK, MAX_DELTA, SCALE, Float32Array, delta_to_units
@@ -226,7 +227,7 @@ def _at_least_with_torch(flat: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _at_least_with_numpy(flat: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return what `_at_least_with_torch` does; on a CPU it takes a tenth of the time."""
     values = flat.numpy() if flat.dtype == torch.float32 else flat.double().numpy()
-    magnitudes = np.abs(values)
+    magnitudes = np.abs(values, out=new_array(values.size, values.dtype))
     magnitudes.partition(values.size - count)
     least = magnitudes[values.size - count]
     np.abs(values, out=magnitudes)

@@ -16,20 +16,12 @@ from semantic_net.semantic.schema import float_tensors
 
 
 @torch.no_grad()
-def flatten(module: nn.Module, out: Tensor | None = None) -> Tensor:
-    """Copy a module's float tensors into one 1-D float32 tensor, on the module's device.
-
-    Args:
-        module: Not modified.
-        out: Where to, as long as the module's schema; memory that is used again costs no page
-            faults, which for a large model are most of the time. None makes a new tensor.
-    """
+def flatten(module: nn.Module) -> Tensor:
+    """Copy a module's float tensors into one 1-D float32 tensor, on the module's device."""
     tensors = [tensor for _, tensor, _ in float_tensors(module)]
     size = sum(t.numel() for t in tensors)
     device = tensors[0].device if tensors else None
-    flat = _new_vector(size, device) if out is None else out
-    if flat.shape != (size,) or flat.dtype != torch.float32:
-        raise ValueError(f"expected {size} float32 entries, got {flat.dtype} {tuple(flat.shape)}")
+    flat = _new_vector(size, device)
     offset = 0
     for tensor in tensors:
         flat[offset : offset + tensor.numel()].view(tensor.shape).copy_(tensor)

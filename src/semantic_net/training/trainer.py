@@ -286,7 +286,7 @@ class Trainer:
     def _check_model(self, round_index: int) -> None:
         # The last step's gradient may be infinite where its loss was not.
         for name, tensor in self.model.state_dict().items():
-            if isinstance(tensor, Tensor) and not bool(torch.isfinite(tensor).all()):
+            if isinstance(tensor, Tensor) and not _is_finite(tensor):
                 raise TrainingError(
                     f"round {round_index}: {name} is not finite after the last step; "
                     "lower training.learning_rate, or set training.max_grad_norm"
@@ -325,6 +325,12 @@ def collate(examples: list[Any]) -> Batch:
             raise DataError(f"task: {what} of one batch differ in shape: {sorted(shapes)}")
         stacked.append(torch.stack(tensors))
     return stacked[0], stacked[1]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_floating_point() and tensor.numel():
+        return all(math.isfinite(end) for end in tensor.aminmax())  # allocates nothing
+    return bool(torch.isfinite(tensor).all())
 
 
 def _batches(dataset: MapDataset, size: int) -> Iterator[Batch]:

@@ -1,0 +1,38 @@
+"""What a peer takes beside torch: at most sixteen times its model, however long the run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes_support import running
+
+MODEL_MB = 25.65
+TASK = Path(__file__).with_name("large_task.py")
+BARE = """
+import resource, torch
+torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+"""torch.optim imports the compiler, torch._dynamo: 72 MB that every training loop takes."""
+
+
+@pytest.mark.parametrize("mode", ["none", "gradients_topk", "weights_quantize"])
+def test_a_peer_takes_sixteen_models_at_most(tmp_path: Path, mode: str) -> None:
+    overrides = (
+        f"task.name={TASK}",
+        "training.optimizer=sgd",
+        "training.batch_size=8",
+        "training.steps=2",
+        f"semantic.mode={mode}",
+    )
+    with running(tmp_path, 3, *overrides, rounds=8) as peers:
+        assert [peer.wait() for peer in peers] == [0, 0, 0], peers[0].said()
+    printed = subprocess.run([sys.executable, "-c", BARE], capture_output=True, check=True)
+    bare_mb = int(printed.stdout) * 1024 / 1e6
+    for peer in peers:
+        peer.read_rounds()
+        taken = [(record.metrics["peak_mb"] - bare_mb) / MODEL_MB for record in peer.rounds]
+        assert taken[-1] < 16, taken
