@@ -220,9 +220,17 @@ class TrainingConfig:
         _require(self.batch_size >= 1, "training.batch_size", ">= 1", self.batch_size)
         _require_one_of("training.optimizer", self.optimizer, ("adam", "sgd"))
         _require_one_of("training.schedule", self.schedule, ("constant", "cosine"))
-        _require(self.learning_rate > 0, "training.learning_rate", "> 0", self.learning_rate)
+        # Far beyond any use, and far within what torch's float32 scalars can hold.
+        _require(
+            0 < self.learning_rate <= 1e6,
+            "training.learning_rate",
+            "in (0, 1e6]",
+            self.learning_rate,
+        )
         _require(0 <= self.momentum < 1, "training.momentum", "in [0, 1)", self.momentum)
-        _require(self.weight_decay >= 0, "training.weight_decay", ">= 0", self.weight_decay)
+        _require(
+            0 <= self.weight_decay <= 1e6, "training.weight_decay", "in [0, 1e6]", self.weight_decay
+        )
         _require(
             self.max_grad_norm is None or self.max_grad_norm > 0,
             "training.max_grad_norm",
