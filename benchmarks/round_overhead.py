@@ -24,12 +24,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+import semantic_net.aggregation.folder as folder_module
+import semantic_net.aggregation.state as state_module
+import semantic_net.federated.peer as peer_module
 from semantic_net.config import load_config
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import RunFolder
@@ -57,6 +61,37 @@ def torch_mb() -> float:
         [sys.executable, "-c", code], capture_output=True, check=True, text=True
     ).stdout
     return int(printed) * 1024 / 1e6
+
+
+PARTS = {
+    "payload hashes": (peer_module, "hash_payload"),
+    "encoding": (ModelLearner, "encode"),
+    "parsing": (ModelLearner, "parse"),
+    "folding": (folder_module, "fold_round"),
+    "state digest": (state_module, "state_digest"),
+    "loading": (ModelLearner, "_load"),
+    "payload copies": (Peer, "_write"),
+}
+"""Where a round's processor time is counted; what is left is the event loop and the sockets."""
+
+
+def count_processor_time() -> dict[str, float]:
+    """Return the seconds that each of `PARTS` takes from now on, in all threads together."""
+    spent = dict.fromkeys(PARTS, 0.0)
+
+    def counting(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[part] += time.thread_time() - began
+
+        return counted
+
+    for part, (owner, name) in PARTS.items():
+        setattr(owner, name, counting(part, getattr(owner, name)))
+    return spent
 
 
 class StandStill:
@@ -96,6 +131,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
         ],
     )
     task: Any = Task(make_model=None, train_data=[], val_data=[], loss=None, metrics=None)  # type: ignore[arg-type]  # never used
+    spent = count_processor_time()
     ended: list[float] = []
     wire: list[tuple[int, int]] = []
     phases: list[dict[str, float]] = []
@@ -109,6 +145,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
                 "exchange": closed.exchange_s,
                 "fold": closed.fold_s,
                 "cpu": time.process_time(),
+                **spent,
             }
         )
         assert len(closed.authors) == NUM_PEERS, closed.close.reason
@@ -148,7 +185,10 @@ def run_worker(arguments: argparse.Namespace) -> None:
                     name: 1e3 * statistics.median(phase[name] for phase in phases)
                     for name in ("encode", "exchange", "fold")
                 },
-                "cpu_ms": 1e3 * (phases[-1]["cpu"] - phases[0]["cpu"]) / (len(phases) - 1),
+                "cpu_ms": {
+                    name: 1e3 * (phases[-1][name] - phases[0][name]) / (len(phases) - 1)
+                    for name in ("cpu", *PARTS)
+                },
                 "sent": sum(s for s, _ in wire),
                 "payload": sum(p for _, p in wire) * (NUM_PEERS - 1),
                 "peak_mb": peak_mb(),
@@ -209,7 +249,8 @@ def run_group(role: str, size: str, rounds: int) -> list[dict[str, Any]]:
 def compare(size: str, rounds: int, repeats: int) -> dict[str, float]:
     """Run the two in turn and return medians."""
     ours, gloo, sent, payload, peak = [], [], 0, 0, 0.0
-    cpu, phases = [], []
+    cpu: list[dict[str, float]] = []
+    phases: list[dict[str, float]] = []
     for _ in range(repeats):
         peers = run_group("peer", size, rounds)
         ours.append(statistics.median(t for peer in peers for t in peer["times_s"]))
@@ -226,7 +267,7 @@ def compare(size: str, rounds: int, repeats: int) -> dict[str, float]:
         "gloo_ms": 1e3 * statistics.median(gloo),
         "ratio": statistics.median(a / b for a, b in zip(ours, gloo, strict=True)),
         "above_gloo_ms": 1e3 * statistics.median(a - b for a, b in zip(ours, gloo, strict=True)),
-        "cpu_ms": statistics.median(cpu),
+        **{name: statistics.median(each[name] for each in cpu) for name in cpu[0]},
         **{f"{n}_ms": statistics.median(phase[n] for phase in phases) for n in phases[0]},
         "wire_over_payload": sent / payload,
         "peak_over_model": (peak - torch_mb()) / (SIZES[size] * 4 / 1e6),
@@ -264,7 +305,9 @@ def main() -> None:
             f"memory/model {row['peak_over_model']:4.1f}\n"
             f"           of a round: encode {row['encode_ms']:.1f}, exchange "
             f"{row['exchange_ms']:.1f}, fold {row['fold_ms']:.1f} ms; "
-            f"a peer's processor time {row['cpu_ms']:.1f} ms"
+            f"a peer's processor time {row['cpu']:.1f} ms:\n           "
+            + ", ".join(f"{part} {row[part]:.1f}" for part in PARTS)
+            + f", event loop and sockets {row['cpu'] - sum(row[part] for part in PARTS):.1f}"
         )
 
 
