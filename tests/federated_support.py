@@ -44,6 +44,9 @@ class StubLearner:
     def base(self) -> memoryview:
         return self._base
 
+    def is_base(self, base: memoryview) -> bool:
+        return True
+
     def adopt_base(self, base: memoryview) -> None:
         self._base = base
 

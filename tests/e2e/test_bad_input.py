@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from processes_support import PeerProcess, free_ports, running, settings
@@ -150,6 +151,81 @@ def test_another_models_checkpoint_is_refused_with_the_key_that_differs(
     )
     assert code == 0, said
     assert (tmp_path / "out" / "checkpoint.previous").is_dir(), "nothing learned is thrown away"
+
+
+SOUND_LOSS = "torch.nn.functional.cross_entropy"
+BROKEN_LOSS = "lambda output, target: output.sum() * float('nan')"
+
+
+def write_task(path: Path, width: int = 3, loss: str = SOUND_LOSS) -> str:
+    path.write_text(
+        "import torch\n"
+        "from semantic_net.task import Task, accuracy\n"
+        "def load(cfg):\n"
+        f"    data = [(torch.full(({width},), float(i)), i % 2) for i in range(8)]\n"
+        f"    return Task(make_model=lambda: torch.nn.Linear({width}, 2), train_data=data,\n"
+        f"                val_data=data, loss={loss}, metrics=accuracy)\n"
+    )
+    return f"task.name={path}"
+
+
+def test_a_larger_models_checkpoint_is_refused_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0", "--rounds", "1"]
+    code, said = run(capsys, *common, *settings(write_task(tmp_path / "mine.py")))
+    assert code == 0, said
+    code, said = run(capsys, *common, *settings(write_task(tmp_path / "mine.py", width=5)))
+    assert code == 3
+    assert "model: ours 12 parameters" in said
+    assert_one_line(said)
+
+
+def test_a_run_whose_rounds_all_failed_goes_on_with_better_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0"]
+    broken = settings(write_task(tmp_path / "mine.py", loss=BROKEN_LOSS))
+    code, said = run(capsys, *common, "--rounds", "1", *broken)
+    assert code == 0, said
+    assert "the loss became nan" in said
+    sound = settings(write_task(tmp_path / "mine.py"))
+    code, said = run(capsys, *common, "--rounds", "2", *sound)
+    assert code == 0, said
+    assert [
+        len(record.updates_in) for record in read_rounds(tmp_path / "out" / "rounds.jsonl")
+    ] == [
+        0,
+        1,
+    ]
+
+
+def test_a_start_that_fails_costs_no_earlier_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0", "--rounds", "1"]
+    used = settings(write_task(tmp_path / "mine.py"))
+    assert run(capsys, *common, *used)[0] == 0
+    again = [*common, "--resume", "never", *used]
+    assert run(capsys, *again, "--init", str(tmp_path / "missing"))[0] == 3
+    assert run(capsys, *again)[0] == 0
+    previous = tmp_path / "out" / "checkpoint.previous"
+    assert (previous / "progress.safetensors").exists(), "the trained one is still there"
+
+
+def test_weights_that_are_not_finite_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = {"weight": torch.full((2, 3), float("nan")), "bias": torch.zeros(2)}
+    safetensors.torch.save_file(weights, tmp_path / "weights")
+    code, said = run(
+        capsys,
+        *("--out", str(tmp_path / "out"), "--init", str(tmp_path / "weights")),
+        *settings(write_task(tmp_path / "mine.py")),
+    )
+    assert code == 3
+    assert "tensor weight has entries that are not finite" in said
+    assert_one_line(said)
 
 
 def test_unreachable_peers_are_a_warning_and_a_record(

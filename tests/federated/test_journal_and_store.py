@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from protocol_support import ADMISSION, payload, signer, update
 
-from semantic_net.errors import CheckpointError, RemoteProtocolError
+from semantic_net.errors import CheckpointError, RemoteProtocolError, StartError
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.update import Update
@@ -116,6 +116,36 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     reopened.close()
 
 
+def test_a_disk_that_takes_half_a_line_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.author(1, b"\x01" * 32)
+
+    class NearlyFull:
+        """A file that takes five bytes of what it is given, and says so, as a full disk does."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(file, name)
+
+        def write(self, data: bytes) -> int:
+            return file.write(data[:5])
+
+    file = journal._file
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "_file", NearlyFull())
+        with pytest.raises(OSError, match="No space left"):
+            journal.author(2, b"\x02" * 32)
+        with pytest.raises(StartError, match="cannot be written: No space left"):
+            journal.start(floor=0)
+    journal.author(2, b"\x03" * 32)
+    journal.close()
+    reopened = Journal(path)
+    assert (reopened.last_round, reopened.last_id) == (2, b"\x03" * 32)
+    reopened.close()
+
+
 # The store
 
 
@@ -198,6 +228,68 @@ def test_a_disk_that_cannot_be_written_costs_the_budget_and_no_update(
         store.persist()
     assert [store.parsed(u) for u in made] == [b"load0", b"load1", b"load2"]
     assert caplog.text.count("updates stay in memory") == 1, "said once, not per update"
+
+
+def test_a_disk_that_fills_up_keeps_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path)
+    put(store, 1, "payload")
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        store.persist()
+    assert list(tmp_path.iterdir()) == []
+    store.persist()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".update"]
+
+
+@pytest.mark.parametrize("large_bytes", [1, 1 << 20], ids=["mapped", "read"])
+def test_a_file_that_is_damaged_in_a_run_is_never_folded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int
+) -> None:
+    monkeypatch.setattr("semantic_net.federated.store.LARGE_BYTES", large_bytes)
+    store = make_store(tmp_path, budget=1)
+    made = put(store, 1, "payload")
+    [path] = tmp_path.iterdir()
+    assert store.parsed(made) == b"payload"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged; remove it"):
+        store.parsed(made)
+    os.truncate(path, len(content) - 1)
+    with pytest.raises(CheckpointError, match=r"damaged; remove it"):
+        store.payload(made.id)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"cannot be read: No such file"):
+        store.payload(made.id)
+
+
+def test_half_the_evidence_of_a_void_slot_voids_nothing(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    both = UpdateSet([update(ALICE, 1, "ours"), update(ALICE, 1, "theirs")])
+    store.persist(both.evidence())
+    first, _ = sorted(tmp_path.iterdir())
+    first.unlink()
+    later = make_store(tmp_path)
+    assert list(later.load(ADMISSION)) == [], "nobody has the payload of the one that is left"
+    later.persist(both.evidence())
+    assert UpdateSet(make_store(tmp_path).load(ADMISSION)).is_void(1, ALICE.peer_id)
+
+
+def test_evidence_beside_a_held_update_voids_it(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    ours = put(store, 1, "ours")
+    both = UpdateSet([ours, update(ALICE, 1, "theirs")])
+    store.persist(both.evidence())
+    for path in tmp_path.glob("*.void"):
+        if ours.id.hex()[:32] in path.name:
+            path.unlink()
+    assert UpdateSet(make_store(tmp_path).load(ADMISSION)).is_void(1, ALICE.peer_id)
 
 
 def test_the_evidence_of_a_void_slot_outlives_its_payloads_and_a_restart(tmp_path: Path) -> None:

@@ -123,6 +123,36 @@ def test_another_base_is_folded_on_from_the_first_round() -> None:
     assert torch.equal(flat(one), flat(other))
 
 
+def test_only_a_finite_vector_of_the_models_size_is_a_base() -> None:
+    one = learner(1)
+    good = np.frombuffer(one.base(), "<f4").copy()
+    assert one.is_base(good.data.cast("B"))
+    assert not one.is_base(good[1:].data.cast("B"))
+    for bad in (np.nan, np.inf, -np.inf):
+        good[3] = bad
+        assert not one.is_base(good.data.cast("B"))
+
+
+def test_restoring_takes_back_what_only_this_peer_has_learned() -> None:
+    one = learner(1)
+    before = flat(one)
+    one.train(1)
+    assert not torch.equal(flat(one), before)
+    one.restore()
+    assert torch.equal(flat(one), before)
+
+
+def test_a_cache_that_cannot_be_made_costs_time_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    own = task(1)
+    trainer = Trainer(own, TrainingConfig(device="cpu"), seed=1)
+    made = ModelLearner(trainer, SemanticConfig(), PLAIN, tmp_path / "file" / "cache")
+    assert "going on without one" in caplog.text
+    assert made.base()
+
+
 def test_a_fold_that_diverges_is_an_error_and_not_an_update() -> None:
     peer = learner(1)
     with torch.no_grad():

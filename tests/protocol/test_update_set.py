@@ -68,3 +68,14 @@ def test_a_round_counts_at_most_the_agreed_number_of_authors() -> None:
     many = [update(signer(str(i)), 1) for i in range(MAX_AUTHORS + 3)]
     counted = UpdateSet(many).live(1)
     assert [u.author for u in counted] == sorted(u.author for u in many)[:MAX_AUTHORS]
+
+
+def test_evidence_that_was_asked_for_stays_as_it_was() -> None:
+    """Another thread may write it to disk while the set grows."""
+    updates = UpdateSet([update(AUTHORS[0], 1, "a"), update(AUTHORS[0], 1, "b")])
+    evidence = updates.evidence()
+    updates.add(update(AUTHORS[0], 2, "a"))
+    updates.add(update(AUTHORS[0], 2, "b"))
+    updates.add(update(AUTHORS[0], 2, "c"))
+    assert [found.round for found in evidence] == [1, 1]
+    assert sorted(found.round for found in updates.evidence()) == [1, 1, 2, 2]

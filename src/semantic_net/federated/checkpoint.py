@@ -7,6 +7,7 @@ written to a temporary name, fsynced and renamed, so that the file that is there
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -141,13 +142,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        write(part)
-    except safetensors.SafetensorError as exc:
-        raise OSError(None, str(exc)) from exc
-    part.chmod(0o644)  # safetensors makes files that only their owner may read
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+        try:
+            write(part)
+        except safetensors.SafetensorError as exc:
+            raise OSError(None, str(exc)) from exc
+        part.chmod(0o644)  # safetensors makes files that only their owner may read
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        with contextlib.suppress(OSError):  # half a file would take the last of the disk
+            part.unlink(missing_ok=True)
+        raise
 
 
 def load_into(model: torch.nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -166,4 +172,6 @@ def load_into(model: torch.nn.Module, state: Mapping[str, Tensor], where: str) -
                 f"weights {where}: tensor {name} has the shape {tuple(state[name].shape)}, the "
                 f"model wants {tuple(own[name].shape)}"
             )
+        if state[name].is_floating_point() and not bool(torch.isfinite(state[name]).all()):
+            raise CheckpointError(f"weights {where}: tensor {name} has entries that are not finite")
     model.load_state_dict(dict(state))

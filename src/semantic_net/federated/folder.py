@@ -83,8 +83,11 @@ class RunFolder:
         """
         previous = self.root / "checkpoint.previous"
         if self.checkpoint.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            self.checkpoint.rename(previous)
+            if not self.progress.exists() and (previous / self.progress.name).exists():
+                shutil.rmtree(self.checkpoint)  # a start that came to nothing
+            else:
+                shutil.rmtree(previous, ignore_errors=True)
+                self.checkpoint.rename(previous)
         self.key.unlink(missing_ok=True)
 
     def identity(self) -> Identity:

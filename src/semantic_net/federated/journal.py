@@ -7,13 +7,14 @@ and is dropped.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from semantic_net.errors import CheckpointError
+from semantic_net.errors import CheckpointError, StartError
 from semantic_net.protocol.update import UpdateId
 
 
@@ -54,9 +55,15 @@ class Journal:
 
         Args:
             floor: The least incarnation, such as the wall clock: of use if the journal was lost.
+
+        Raises:
+            StartError: The line is not on disk.
         """
         self.incarnation = max(self.incarnation + 1, floor)
-        self._append(JournalEntry(self.incarnation))
+        try:
+            self._append(JournalEntry(self.incarnation))
+        except OSError as exc:
+            raise StartError(f"journal {self._path}: cannot be written: {exc.strerror}") from exc
         return self.incarnation
 
     def author(self, round_index: int, update_id: UpdateId) -> None:
@@ -77,7 +84,8 @@ class Journal:
         line = msgspec.json.encode(entry) + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(line)
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError:
             # A full disk takes half a line: the next one must not stick to it.

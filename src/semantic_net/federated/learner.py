@@ -6,6 +6,7 @@ what local training changed. The state itself is the fold's whole numbers.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +28,25 @@ from semantic_net.protocol.update import Update
 from semantic_net.semantic.decoder import ParsedDelta, parse_payload
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.flat import flatten, load_flat
+from semantic_net.semantic.payloads import largest_magnitude
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.training.trainer import Trainer, TrainingInterrupted
 
+log = logging.getLogger(__name__)
+
 LARGE_BYTES = 8 << 20
 """Float32 size from which on a model is folded in place, with few states of the past, on disk."""
+
+
+def fold_config_of(schema: ModelSchema, aggregation: AggregationConfig) -> FoldConfig:
+    """Return how a model's updates become its state."""
+    return FoldConfig.of(
+        num_parameters=schema.num_parameters,
+        num_buffers=schema.num_buffers,
+        outer_momentum=aggregation.outer_momentum,
+        outer_lr=aggregation.outer_lr,
+        rule=aggregation.rule,
+    )
 
 
 class ModelLearner:
@@ -54,13 +69,7 @@ class ModelLearner:
         """
         self.trainer = trainer
         self.schema = ModelSchema.of(trainer.model)
-        self.fold_config = FoldConfig.of(
-            num_parameters=self.schema.num_parameters,
-            num_buffers=self.schema.num_buffers,
-            outer_momentum=aggregation.outer_momentum,
-            outer_lr=aggregation.outer_lr,
-            rule=aggregation.rule,
-        )
+        self.fold_config = fold_config_of(self.schema, aggregation)
         self.residual: Tensor | None = None
         """(schema.size,) float32: what the own updates left over; None for nothing."""
         self._semantic = semantic
@@ -75,6 +84,12 @@ class ModelLearner:
     def base(self) -> memoryview:
         """Return the base in its transfer form: little-endian float32."""
         return self._base.astype("<f4", copy=False).data.cast("B")
+
+    def is_base(self, base: memoryview) -> bool:
+        """Tell whether a base has this model's size and is finite; runs in any thread."""
+        if len(base) != 4 * self.schema.size:
+            return False
+        return largest_magnitude(np.frombuffer(base, "<f4")) < np.inf
 
     def adopt_base(self, base: memoryview) -> None:
         """Fold on another base from now on; its bytes must not change."""
@@ -141,6 +156,10 @@ class ModelLearner:
         """
         return self.trainer.evaluate()
 
+    def restore(self) -> None:
+        """Load the model with the last fold again: without what training has changed since."""
+        load_flat(self.trainer.model, self._view)
+
     def stop(self) -> None:
         """Make a running ``train`` end early."""
         self._stop.set()
@@ -154,12 +173,12 @@ class ModelLearner:
     def _new_folder(self) -> Folder:
         momentum = self.fold_config.beta > 0
         start = start_state(self._base, self.schema.num_parameters, momentum=momentum)
-        return Folder(
-            self.fold_config,
-            start,
-            cache_dir=self._cache_dir,
-            in_place=self.schema.dense_bytes >= LARGE_BYTES,
-        )
+        in_place = self.schema.dense_bytes >= LARGE_BYTES
+        try:
+            return Folder(self.fold_config, start, cache_dir=self._cache_dir, in_place=in_place)
+        except OSError as exc:
+            log.warning("fold cache %s: %s; going on without one", self._cache_dir, exc.strerror)
+            return Folder(self.fold_config, start, in_place=in_place)
 
     def _load(self, state: FoldState) -> None:
         state.to_float32(out=self._view)

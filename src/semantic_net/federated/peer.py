@@ -15,7 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from semantic_net.buffers import new_buffer
-from semantic_net.errors import RemoteProtocolError, TrainingError, TransportError
+from semantic_net.errors import (
+    CheckpointError,
+    RemoteProtocolError,
+    TrainingError,
+    TransportError,
+)
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.actions import (
@@ -38,7 +43,7 @@ from semantic_net.protocol.actions import (
 )
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.protocol.machine import PeerMachine
-from semantic_net.protocol.messages import decode_message, encode_message
+from semantic_net.protocol.messages import Absent, decode_message, encode_message
 from semantic_net.protocol.update import (
     Update,
     UpdateBody,
@@ -98,6 +103,10 @@ class Learner(Protocol[Parsed]):
 
     def base(self) -> memoryview:
         """Return the base in its transfer form."""
+        ...
+
+    def is_base(self, base: memoryview) -> bool:
+        """Tell whether a base can be folded on; runs in any thread."""
         ...
 
     def adopt_base(self, base: memoryview) -> None:
@@ -361,7 +370,14 @@ class Peer(Generic[Parsed]):
         if key in self._serving:
             self._serving.pop(key).cancel()
         base = self._machine.base
-        payload = self._base if action.id == base.digest else self._parts.store.payload(action.id)
+        try:
+            payload = (
+                self._base if action.id == base.digest else self._parts.store.payload(action.id)
+            )
+        except CheckpointError as exc:
+            log.warning("update is not served: %s", exc)
+            self._send(Send((action.to,), Absent(action.id)))
+            return
         source = PayloadSource(action.id, payload, action.offset, lambda: self._served(key, source))
         self._serving[key] = source
         try:
@@ -423,7 +439,10 @@ class Peer(Generic[Parsed]):
 
     async def _check_base(self, action: CheckBase) -> None:
         payload = self._incoming[action.id]
-        if await self._parts.runner.check(lambda: hash_payload(payload)) != action.id:
+        intact = await self._parts.runner.check(
+            lambda: hash_payload(payload) == action.id and self._parts.learner.is_base(payload)
+        )
+        if not intact:
             self._incoming.pop(action.id)
             self._corrupt(action.id)
             return

@@ -106,6 +106,7 @@ class Recording:
     def finish(self, *, finished: bool) -> None:
         """Write the last checkpoint and the summary."""
         if self._last is not None:
+            self._learner.restore()  # an interrupted round leaves what this peer alone has learned
             self.checkpoint()
             self._recorder.summary(self._summary(self._last, finished))
         self._recorder.close()

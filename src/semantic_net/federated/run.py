@@ -28,7 +28,7 @@ from semantic_net.federated.checkpoint import (
 )
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import Identity, RunFolder
-from semantic_net.federated.learner import ModelLearner
+from semantic_net.federated.learner import ModelLearner, fold_config_of
 from semantic_net.federated.peer import INTERRUPTED, Peer, PeerParts
 from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
@@ -42,6 +42,7 @@ from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
 from semantic_net.semantic.flat import load_flat
+from semantic_net.semantic.schema import ModelSchema
 from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
 from semantic_net.transport.ad_hoc import AdHocTransport
@@ -103,14 +104,14 @@ async def _run(
     shard = config.data.partition.shard
     seed = _peer_seed(signer.peer_id) if shard is None else shard
     trainer = Trainer(task, config.training, seed=seed, model=model)
+    schema = ModelSchema.of(trainer.model)
+    facts = run_facts(config, task, schema, fold_config_of(schema, config.aggregation))
     checkpoint = load_checkpoint(folder.progress) if folder.progress.exists() else None
     if checkpoint is not None:
+        _check_fits(checkpoint, facts, schema, folder)
         load_flat(trainer.model, checkpoint.base.numpy())
         trainer.load_state(checkpoint.trainer)
     learner = ModelLearner(trainer, config.semantic, config.aggregation, folder.cache)
-    facts = run_facts(config, task, learner.schema, learner.fold_config)
-    if checkpoint is not None:
-        _check_fits(checkpoint, facts, folder)
 
     assembled = assemble(
         config,
@@ -123,18 +124,19 @@ async def _run(
         closed_round=checkpoint.progress.closed_round if checkpoint else 0,
     )
     machine, store = assembled.machine, assembled.store
-    if checkpoint is not None and checkpoint.progress.residual_of == journal.last_id.hex():
+    residual_of = checkpoint.progress.residual_of if checkpoint is not None else ""
+    if checkpoint is not None and residual_of and residual_of == journal.last_id.hex():
         learner.residual = checkpoint.residual.to(trainer.device)
     recording = Recording(
         config, task, folder, learner, machine, facts, checkpoint.progress if checkpoint else None
     )
     recording.persist_updates = lambda: store.persist(machine.updates.evidence())
     recording.show = options.printer(config.training.rounds, task.metric)
-    folder.config.write_text(dump_config(config), encoding="utf-8")
+    _leave(folder.config, dump_config(config))
     runner = ThreadRunner()
 
     def listening(address: str) -> None:
-        folder.address.write_text(address + "\n", encoding="utf-8")
+        _leave(folder.address, address + "\n")
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
         if not _is_loopback(config.p2p):
             log.warning(
@@ -161,7 +163,8 @@ async def _run(
         reason = await peer.run(stop)
         log.info("%s", reason)
     finally:
-        runner.close()
+        # Not in this thread: it waits for a training step, and a second signal must still get in.
+        await asyncio.to_thread(runner.close)
         recording.finish(finished=reason not in (None, INTERRUPTED))
     return reason != INTERRUPTED
 
@@ -208,6 +211,13 @@ def assemble(
         HelloContent(facts, incarnation, f"semantic-net {semantic_net.__version__}"),
     )
     return Assembled(machine, transport, store)
+
+
+def _leave(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        log.warning("%s cannot be written: %s", path, exc.strerror)
 
 
 def _is_loopback(p2p: P2PConfig) -> bool:
@@ -259,10 +269,18 @@ def _last_own(updates: UpdateSet, me: PeerId, journaled: bytes) -> Update | None
     return own if own is not None and own.author == me else None
 
 
-def _check_fits(checkpoint: Checkpoint, facts: dict[str, str], folder: RunFolder) -> None:
+def _check_fits(
+    checkpoint: Checkpoint, facts: dict[str, str], schema: ModelSchema, folder: RunFolder
+) -> None:
     differing = differing_facts(facts, checkpoint.progress.facts)
     if differing:
         raise CheckpointError(
             f"checkpoint {folder.checkpoint}: of another run ({'; '.join(differing)}, theirs being "
             "the checkpoint's); name another --out, or start afresh with --resume never"
+        )
+    residual_sizes = (schema.size,) if checkpoint.progress.residual_of else (0, schema.size)
+    if checkpoint.base.numel() != schema.size or checkpoint.residual.numel() not in residual_sizes:
+        raise CheckpointError(
+            f"checkpoint {folder.checkpoint}: damaged (its tensors are not the model's size); "
+            "start afresh with --resume never"
         )

@@ -8,6 +8,7 @@ disk that is full or read-only costs the budget, never an update.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -20,7 +21,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from semantic_net.errors import RemoteProtocolError
+from semantic_net.buffers import LARGE_BYTES
+from semantic_net.errors import CheckpointError, RemoteProtocolError
+from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.update import (
     Admission,
     Update,
@@ -84,17 +87,35 @@ class UpdateStore(Generic[Parsed]):
             self._shrink()
 
     def parsed(self, update: Update) -> Parsed:
-        """Return what an update's payload parses to; read back from disk if need be."""
-        held = self._held[update.id]
-        parsed = held.parsed
-        return parsed if parsed is not None else self._parse(update.codec, self.payload(update.id))
+        """Return what an update's payload parses to; read back from disk if need be.
+
+        Raises:
+            CheckpointError: The file has been damaged since it was written.
+        """
+        parsed = self._held[update.id].parsed
+        if parsed is not None:
+            return parsed
+        payload = self.payload(update.id)
+        if hash_payload(payload) != update.payload_hash:
+            raise _damaged(self._path(update))
+        return self._parse(update.codec, payload)
 
     def payload(self, update_id: UpdateId) -> memoryview:
-        """Return a payload's bytes; those on disk are mapped for as long as they are used."""
+        """Return a payload's bytes; those on disk are mapped for as long as they are used.
+
+        Raises:
+            CheckpointError: The file is not there, or of another length.
+        """
         held = self._held[update_id]
         payload = held.payload
         if payload is None:
-            payload = _map(self._path(held.update))[len(_encode_header(held.update)) :]
+            path = self._path(held.update)
+            try:
+                payload = _open(path)[len(_encode_header(held.update)) :]
+            except OSError as exc:
+                raise CheckpointError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+            if len(payload) != held.update.payload_bytes:
+                raise _damaged(path)
         return payload
 
     def discard(self, update_id: UpdateId) -> None:
@@ -126,14 +147,7 @@ class UpdateStore(Generic[Parsed]):
         """Take in what an earlier process left, and yield each update that is sound."""
         if self._folder is None or not self._folder.is_dir():
             return
-        for path in sorted(self._folder.glob("*.void")):
-            try:
-                evidence = admit(_header_decoder.decode(path.read_bytes()), admission)
-            except (OSError, msgspec.DecodeError, RemoteProtocolError) as exc:
-                log.warning("%s is not used, peers may still have it: %s", path, exc)
-                continue
-            self._evidence.add(evidence.id)
-            yield evidence
+        slots: dict[tuple[int, PeerId], dict[UpdateId, Update]] = {}
         for path in sorted(self._folder.glob("*.update")):
             try:
                 held = self._read(path, admission)
@@ -141,7 +155,23 @@ class UpdateStore(Generic[Parsed]):
                 log.warning("%s is not used, peers may still have it: %s", path, exc)
                 continue
             self._held[held.update.id] = held
+            slot = slots.setdefault((held.update.round, held.update.author), {})
+            slot[held.update.id] = held.update
             yield held.update
+        for path in sorted(self._folder.glob("*.void")):
+            try:
+                evidence = admit(_header_decoder.decode(path.read_bytes()), admission)
+            except (OSError, msgspec.DecodeError, RemoteProtocolError) as exc:
+                log.warning("%s is not used, peers may still have it: %s", path, exc)
+                continue
+            slots.setdefault((evidence.round, evidence.author), {})[evidence.id] = evidence
+            self._evidence.add(evidence.id)
+        for slot in slots.values():
+            # One alone voids nothing: it would count, and nobody has its payload.
+            if len(slot) > 1:
+                yield from (update for update in slot.values() if update.id not in self._held)
+            else:
+                self._evidence.difference_update(slot)
 
     def _shrink(self) -> None:
         if self._folder is None:
@@ -182,12 +212,14 @@ class UpdateStore(Generic[Parsed]):
             if self._disk_is_sound:
                 log.warning("updates stay in memory: %s cannot be written: %s", path, exc.strerror)
             self._disk_is_sound = False
+            with contextlib.suppress(OSError):  # half a file would take the last of the disk
+                temporary.unlink(missing_ok=True)
             return False
         self._disk_is_sound = True
         return True
 
     def _read(self, path: Path, admission: Admission) -> _Held[Parsed]:
-        content = _map(path)
+        content = _open(path)
         length = int.from_bytes(content[:_HEADER_BYTES], "big")
         message = _header_decoder.decode(content[_HEADER_BYTES : _HEADER_BYTES + length])
         update = admit(message, admission)
@@ -207,6 +239,13 @@ def _encode_header(update: Update) -> bytes:
     return len(header).to_bytes(_HEADER_BYTES, "big") + header
 
 
-def _map(path: Path) -> memoryview:
+def _open(path: Path) -> memoryview:
     with path.open("rb") as file:
+        # A map keeps a file descriptor: a round of many small payloads would use them up.
+        if os.fstat(file.fileno()).st_size < LARGE_BYTES:
+            return memoryview(file.read())
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged; remove it and start again, peers may still have it")

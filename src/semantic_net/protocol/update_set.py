@@ -27,6 +27,7 @@ class UpdateSet:
         self._order: list[int] = []  # the rounds with updates, ascending
         self._live: dict[int, tuple[Update, ...]] = {}  # cached, as the digests are
         self._digests: list[bytes] = []  # through each round of a first part of the order
+        self._evidence: list[Update] = []
         for update in updates:
             self.add(update)
 
@@ -59,6 +60,8 @@ class UpdateSet:
         slots = self._rounds.setdefault(update.round, {})
         slots[update.author] = tuple(sorted((*held, update), key=lambda u: u.id))
         self._by_id[update.id] = update
+        if held:
+            self._evidence.extend((*held, update))
         self._live.pop(update.round, None)
         del self._digests[bisect.bisect_left(self._order, update.round) :]
         return True
@@ -76,9 +79,11 @@ class UpdateSet:
         return self._rounds.get(round_index, {}).get(author, ())
 
     def evidence(self) -> list[Update]:
-        """Return both updates of every void slot: they must outlive a restart, or one revives."""
-        slots = (slot for held in self._rounds.values() for slot in held.values())
-        return [update for slot in slots if len(slot) > 1 for update in slot]
+        """Return both updates of every void slot: they must outlive a restart, or one revives.
+
+        Any thread may ask.
+        """
+        return self._evidence.copy()
 
     def live(self, round_index: int) -> tuple[Update, ...]:
         """Return what counts in a round, by author: of too many the first `MAX_AUTHORS`."""

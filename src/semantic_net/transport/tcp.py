@@ -123,7 +123,10 @@ class SocketWire(asyncio.BufferedProtocol):
             self._fit_unsent(num_bytes)
         elif len(buffers) > 1:
             buffers = (b"".join(buffers),)
-        self._transport.writelines(buffers)
+        # One by one: writelines() joins, that is copies, before Python 3.12, and does not pause
+        # us when it should in 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 (CVE-2024-12254).
+        for buffer in buffers:
+            self._transport.write(buffer)
 
     def finish(self) -> None:
         """Send what was written and our end of stream; wait a little for the other end's.
