@@ -10,11 +10,16 @@ from typing import NoReturn
 import pytest
 from federated_support import Device
 
-from semantic_net.errors import TrainingError
+from semantic_net.errors import CheckpointError, TrainingError
+from semantic_net.federated import peer as module
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.peer import INTERRUPTED
-from semantic_net.protocol.update import UpdateBody, sign_update
+from semantic_net.protocol.actions import Discard, Serve, Write
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.messages import Absent, encode_message
+from semantic_net.protocol.update import UpdateBody, UpdateId, sign_update
 from semantic_net.simulation.virtual_time import run_virtual
+from semantic_net.transport.base import BulkSource
 from semantic_net.transport.memory import MemoryNetwork
 
 NAMES = ("a", "b", "c")
@@ -75,6 +80,59 @@ def test_nothing_keeps_a_payload_that_has_been_served() -> None:
     gc.collect()
     assert not [o for o in gc.get_objects() if type(o) is PayloadSource]
     assert len(all_three) == 3, "they are all still there"
+
+
+def test_a_held_payload_outlives_whatever_is_said_of_its_id() -> None:
+    async def scenario() -> None:
+        a = Device(network(), "a", (), rounds=1)
+        await a.run()
+        [own] = a.machine.updates
+        a.peer.carry_out([Write(own.id, 4, 0, memoryview(b"junk")), Discard(own.id)])
+        assert bytes(a.store.payload(own.id)) != b"junk"
+
+    run_virtual(scenario())
+
+
+def test_who_wants_too_much_at_a_time_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SERVING", 2)
+
+    async def scenario() -> None:
+        a = Device(network(), "a", (), rounds=4)
+        disconnects: list[tuple[str, str, str]] = []
+        await a.run()
+        a.transport.disconnect = lambda *told: disconnects.append(told)  # type: ignore[method-assign]
+        a.transport.stream = lambda peer, source: None  # type: ignore[method-assign]
+        own = [update.id for update in a.machine.updates]
+        greedy = PeerId("greedy")
+        a.peer.carry_out([Serve(greedy, own[0], 0)] * 50)
+        a.peer.carry_out([Serve(greedy, own[1], 0)])
+        assert not disconnects, "to ask again is no crime"
+        a.peer.carry_out([Serve(greedy, own[2], 0)])
+        assert disconnects == [(greedy, "protocol", "wants more than 2 payloads at a time")]
+
+    run_virtual(scenario())
+
+
+def test_what_is_gone_when_its_turn_comes_is_said_to_be_absent() -> None:
+    async def scenario() -> None:
+        a = Device(network(), "a", (), rounds=2)
+        await a.run()
+        sent: list[bytes] = []
+        queued: list[BulkSource] = []
+        a.transport.send = lambda peer, frame: sent.append(frame)  # type: ignore[method-assign]
+        a.transport.stream = lambda peer, source: queued.append(source)  # type: ignore[method-assign]
+        gone, damaged = (update.id for update in a.machine.updates)
+        a.peer.carry_out([Serve(PeerId("b"), gone, 0), Serve(PeerId("b"), damaged, 0)])
+        a.store.discard(gone)
+
+        def unreadable(item: UpdateId) -> NoReturn:
+            raise CheckpointError("damaged")
+
+        a.store.payload = unreadable  # type: ignore[assignment, method-assign]  # the fault
+        assert [source.next_frame(1000) for source in queued] == [None, None]
+        assert sent == [encode_message(Absent(gone)), encode_message(Absent(damaged))]
+
+    run_virtual(scenario())
 
 
 def test_a_round_that_cannot_train_is_skipped_with_its_reason() -> None:

@@ -117,6 +117,13 @@ def test_a_body_is_a_view_until_more_is_written() -> None:
     assert bytes(got.body) == b"abc"
 
 
+def test_the_buffer_grows_with_what_is_sent_and_no_further() -> None:
+    decoder = FrameDecoder()
+    assert len(decoder.writable()) < MAX_FRAME_BYTES / 4
+    decoder.feed(encode_frame(Kind.CHUNK, bytes(MAX_BODY_BYTES[Kind.CHUNK])) * 20)
+    assert MAX_FRAME_BYTES <= len(decoder.writable()) <= 4 * MAX_FRAME_BYTES
+
+
 class Pair(msgspec.Struct, array_like=True):
     """A body for these tests."""
 

@@ -95,6 +95,25 @@ def test_a_new_neighbour_hears_everything_in_parts_that_fit(
     assert MAX_HAVE_ENTRIES > 1000
 
 
+def test_a_long_list_goes_on_as_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNANSWERED", 4)
+    monkeypatch.setattr(module, "MAX_HAVE_ENTRIES", 2)
+    held = [update(CAROL, n) for n in range(1, 12)]
+    sync = make(*held, neighbours=())
+
+    def told(actions: list[Action]) -> list[tuple[list[int], bool]]:
+        return [([e.round for e in m.entries], m.complete) for _, m in haves(actions)]
+
+    assert told(sync.connected(A, 0.0)) == [([1, 2], False), ([3, 4], False)]
+    assert told(sync.have(A, have(held[0]), 0.0)) == []
+    assert told(sync.have(A, have(held[1]), 0.0)) == [([5, 6], False)]
+    assert not sync.has_all(A, 9), "what it was not told of it lacks as well"
+    assert told(sync.have(A, have(held[7], held[8]), 0.0)) == [], "5 and 6 and two more wait"
+    assert told(sync.tick(STALL_S)) == [([7, 10], False)], "it may never answer some"
+    assert told(sync.tick(2 * STALL_S)) == [([11], True)]
+    assert told(sync.tick(3 * STALL_S)) == [([3, 4], False)], "then they are told again"
+
+
 def test_whoever_holds_nothing_says_so() -> None:
     [(to, message)] = haves(make(neighbours=()).connected(A, 0.0))
     assert (to, message) == ((A,), Have((), True))
@@ -353,6 +372,31 @@ def test_a_base_that_is_being_looked_at_outlives_the_acceptance_of_another() -> 
     sync.chunk(B, Chunk(other, 0, memoryview(b"xx")), 0.0)
     assert only(sync.base_accepted(BASE, 0.0), Discard) == [Discard(BASE)]
     assert sync.wanted(other)
+
+
+def test_an_update_offered_as_a_base_ends_the_session() -> None:
+    held = make(X1)
+    with pytest.raises(RemoteProtocolError, match="an update as its base"):
+        held.base_offered(A, X1.id, 2, 0.0)
+    coming = make(neighbours=(A, B))
+    coming.have(B, have(X1), 0.0)
+    coming.header(B, X1, 0.0)
+    with pytest.raises(RemoteProtocolError, match="an update as its base"):
+        coming.base_offered(A, X1.id, 2, 0.0)
+
+
+def test_bytes_of_a_base_that_turns_out_an_update_do_not_count() -> None:
+    sync = make(neighbours=(A, B))
+    sync.base_offered(A, X2.id, 9, 0.0)
+    sync.chunk(A, Chunk(X2.id, 0, memoryview(b"junk")), 0.0)
+    sync.have(B, have(X2), 0.0)
+    actions, _ = sync.header(B, X2, 0.0)
+    assert actions == [Discard(X2.id)]
+    assert sync.pending(2, CAROL.peer_id, EVERYONE)
+    sync.disconnected(A, 1.0)
+    [write, look] = sync.chunk(B, chunk(X2), 1.0)
+    assert write == Write(X2.id, 2, 0, memoryview(b"xx"))
+    assert look == Check(X2)
 
 
 # Settled.

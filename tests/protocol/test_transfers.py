@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
-from protocol_support import signer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from protocol_support import signer, update
 
 from semantic_net.protocol import transfers as module
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.transfers import WINDOW, Transfer, Transfers
+from semantic_net.protocol.transfers import (
+    PATIENCE,
+    PROGRESS_BYTES,
+    WINDOW,
+    Transfer,
+    Transfers,
+)
 from semantic_net.protocol.update import UpdateId
 
 ALICE, BOB, AUTHOR = (signer(name).peer_id for name in ("alice", "bob", "author"))
 STALL_S = 10.0
+LARGE = 100 * PROGRESS_BYTES
 
 
 def item(number: int) -> UpdateId:
@@ -71,13 +82,46 @@ def test_what_stalls_at_its_only_holder_is_asked_again(transfers: Transfers) -> 
 
 
 def test_a_queue_behind_a_slow_payload_has_not_stalled(transfers: Transfers) -> None:
-    first, _ = hold(transfers, ALICE, 1, 2)
+    first, _ = hold(transfers, ALICE, 1, 2, size=LARGE)
     transfers.request(0.0)
-    for now in (8.0, 16.0, 24.0):
-        transfers.bytes_arrived(first, 1, now)
+    for now in (8.0, 16.0, 24.0, 32.0):
+        transfers.bytes_arrived(first, PROGRESS_BYTES, now)
         transfers.give_up_stalled(now)
-    assert asked(transfers, 24.0) == []
-    assert transfers.next_stall() == 34.0
+    assert asked(transfers, 32.0) == []
+    assert transfers.next_stall() == 42.0
+
+
+def test_a_byte_now_and_then_is_no_progress(transfers: Transfers) -> None:
+    first, _ = hold(transfers, ALICE, 1, 2, size=LARGE)
+    transfers.request(0.0)
+    for now in (4.0, 8.0):
+        transfers.bytes_arrived(first, 1, now)
+    hold(transfers, BOB, 1, 2)
+    transfers.give_up_stalled(10.0)
+    assert asked(transfers, 10.0) == [(BOB, 1), (BOB, 2)]
+
+
+def test_nor_is_a_header_that_is_known(transfers: Transfers) -> None:
+    known = update(signer("author"), 1)
+    transfers.hold(ALICE, known.id, (1, AUTHOR))
+    [(_, transfer)] = transfers.request(0.0)
+    transfers.header_arrived(transfer, ALICE, known, 4.0)
+    transfers.header_arrived(transfer, ALICE, known, 8.0)
+    assert transfers.next_stall() == 14.0
+
+
+def test_what_waits_for_long_behind_others_is_asked_of_an_idle_holder(
+    transfers: Transfers,
+) -> None:
+    first, _ = hold(transfers, ALICE, 1, 2, size=LARGE)
+    transfers.request(0.0)
+    hold(transfers, BOB, 1, 2)
+    waited = PATIENCE * STALL_S
+    for now in (8.0, 16.0, 24.0, waited):
+        assert asked(transfers, now) == []
+        transfers.bytes_arrived(first, PROGRESS_BYTES, now)
+        transfers.give_up_stalled(now)
+    assert asked(transfers, waited) == [(BOB, 2)], "what arrives stays where it is"
 
 
 def test_what_is_passed_over_is_asked_of_another(transfers: Transfers) -> None:
@@ -93,7 +137,7 @@ def test_after_a_stall_a_neighbour_is_tried_with_one_item(transfers: Transfers) 
     transfers.request(0.0)
     transfers.give_up_stalled(10.0)
     assert asked(transfers, 10.0) == [(ALICE, 1)]
-    transfers.bytes_arrived(held[0], 1, 11.0)
+    transfers.bytes_arrived(held[0], 4, 11.0)
     assert asked(transfers, 11.0) == [(ALICE, 2), (ALICE, 3)], "it serves again"
 
 
@@ -219,3 +263,72 @@ def test_who_announces_and_never_serves_is_not_waited_for(transfers: Transfers) 
     assert not transfers.is_pending((1, AUTHOR), {ALICE})
     hold(transfers, BOB, 1)
     assert transfers.is_pending((1, AUTHOR), {ALICE, BOB}), "Bob may be honest"
+
+
+# What a neighbour announces may cost memory in proportion, and never time with each event.
+
+
+def looked_for_one_by_one(
+    transfers: Transfers, peers: set[PeerId], before: int, author: PeerId
+) -> bool:
+    """Be `Transfers.any_pending` as it is meant."""
+    items = (transfers.get(item(number)) for number in range(6))
+    return any(
+        t.checking or peers & t.holders.keys()
+        for t in items
+        if t is not None and (t.slot[0] < before or t.slot[1] == author)
+    )
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["hold", "unhold", "drop", "move", "check", "restart"]),
+            st.sampled_from([ALICE, BOB]),
+            st.integers(0, 5),
+            st.integers(0, 5),
+        ),
+        max_size=60,
+    )
+)
+def test_pending_agrees_with_a_look_at_every_item(
+    steps: list[tuple[str, PeerId, int, int]],
+) -> None:
+    transfers = Transfers(STALL_S)
+    transfers.connected(ALICE)
+    transfers.connected(BOB)
+    for step, peer, number, other in steps:
+        transfer = transfers.get(item(number))
+        if step == "hold":
+            transfers.hold(peer, item(number), (number, AUTHOR if other % 2 else peer), 4)
+        elif transfer is None:
+            continue
+        elif step == "unhold":
+            transfers.unhold(transfer, peer)
+        elif step == "drop":
+            transfers.drop(transfer)
+        elif step == "move":
+            transfers.move(transfer, (other, AUTHOR))
+        elif step == "check" and not transfer.checking:
+            transfers.check(transfer)
+        elif step == "restart" and transfer.checking:
+            transfers.restart(transfer)
+        for peers in ({ALICE}, {BOB}, {ALICE, BOB}):
+            for before in (0, 3, 6):
+                for author in (ALICE, AUTHOR):
+                    expected = looked_for_one_by_one(transfers, peers, before, author)
+                    assert transfers.any_pending(peers, before, author) == expected
+
+
+def test_saying_and_unsaying_leaves_nothing_behind(transfers: Transfers) -> None:
+    for number in range(1, 5000):
+        [transfer] = hold(transfers, ALICE, number)
+        transfers.unhold(transfer, ALICE)
+    tracemalloc.start()
+    for number in range(5000, 10_000):
+        [transfer] = hold(transfers, ALICE, number)
+        transfers.unhold(transfer, ALICE)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 100_000

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from transport_support import (
@@ -26,7 +27,15 @@ from transport_support import (
 )
 
 from semantic_net.errors import ConfigError, LocalProtocolError, StartError
-from semantic_net.protocol.frames import HEADER, MAGIC, VERSION, Kind, encode_frame, encode_header
+from semantic_net.protocol.frames import (
+    HEADER,
+    MAGIC,
+    VERSION,
+    Frame,
+    Kind,
+    encode_frame,
+    encode_header,
+)
 from semantic_net.protocol.handshake import Established, Handshake, Refusal, decode_refusal
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.transport import tcp
@@ -38,9 +47,10 @@ from semantic_net.transport.base import (
     Refused,
     Unreachable,
 )
+from semantic_net.transport.connection import Connection, Owner, Wire
 from semantic_net.transport.settings import TransportSettings
 
-A, B = signer(1), signer(2)
+A, B, C = signer(1), signer(2), signer(3)
 
 
 class EmptyBook:
@@ -49,7 +59,7 @@ class EmptyBook:
     def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
         return ()
 
-    def objection(self, peer: PeerId, incarnation: int) -> Refusal | None:
+    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
         return None
 
     def no_room(self, candidate: Established) -> Refusal | None:
@@ -115,6 +125,44 @@ def test_garbage_within_a_session_ends_it() -> None:
             assert (ended.code, ended.reason) == ("protocol", "not a semantic-net frame")
             assert a.bodies(Kind.HAVE) == [b"fine"]
             assert decode_refusal(await client.frame()).code == "protocol"
+
+    play_over_tcp(scenario)
+
+
+def test_what_comes_after_the_end_of_a_connection_does_not_count() -> None:
+    """The other end may have sent it before it heard of the end."""
+
+    async def scenario() -> None:
+        owner = Mock(spec=Owner)
+        wire = Mock(spec=Wire)
+        handshake = Handshake(
+            A, hello_content(), secrets.token_bytes(32), dialled=False, book=EmptyBook()
+        )
+        connection = Connection(owner, wire, handshake, "there:1", dialled=False)
+        connection.refuse("protocol", "enough")
+        connection.frame_received(Frame(Kind.HAVE, b"too late"))
+        owner.received.assert_not_called()
+        owner.refused.assert_called_once()
+        connection.frame_received(Frame(Kind.HELLO, b"nonsense"))
+
+    asyncio.run(scenario())
+
+
+def test_a_peer_takes_only_so_many_sessions_and_those_that_it_dials() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A, settings=TransportSettings(max_sessions=1))
+        b = await world.peer("b", B, dial=[a])
+        await b.expect(Connected)
+        async with raw_client(a) as client:
+            assert (await client.frame()).kind is Kind.HELLO
+            handshake = Handshake(
+                C, hello_content(), secrets.token_bytes(32), dialled=True, book=EmptyBook()
+            )
+            client.writer.write(handshake.start())
+            assert decode_refusal(await client.frame()).code == "busy"
+        c = await world.peer("c", C)
+        a.transport.add_address(c.transport.address)
+        await c.expect(Connected)
 
     play_over_tcp(scenario)
 

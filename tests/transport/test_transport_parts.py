@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transport_support import signer
 
 from semantic_net.protocol.frames import MAX_CHUNK_BYTES
-from semantic_net.protocol.handshake import MAX_LOST_SESSIONS, Established, Hello
+from semantic_net.protocol.handshake import MAX_LOST_SESSIONS, Established, Hello, Refusal
 from semantic_net.protocol.identity import PeerId
 from semantic_net.transport.address import Address, dialable_addresses, parse_address
 from semantic_net.transport.base import Buffer
@@ -190,7 +190,7 @@ def session(number: int, *lost: int, incarnation: int = 1) -> Established:
 
 
 def test_one_session_a_peer() -> None:
-    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    table: SessionTable[Line] = SessionTable(9, 10.0, Clock())
     assert table.no_room(session(1)) is None
     first = Line()
     assert table.begin(session(1), first) is None
@@ -201,7 +201,7 @@ def test_one_session_a_peer() -> None:
 
 
 def test_a_session_that_the_other_end_lost_is_replaced() -> None:
-    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    table: SessionTable[Line] = SessionTable(9, 10.0, Clock())
     first, second = Line(), Line()
     table.begin(session(1), first)
     assert table.no_room(session(2, 8, 9)) is not None, "it lost others, not this one"
@@ -215,23 +215,34 @@ def test_a_session_that_the_other_end_lost_is_replaced() -> None:
 
 def test_another_instance_waits_until_the_first_is_silent() -> None:
     clock = Clock()
-    table: SessionTable[Line] = SessionTable(10.0, clock)
+    table: SessionTable[Line] = SessionTable(9, 10.0, clock)
     first = Line(heard_at=0.0)
-    assert table.objection(KEY.peer_id, 2) is None
+    assert table.objection(KEY.peer_id, 2, dialled=False) is None
     table.begin(session(1), first)
-    assert table.objection(KEY.peer_id, 1) is None
+    assert table.objection(KEY.peer_id, 1, dialled=False) is None
     clock.now = 10.0
-    refusal = table.objection(KEY.peer_id, 2)
+    refusal = table.objection(KEY.peer_id, 2, dialled=False)
     assert refusal is not None
     assert refusal.code == "duplicate_key"
     clock.now = 10.1
-    assert table.objection(KEY.peer_id, 2) is None
+    assert table.objection(KEY.peer_id, 2, dialled=False) is None
     assert table.no_room(session(2, incarnation=2)) is None
     assert table.begin(session(2, incarnation=2), Line()) is first
 
 
+def test_when_there_are_many_sessions_only_whom_we_dial_gets_another() -> None:
+    table: SessionTable[Line] = SessionTable(1, 10.0, Clock())
+    other = PeerId("other")
+    assert table.objection(other, 1, dialled=False) is None
+    table.begin(session(1), Line())
+    refusal = table.objection(other, 1, dialled=False)
+    assert refusal == Refusal("busy", "1 peers are connected, as many as may call")
+    assert table.objection(other, 1, dialled=True) is None
+    assert table.objection(KEY.peer_id, 1, dialled=False) is None, "it may have lost its session"
+
+
 def test_lost_sessions_are_kept_until_one_holds() -> None:
-    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    table: SessionTable[Line] = SessionTable(9, 10.0, Clock())
     assert table.lost_sessions(KEY.peer_id) == ()
     for number in range(MAX_LOST_SESSIONS + 2):
         table.note_lost(KEY.peer_id, bytes([number]))
@@ -241,7 +252,7 @@ def test_lost_sessions_are_kept_until_one_holds() -> None:
 
 
 def test_strangers_cannot_fill_the_memory_with_lost_sessions() -> None:
-    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    table: SessionTable[Line] = SessionTable(9, 10.0, Clock())
     for number in range(MAX_PEERS_WITH_LOST + 1):
         table.note_lost(PeerId(str(number)), b"x")
     assert table.lost_sessions(PeerId("0")) == ()
@@ -249,7 +260,7 @@ def test_strangers_cannot_fill_the_memory_with_lost_sessions() -> None:
 
 
 def test_a_cleared_table_has_no_session() -> None:
-    table: SessionTable[Line] = SessionTable(10.0, Clock())
+    table: SessionTable[Line] = SessionTable(9, 10.0, Clock())
     table.begin(session(1), Line())
     table.clear()
     assert KEY.peer_id not in table

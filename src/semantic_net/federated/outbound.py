@@ -16,27 +16,38 @@ class PayloadSource:
     def __init__(
         self,
         item: UpdateId,
-        payload: memoryview,
+        read: Callable[[], memoryview],
         offset: int,
-        on_end: Callable[[], None] = lambda: None,
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        """Take the bytes, and what to call once the last of them is handed over."""
+        """Prepare to serve an item.
+
+        Args:
+            item: Which one.
+            read: Gives its bytes, or none if it cannot be served any more; asked when the item's
+                turn has come, so that what waits in a queue takes no memory.
+            offset: The first byte to send.
+            on_end: Called once the last byte is handed over.
+        """
         self._item = item
-        self._payload = payload
+        self._read = read
+        self._payload: memoryview | None = None
         self._offset = offset
         self._on_end = on_end
 
+    def seek(self, offset: int) -> None:
+        """Go on from another byte, in the same place of the queue."""
+        self._offset = offset
+
     def next_frame(self, max_bytes: int) -> Sequence[Buffer] | None:
-        """Return the buffers of the next CHUNK, or None at the end or once cancelled."""
+        """Return the buffers of the next CHUNK, or None at the end."""
+        if self._payload is None:
+            self._payload = self._read()
         size = min(max_bytes, MAX_CHUNK_BYTES)
         data = self._payload[self._offset : self._offset + size]
         if not data:
-            self.cancel()
+            self._payload = None
             self._on_end()
             return None
         offset, self._offset = self._offset, self._offset + len(data)
         return chunk_buffers(self._item, offset, data)
-
-    def cancel(self) -> None:
-        """Send nothing more, and let go of the bytes."""
-        self._payload = memoryview(b"")

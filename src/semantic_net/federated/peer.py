@@ -70,6 +70,9 @@ Parsed = TypeVar("Parsed")
 INTERRUPTED = "interrupted"
 """How `Peer.run` ends when it was told to stop."""
 
+MAX_SERVING = 256
+"""Most payloads that wait for one neighbour: an honest one asks for far fewer at a time."""
+
 STOP_S = 3.0
 """Seconds that work under way has to end by itself when the peer stops."""
 
@@ -232,7 +235,7 @@ class Peer(Generic[Parsed]):
         self._parts = parts
         self._machine = parts.machine
         self._incoming: dict[UpdateId, memoryview] = {}
-        self._serving: dict[tuple[PeerId, UpdateId], PayloadSource] = {}
+        self._serving: dict[PeerId, dict[UpdateId, PayloadSource]] = {}
         self._base = parts.learner.base()
         self._facts = RoundFacts(opened_at=0.0)
         self._traffic = Traffic(0, 0)
@@ -309,8 +312,7 @@ class Peer(Generic[Parsed]):
             self.carry_out(self._machine.connected(event.peer, now))
         elif isinstance(event, Disconnected):
             log.info("lost %s: %s", event.peer[:9], event.reason)
-            for key in [key for key in self._serving if key[0] == event.peer]:
-                self._serving.pop(key).cancel()
+            self._serving.pop(event.peer, None)
             self.carry_out(self._machine.disconnected(event.peer, now))
         elif isinstance(event, Refused):
             self._count(event.code)
@@ -366,28 +368,33 @@ class Peer(Generic[Parsed]):
                 self._parts.transport.send(peer, frame)
 
     def _serve(self, action: Serve) -> None:
-        key = (action.to, action.id)
-        if key in self._serving:
-            self._serving.pop(key).cancel()
-        base = self._machine.base
+        peer, item = action.to, action.id
+        serving = self._serving.setdefault(peer, {})
+        if item in serving:
+            serving[item].seek(action.offset)
+            return
+        if len(serving) >= MAX_SERVING:
+            text = f"wants more than {MAX_SERVING} payloads at a time"
+            self._parts.transport.disconnect(peer, "protocol", text)
+            return
+        source = PayloadSource(
+            item, lambda: self._to_serve(peer, item), action.offset, lambda: serving.pop(item)
+        )
+        with contextlib.suppress(TransportError):  # its Disconnected is on the way
+            self._parts.transport.stream(peer, source)
+            serving[item] = source
+
+    def _to_serve(self, peer: PeerId, item: UpdateId) -> memoryview:
+        """Return the bytes of an item whose turn has come; none if they are gone meanwhile."""
+        if item == self._machine.base.digest:
+            return self._base
         try:
-            payload = (
-                self._base if action.id == base.digest else self._parts.store.payload(action.id)
-            )
+            if item in self._parts.store:
+                return self._parts.store.payload(item)
         except CheckpointError as exc:
             log.warning("update is not served: %s", exc)
-            self._send(Send((action.to,), Absent(action.id)))
-            return
-        source = PayloadSource(action.id, payload, action.offset, lambda: self._served(key, source))
-        self._serving[key] = source
-        try:
-            self._parts.transport.stream(action.to, source)
-        except TransportError:  # its Disconnected is on the way
-            del self._serving[key]
-
-    def _served(self, key: tuple[PeerId, UpdateId], source: PayloadSource) -> None:
-        if self._serving.get(key) is source:
-            del self._serving[key]
+        self._send(Send((peer,), Absent(item)))
+        return memoryview(b"")
 
     def _write(self, action: Write) -> None:
         buffer = self._incoming.get(action.id)
@@ -397,7 +404,6 @@ class Peer(Generic[Parsed]):
 
     def _discard(self, action: Discard) -> None:
         self._incoming.pop(action.id, None)
-        self._parts.store.discard(action.id)
 
     def _tell(self, action: Tell) -> None:
         log.log(LEVELS[action.level], "%s", action.text)
@@ -443,7 +449,7 @@ class Peer(Generic[Parsed]):
             lambda: hash_payload(payload) == action.id and self._parts.learner.is_base(payload)
         )
         if not intact:
-            self._incoming.pop(action.id)
+            self._incoming.pop(action.id, None)
             self._corrupt(action.id)
             return
         self.carry_out(self._machine.base_checked(action.id, self._now()))

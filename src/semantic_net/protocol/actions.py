@@ -64,7 +64,7 @@ class AdoptBase:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Forget what has arrived of an item, looked at or not: it is void, or of no use."""
+    """Forget what has arrived of an item that is not held: it is void, or of no use."""
 
     id: UpdateId
 

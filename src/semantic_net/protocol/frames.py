@@ -113,6 +113,8 @@ def decode_header(header: bytes | memoryview) -> tuple[Kind, int]:
 
 T = TypeVar("T")
 
+FIRST_BUFFER_BYTES = 32 * 1024
+
 
 def decode_body(decoder: msgspec.msgpack.Decoder[T], frame: Frame) -> T:
     """Return a frame's body as the typed value that ``decoder`` reads.
@@ -135,17 +137,24 @@ class FrameDecoder:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray(2 * MAX_FRAME_BYTES)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(FIRST_BUFFER_BYTES))
         self._start = 0  # first byte not yet returned in a frame
         self._end = 0  # first byte not yet written
 
     def writable(self) -> memoryview:
-        """Return the free end of the buffer; it is never empty, a frame always fits."""
-        if len(self._buffer) - self._start < MAX_FRAME_BYTES or self._start == self._end:
-            pending = self._end - self._start
-            self._buffer[:pending] = self._buffer[self._start : self._end]
-            self._start, self._end = 0, pending
+        """Return the free end of the buffer; it is never empty.
+
+        The buffer grows as frames need it, so that who sends little takes little.
+        """
+        view = self._view
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif 4 * (len(view) - self._end) < len(view):
+            pending = view[self._start : self._end]
+            if 2 * len(pending) > len(view):
+                self._view = memoryview(bytearray(2 * len(view)))
+            self._view[: len(pending)] = bytes(pending)
+            self._start, self._end = 0, len(pending)
         return self._view[self._end :]
 
     def received(self, num_bytes: int) -> Iterator[Frame]:

@@ -45,6 +45,7 @@ DUPLICATE_KEY = "duplicate_key"
 DUPLICATE_CONNECTION = "duplicate_connection"
 PROTOCOL = "protocol"
 SIGNATURE = "signature"
+BUSY = "busy"
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -128,8 +129,14 @@ class SessionBook(Protocol):
         """Return ids of sessions lost since the last one with ``peer`` that held."""
         ...
 
-    def objection(self, peer: PeerId, incarnation: int) -> Refusal | None:
-        """Refuse another instance of a peer whose session is alive."""
+    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
+        """Refuse another instance of a peer whose session is alive, or one caller too many.
+
+        Args:
+            peer: Who says hello.
+            incarnation: Of which process.
+            dialled: Whether we opened the connection.
+        """
         ...
 
     def no_room(self, candidate: Established) -> Refusal | None:
@@ -238,7 +245,10 @@ class Handshake:
             return Refusal(DUPLICATE_KEY, "another running peer holds the same key")
         if differing := differing_facts(self._ours.facts, theirs.facts):
             return Refusal(FACTS, _join(differing, max_chars=900))
-        return self._book.objection(theirs.peer_id, theirs.incarnation)
+        return self._objection(theirs)
+
+    def _objection(self, theirs: Hello) -> Refusal | None:
+        return self._book.objection(theirs.peer_id, theirs.incarnation, dialled=self._dialled)
 
     def _we_decide(self, theirs: Hello) -> bool:
         return self._signer.peer_id < theirs.peer_id
@@ -254,7 +264,7 @@ class Handshake:
             theirs.peer_id, theirs, self._transcript[:SESSION_ID_BYTES], frozenset(lost)
         )
         # Asked again: another session of theirs may have come up since their hello.
-        refusal = self._book.objection(theirs.peer_id, theirs.incarnation)
+        refusal = self._objection(theirs)
         if refusal is None and self._we_decide(theirs):
             refusal = self._book.no_room(established)
         if refusal:

@@ -10,6 +10,7 @@ the agreed model allows, and more announcements than a neighbour may keep us bus
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -28,8 +29,11 @@ from semantic_net.protocol.transfers import BASE_SLOT, Slot, Transfer, Transfers
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
-MAX_OFFERED = 1 << 17
-"""Most updates that one neighbour may announce beyond those held: about 90 MB of notes."""
+MAX_OFFERED = 1 << 16
+"""Most updates that one neighbour may announce beyond those held: about 45 MB of notes."""
+
+MAX_UNANSWERED = 1 << 14
+"""Most entries of our list that wait for a neighbour's word: what it may lack, or not have read."""
 
 MAX_RIVALS = 2
 """Most updates of a slot that one neighbour may announce: what is held of a void one."""
@@ -39,10 +43,14 @@ MAX_RIVALS = 2
 class _Neighbour:
     lacks: set[UpdateId]
     """What we hold, and it has not announced."""
+    unlisted: dict[UpdateId, Update]
+    """What of that it has not been told of either; in the order in which it will be."""
     quiet_since: float
     """When it last said or was told something of updates."""
     listed: bool = False
     """It has announced everything that it held when the session began."""
+    told_all: bool = False
+    """So have we."""
     base: UpdateId | None = None
     """The better base that it offers."""
 
@@ -104,12 +112,10 @@ class Sync:
 
     def connected(self, peer: PeerId, now: float) -> list[Action]:
         """List what we hold to a new neighbour."""
-        held = list(self._updates)
-        self._neighbours[peer] = _Neighbour({u.id for u in held}, now)
+        held = {update.id: update for update in self._updates}
+        self._neighbours[peer] = _Neighbour(set(held), held, now)
         self._transfers.connected(peer)
-        parts = _entries(held)
-        last = len(parts) - 1
-        return [Send((peer,), Have(part, i == last)) for i, part in enumerate(parts)]
+        return self._list_on(peer, MAX_UNANSWERED)
 
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
         """Ask others for what was under way from a lost neighbour."""
@@ -124,8 +130,7 @@ class Sync:
         for peer, neighbour in self._neighbours.items():
             if neighbour.lacks and now >= neighbour.quiet_since + self._stall_s:
                 neighbour.quiet_since = now
-                part = _entries(u for u in self._updates if u.id in neighbour.lacks)[0]
-                actions.append(Send((peer,), Have(part, False)))
+                actions += self._tell_again(peer)
         return [*actions, *self._request(now)]
 
     def next_wakeup(self) -> float | None:
@@ -148,18 +153,25 @@ class Sync:
         neighbour.listed |= message.complete
         for entry in message.entries:
             neighbour.lacks.discard(entry.id)
+            neighbour.unlisted.pop(entry.id, None)
             if not self._is_known(entry):
                 self._transfers.hold(peer, entry.id, (entry.round, PeerId(entry.author)))
                 self._check_offers(peer, entry)
-        return self._request(now)
+        return [*self._list_more(peer), *self._request(now)]
 
     def base_offered(
         self, peer: PeerId, base: UpdateId | None, size: int, now: float
     ) -> list[Action]:
-        """Want the better base that a neighbour has, or none of it any more."""
+        """Want the better base that a neighbour has, or none of it any more.
+
+        Raises:
+            RemoteProtocolError: What it calls its base is an update.
+        """
         neighbour = self._neighbours[peer]
         if neighbour.base == base:
             return []
+        if base is not None and self._is_update(base):
+            raise RemoteProtocolError("offers an update as its base")
         actions: list[Action] = []
         if neighbour.base is not None:
             before = self._transfers.get(neighbour.base)
@@ -210,6 +222,10 @@ class Sync:
         transfer = self._transfers.get(update.id)
         if transfer is None or transfer.checking:  # it came by another way, or is void
             return [], False
+        actions: list[Action] = []
+        if transfer.slot == BASE_SLOT:  # somebody offered an update as its base
+            self._transfers.start_over(transfer)
+            actions.append(Discard(transfer.id))
         if transfer.slot != _slot(update):  # announced under another; the author's word counts
             self._transfers.move(transfer, _slot(update))
         self._transfers.header_arrived(transfer, peer, update, now)
@@ -217,7 +233,7 @@ class Sync:
             return self._void(update, rivals, now), True
         if self._updates.is_void(update.round, update.author):  # by two others
             return self._forget([transfer], now), False
-        return self._look_at(transfer, now), False
+        return [*actions, *self._look_at(transfer, now)], False
 
     def chunk(self, peer: PeerId, chunk: Chunk, now: float) -> list[Action]:
         """Place a chunk if it continues something that the neighbour was asked for.
@@ -279,6 +295,40 @@ class Sync:
         return self._forget([t for t in bases if t.id == base or not t.checking], now)
 
     # The inside.
+
+    def _list_more(self, peer: PeerId) -> list[Action]:
+        """Go on with our list once the neighbour has answered half of what it was told."""
+        neighbour = self._neighbours[peer]
+        unanswered = len(neighbour.lacks) - len(neighbour.unlisted)
+        if neighbour.told_all or 2 * unanswered > MAX_UNANSWERED:
+            return []
+        return self._list_on(peer, MAX_UNANSWERED - unanswered)
+
+    def _list_on(self, peer: PeerId, num_entries: int) -> list[Action]:
+        """Tell a neighbour the next entries of our list, and when they are the last."""
+        neighbour = self._neighbours[peer]
+        listed = list(itertools.islice(neighbour.unlisted.values(), num_entries))
+        for update in listed:
+            del neighbour.unlisted[update.id]
+        neighbour.told_all = not neighbour.unlisted
+        parts = _entries(listed)
+        last = len(parts) - 1
+        return [
+            Send((peer,), Have(part, neighbour.told_all and i == last))
+            for i, part in enumerate(parts)
+        ]
+
+    def _tell_again(self, peer: PeerId) -> list[Action]:
+        """Go on with our list though it was not answered, or repeat what was not."""
+        neighbour = self._neighbours[peer]
+        if not neighbour.told_all:
+            return self._list_on(peer, MAX_HAVE_ENTRIES)
+        lacked = (update for update in self._updates if update.id in neighbour.lacks)
+        return [Send((peer,), Have(_entries(itertools.islice(lacked, MAX_HAVE_ENTRIES))[0], False))]
+
+    def _is_update(self, item: UpdateId) -> bool:
+        transfer = self._transfers.get(item)
+        return item in self._updates or (transfer is not None and transfer.update is not None)
 
     def _check_offers(self, peer: PeerId, entry: HaveEntry) -> None:
         if self._transfers.num_offered_by(peer) > MAX_OFFERED:

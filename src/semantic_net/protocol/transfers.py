@@ -5,15 +5,20 @@
 
 An item is asked of one holder at a time, from the byte where the last one broke off: of whoever is
 least busy, older rounds first, and last of those who let us wait for it in vain. A connection
-serves payloads one after the other, so an item waits for those asked before it and has stalled
-only when the whole connection has, or when a later one is served first.
+serves payloads one after the other, so an item waits for those asked before it. It has stalled
+when the whole connection has, when a later one is served first, or when it has waited for long
+and another holder is idle.
+
+What a neighbour says may be a lie, so nothing here takes longer the more it has announced.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sized
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.update import Update, UpdateId
@@ -23,11 +28,20 @@ Slot = tuple[int, PeerId | None]
 
 BASE_SLOT: Slot = (0, None)
 
+T = TypeVar("T")
+
 WINDOW = 32
 """Most items asked of one neighbour at a time; 1 after a stall, until something comes."""
 
 MAX_ORPHANS = 16
 """Most items kept that have begun to arrive, and that nobody here holds any more."""
+
+PROGRESS_BYTES = 16 * 1024
+"""Bytes that count as progress, if an item's end does not come first: the smallest chunk that an
+honest peer sends, so that a liar cannot keep us waiting with a byte now and then."""
+
+PATIENCE = 3
+"""Times the stall after which an item that has not begun to arrive is asked of an idle holder."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,8 +65,34 @@ class Transfer:
     """Of whom it is asked."""
     asked: int = 0
     """The number of that request."""
+    asked_at: float = 0.0
+    has_begun: bool = False
+    """Bytes have come since."""
     progress_at: float = 0.0
     checking: bool = False
+
+
+class _Rounds:
+    """A multiset of rounds whose lowest is at hand."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self._heap: list[int] = []  # each of them, and some that have gone
+
+    def add(self, number: int) -> None:
+        self._counts[number] += 1
+        if self._counts[number] == 1:
+            heapq.heappush(self._heap, number)
+        if _is_mostly_stale(self._heap, len(self._counts)):
+            self._heap = sorted(self._counts)
+
+    def remove(self, number: int) -> None:
+        _count_down(self._counts, number)
+
+    def lowest(self) -> int | None:
+        while self._heap and self._heap[0] not in self._counts:
+            heapq.heappop(self._heap)
+        return self._heap[0] if self._heap else None
 
 
 @dataclass(slots=True)
@@ -61,15 +101,32 @@ class _Holder:
 
     queue: list[tuple[int, int, UpdateId]] = field(default_factory=list)
     """A heap of (times in vain, round, id); what is no longer to be asked is skipped later."""
+    rounds: _Rounds = field(default_factory=_Rounds)
+    """Of the items that it offers; so are the authors."""
+    authors: Counter[PeerId | None] = field(default_factory=Counter)
     num_offered: int = 0
     num_asked: int = 0
     num_stalls: int = 0
-    """Since something came from it last."""
+    """Since it made progress last."""
     progress_at: float = float("-inf")
+    num_bytes: int = 0
+    """Since then."""
 
     def has_room(self) -> bool:
         """Tell whether one more item may be asked of it."""
         return self.num_asked < (1 if self.num_stalls else WINDOW)
+
+    def offers(self, slot: Slot) -> None:
+        """Count an item that it offers."""
+        self.num_offered += 1
+        self.rounds.add(slot[0])
+        self.authors[slot[1]] += 1
+
+    def offers_no_more(self, slot: Slot) -> None:
+        """Count no longer what was counted."""
+        self.num_offered -= 1
+        self.rounds.remove(slot[0])
+        _count_down(self.authors, slot[1])
 
 
 class Transfers:
@@ -81,6 +138,7 @@ class Transfers:
         self._items: dict[UpdateId, Transfer] = {}
         self._slots: dict[Slot, list[Transfer]] = {}
         self._under_way: dict[UpdateId, Transfer] = {}
+        self._checking: dict[UpdateId, Transfer] = {}
         self._orphans: dict[UpdateId, Transfer] = {}  # no holders, but some bytes; oldest first
         self._holders: dict[PeerId, _Holder] = {}
         self._num_asked = 0
@@ -116,10 +174,14 @@ class Transfers:
 
     def any_pending(self, peers: Collection[PeerId], before: int, author: PeerId) -> bool:
         """Tell whether something older than a round, or an author's, is pending like that."""
-        return any(
-            (t.slot[0] < before or t.slot[1] == author) and self._can_come(t, peers)
-            for t in self._items.values()
-        )
+        if any(t.slot[0] < before or t.slot[1] == author for t in self._checking.values()):
+            return True
+        for peer in peers:
+            if (holder := self._holders.get(peer)) is not None and not holder.num_stalls:
+                lowest = holder.rounds.lowest()
+                if (lowest is not None and lowest < before) or author in holder.authors:
+                    return True
+        return False
 
     # Who holds what. What returns ids has forgotten these items: their bytes are of no use.
 
@@ -144,7 +206,7 @@ class Transfers:
             return
         self._orphans.pop(item, None)
         transfer.holders[peer] = 0
-        self._holders[peer].num_offered += 1
+        self._holders[peer].offers(transfer.slot)
         if transfer.source is None and not transfer.checking:
             self._enqueue(transfer, (peer,))
 
@@ -152,7 +214,7 @@ class Transfers:
         """Note that a neighbour does not hold an item any more."""
         if transfer.holders.pop(peer, None) is None:
             return []
-        self._holders[peer].num_offered -= 1
+        self._holders[peer].offers_no_more(transfer.slot)
         if transfer.source == peer:
             self._release(transfer)
         if transfer.holders or transfer.checking:
@@ -172,16 +234,24 @@ class Transfers:
         if transfer.source is not None:
             self._take_back(transfer)
         for peer in transfer.holders:
-            self._holders[peer].num_offered -= 1
+            self._holders[peer].offers_no_more(transfer.slot)
         del self._items[transfer.id]
         self._orphans.pop(transfer.id, None)
+        self._checking.pop(transfer.id, None)
         self._leave_slot(transfer)
 
     def move(self, transfer: Transfer, slot: Slot) -> None:
         """File an item under its true slot; it was announced under another."""
         self._leave_slot(transfer)
+        for peer in transfer.holders:
+            self._holders[peer].offers_no_more(transfer.slot)
+            self._holders[peer].offers(slot)
         transfer.slot = slot
         self._slots.setdefault(slot, []).append(transfer)
+
+    def start_over(self, transfer: Transfer) -> None:
+        """Count nothing that has arrived of an item."""
+        transfer.received, transfer.sources = 0, frozenset()
 
     # The bytes.
 
@@ -203,8 +273,9 @@ class Transfers:
 
     def header_arrived(self, transfer: Transfer, peer: PeerId, update: Update, now: float) -> None:
         """Note an item's header, from whomever it came: it is signed."""
+        is_news = transfer.update is None
         transfer.update, transfer.size = update, update.payload_bytes
-        if peer == transfer.source:
+        if is_news and peer == transfer.source:
             self._progress(transfer, peer, now)
 
     def bytes_arrived(self, transfer: Transfer, num_bytes: int, now: float) -> None:
@@ -213,7 +284,11 @@ class Transfers:
         assert peer is not None, "only the source's bytes are taken"
         transfer.received += num_bytes
         transfer.sources |= {peer}
-        self._progress(transfer, peer, now)
+        transfer.has_begun = True
+        holder = self._holders[peer]
+        holder.num_bytes += num_bytes
+        if holder.num_bytes >= PROGRESS_BYTES or self.is_whole(transfer):
+            self._progress(transfer, peer, now)
         for other in list(self._under_way.values()):
             if other.source == peer and other.asked < transfer.asked:
                 self._fail(other)  # passed over
@@ -225,6 +300,7 @@ class Transfers:
     def check(self, transfer: Transfer) -> None:
         """Ask nobody for a whole item while it is looked at."""
         transfer.checking = True
+        self._checking[transfer.id] = transfer
         if transfer.source is not None:
             self._take_back(transfer)
 
@@ -232,8 +308,9 @@ class Transfers:
         """Fetch a whole item anew that turned out corrupt; return whose fault it was, if known."""
         culprit = next(iter(transfer.sources)) if len(transfer.sources) == 1 else None
         transfer.from_one = transfer.from_one or culprit is None
-        transfer.received, transfer.checking = 0, False
-        transfer.sources = frozenset()
+        transfer.checking = False
+        del self._checking[transfer.id]
+        self.start_over(transfer)
         if not transfer.holders:
             self.drop(transfer)
         elif culprit in transfer.holders:
@@ -244,7 +321,7 @@ class Transfers:
 
     def give_up_stalled(self, now: float) -> None:
         """Take what makes no progress from those it was asked of."""
-        stalled = [t for t in self._under_way.values() if now >= self._stalls_at(t)]
+        stalled = [t for t in self._under_way.values() if self._has_stalled(t, now)]
         for peer in {t.source for t in stalled if t.source is not None}:
             self._holders[peer].num_stalls += 1
         for transfer in stalled:
@@ -266,6 +343,14 @@ class Transfers:
         heard_at = self._holders[transfer.source].progress_at
         return max(transfer.progress_at, heard_at) + self._stall_s
 
+    def _has_stalled(self, transfer: Transfer, now: float) -> bool:
+        if now >= self._stalls_at(transfer):
+            return True
+        if transfer.has_begun or now < transfer.asked_at + PATIENCE * self._stall_s:
+            return False
+        others = (self._holders[p] for p in transfer.holders if p != transfer.source)
+        return any(not other.num_stalls and other.has_room() for other in others)
+
     def _next_of(self, peer: PeerId) -> Transfer | None:
         queue = self._holders[peer].queue
         while queue:
@@ -281,16 +366,16 @@ class Transfers:
 
     def _ask(self, transfer: Transfer, peer: PeerId, now: float) -> None:
         if transfer.from_one and transfer.sources - {peer}:
-            transfer.received = 0
-            transfer.sources = frozenset()
+            self.start_over(transfer)
         self._num_asked += 1
-        transfer.source, transfer.asked, transfer.progress_at = peer, self._num_asked, now
+        transfer.source, transfer.asked, transfer.has_begun = peer, self._num_asked, False
+        transfer.asked_at = transfer.progress_at = now
         self._under_way[transfer.id] = transfer
         self._holders[peer].num_asked += 1
 
     def _progress(self, transfer: Transfer, peer: PeerId, now: float) -> None:
         holder = self._holders[peer]
-        holder.num_stalls = 0
+        holder.num_stalls = holder.num_bytes = 0
         holder.progress_at = transfer.progress_at = self.progress_at = now
 
     def _fail(self, transfer: Transfer) -> None:
@@ -310,11 +395,28 @@ class Transfers:
 
     def _enqueue(self, transfer: Transfer, peers: Iterable[PeerId]) -> None:
         for peer in peers:
-            entry = (transfer.holders[peer], transfer.slot[0], transfer.id)
-            heapq.heappush(self._holders[peer].queue, entry)
+            holder = self._holders[peer]
+            heapq.heappush(holder.queue, (transfer.holders[peer], transfer.slot[0], transfer.id))
+            if _is_mostly_stale(holder.queue, holder.num_offered):
+                holder.queue = sorted({e for e in holder.queue if self._is_queued(peer, e)})
+
+    def _is_queued(self, peer: PeerId, entry: tuple[int, int, UpdateId]) -> bool:
+        transfer = self._items.get(entry[2])
+        return transfer is not None and transfer.holders.get(peer) == entry[0]
 
     def _leave_slot(self, transfer: Transfer) -> None:
         items = self._slots[transfer.slot]
         items.remove(transfer)
         if not items:
             del self._slots[transfer.slot]
+
+
+def _count_down(counts: Counter[T], key: T) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
+
+
+def _is_mostly_stale(heap: Sized, num_valid: int) -> bool:
+    """Tell whether it is time to make a heap anew whose dead entries are skipped lazily."""
+    return len(heap) > 2 * num_valid + 64

@@ -140,11 +140,13 @@ class Connection:
     # What the wire reports.
 
     def frame_received(self, frame: Frame) -> None:
-        """Take a frame.
+        """Take a frame; once the connection is over, whoever ended it, nothing more counts.
 
         Raises:
             RemoteProtocolError: It breaks the handshake.
         """
+        if self._phase is _Phase.OVER:
+            return
         if self._phase is _Phase.HANDSHAKE:
             self._handshake_frame(frame)
         elif frame.kind is Kind.REFUSE:

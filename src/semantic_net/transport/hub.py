@@ -19,6 +19,7 @@ from typing import Protocol
 from semantic_net.errors import RemoteProtocolError, TransportError
 from semantic_net.protocol.frames import Frame
 from semantic_net.protocol.handshake import (
+    BUSY,
     DUPLICATE_CONNECTION,
     NONCE_BYTES,
     SELF,
@@ -45,7 +46,6 @@ from semantic_net.transport.settings import TransportSettings
 log = logging.getLogger(__name__)
 
 TIMEOUT = "timeout"
-BUSY = "busy"
 UNREAD = "unread"
 
 
@@ -69,7 +69,7 @@ class Hub:
         self.failure: asyncio.Future[None]
         """Gets the exception that the handler or a payload's source raised."""
         self.table: SessionTable[Connection] = SessionTable(
-            settings.liveness_s, lambda: asyncio.get_running_loop().time()
+            settings.max_sessions, settings.liveness_s, lambda: asyncio.get_running_loop().time()
         )
         self._signer = signer
         self._content = content

@@ -2,7 +2,8 @@
 
 The judgement that the handshake asks for, shared by every transport. One session a peer: a second
 connection is refused unless the other end says that it lost the first, or it is another instance
-of a peer that has been silent. Time comes in as ``now``.
+of a peer that has been silent. When there are many sessions, whom we dial still gets one. Time
+comes in as ``now``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from semantic_net.protocol.handshake import (
+    BUSY,
     DUPLICATE_CONNECTION,
     DUPLICATE_KEY,
     MAX_LOST_SESSIONS,
@@ -39,7 +41,8 @@ C = TypeVar("C", bound=LiveConnection)
 class SessionTable(Generic[C]):
     """The live session of each peer; a `SessionBook` for handshakes."""
 
-    def __init__(self, liveness_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, max_sessions: int, liveness_s: float, clock: Callable[[], float]) -> None:
+        self._max_sessions = max_sessions
         self._liveness_s = liveness_s
         self._clock = clock
         self._live: dict[PeerId, tuple[Established, C]] = {}
@@ -57,10 +60,12 @@ class SessionTable(Generic[C]):
         """Return ids of sessions lost since the last one with ``peer`` that held."""
         return tuple(self._lost.get(peer, ()))
 
-    def objection(self, peer: PeerId, incarnation: int) -> Refusal | None:
-        """Refuse another instance of a peer whose session shows life."""
+    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
+        """Refuse another instance of a peer whose session shows life, or one caller too many."""
         if (entry := self._live.get(peer)) is None:
-            return None
+            if dialled or len(self._live) < self._max_sessions:
+                return None
+            return Refusal(BUSY, f"{len(self._live)} peers are connected, as many as may call")
         established, connection = entry
         if established.hello.incarnation == incarnation:
             return None

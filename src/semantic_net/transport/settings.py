@@ -31,6 +31,8 @@ class TransportSettings:
     """Longest wait between two dials of an address that refuses us."""
     max_pending: int = 64
     """Connections that strangers may hold open without a handshake; the oldest goes first."""
+    max_sessions: int = 256
+    """Sessions beyond which only peers that we dial get one."""
     max_learned: int = 1024
     """Addresses that are dialled because other peers know them."""
     max_control_bytes: int = 8 * 1024 * 1024
