@@ -47,7 +47,7 @@ class StubLearner:
     def is_base(self, base: memoryview) -> bool:
         return True
 
-    def adopt_base(self, base: memoryview) -> None:
+    def adopt_base(self, base: memoryview, given: bool) -> None:
         self._base = base
 
     def parse(self, codec: str, payload: memoryview) -> int:
@@ -137,7 +137,6 @@ class Device:
                     rounds=rounds,
                     listen_timeout_s=listen_timeout_s,
                     start_timeout_s=10.0,
-                    has_peers=bool(peers),
                 ),
                 admission=admission,
                 incarnation=1,

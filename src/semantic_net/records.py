@@ -39,6 +39,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Authors whose updates this round's fold holds, this peer included."""
     missing: list[str]
     """Authors expected but absent when the round closed."""
+    unreachable: list[str] = []
+    """Addresses of ``--peers`` at which nobody has ever said hello."""
     close_reason: str
     state_digest: str
     set_digest: str

@@ -97,6 +97,21 @@ def test_stopped_peers_say_goodbye_and_go_on_where_they_stopped(tmp_path: Path) 
         assert {r.peer for r in after.rounds} == {before.rounds[0].peer}, "the same key goes on"
 
 
+def test_rounds_recorded_after_the_last_checkpoint_are_not_lost(tmp_path: Path) -> None:
+    more = ("p2p.checkpoint_every=5",)
+    with running(tmp_path, 1, *more, rounds=40) as [peer]:
+        peer.wait_for_round(7)
+        peer.kill()
+        before = peer.read_rounds()
+        again = peer.start_again()
+        assert again.wait() == 0, again.said()
+    rounds = again.read_rounds()
+    assert rounds[: len(before)] == before
+    assert rounds == sorted(set(rounds))
+    assert rounds[-1] == 40
+    assert again.summary()["payload_bytes"] == sum(r.payload_bytes for r in again.rounds)
+
+
 def test_a_second_peer_started_late_is_waited_for(tmp_path: Path) -> None:
     with running(tmp_path, 2, rounds=2) as peers:
         early, late = peers

@@ -116,7 +116,7 @@ def test_another_base_is_folded_on_from_the_first_round() -> None:
         for parameter in two.trainer.model.parameters():
             parameter.add_(1)
     other = ModelLearner(two.trainer, SemanticConfig(mode="none"), PLAIN)
-    one.adopt_base(other.base())
+    one.adopt_base(other.base(), given=True)
     assert one.base() == other.base()
     nothing: dict[Update, ParsedDelta] = {}
     assert one.fold(plan(1), nothing.__getitem__) == other.fold(plan(1), nothing.__getitem__)

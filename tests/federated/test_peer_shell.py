@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
+from dataclasses import replace
 from typing import NoReturn
 
 import pytest
@@ -14,12 +16,12 @@ from semantic_net.errors import CheckpointError, TrainingError
 from semantic_net.federated import peer as module
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.peer import INTERRUPTED
-from semantic_net.protocol.actions import Discard, Serve, Write
-from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.actions import Discard, Level, Serve, Tell, Write
+from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.messages import Absent, encode_message
 from semantic_net.protocol.update import UpdateBody, UpdateId, sign_update
 from semantic_net.simulation.virtual_time import run_virtual
-from semantic_net.transport.base import BulkSource
+from semantic_net.transport.base import BulkSource, Refused
 from semantic_net.transport.memory import MemoryNetwork
 
 NAMES = ("a", "b", "c")
@@ -229,6 +231,51 @@ def test_another_runs_peer_is_refused_and_counted_by_both() -> None:
     for device in run_virtual(scenario()):
         assert device.rounds[0].authors == (device.signer.peer_id,)
         assert device.rounds[0].facts.rejected["facts"] >= 1
+
+
+def test_a_refusal_is_told_once_however_often_the_other_tries(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_REFUSALS_TOLD", 2)
+    a = Device(network(), "a", ())
+    same = Refused("10.0.0.2:5000", "facts", "momentum: ours 0, theirs 0.5", PeerId("b" * 32))
+    for event in (same, same, replace(same, address="10.0.0.2:41000")):
+        a.peer._refused(event)
+    for port in range(3):
+        a.peer._refused(Refused(f"10.0.0.9:{port}", "protocol", "nonsense"))
+    a.peer._refused(Refused("10.0.0.9:1", "protocol", "other nonsense"))
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warned == [
+        "bbbb-bbbb at 10.0.0.2:5000 is refused: momentum: ours 0, theirs 0.5; "
+        "set it the same on both",
+        "a stranger at 10.0.0.9:0 is refused: nonsense",
+    ]
+    assert a.peer._facts.rejected == {"facts": 3, "protocol": 4}
+
+
+def test_who_has_left_is_not_lost_and_is_missed_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        all_three = devices(network(), rounds=8)
+        asyncio.get_running_loop().call_later(4.0, all_three[0].stop.set)
+        await asyncio.gather(*(d.run() for d in all_three))
+
+    run_virtual(scenario())
+    said = " ".join(r.getMessage() for r in caplog.records)
+    assert f"{short_id(Device(network(), 'a', ()).signer.peer_id)} has left" in said
+    assert "lost" not in said
+    assert "does not answer" not in said
+
+
+def test_the_notes_of_a_round_are_bounded() -> None:
+    a = Device(network(), "a", ())
+    for number in range(1000):
+        a.peer._tell(Tell(Level.INFO, str(number)))
+    assert len(a.peer._facts.notes) == module.MAX_NOTES + 1
+    assert a.peer._facts.notes[-1] == "and more, see the log"
 
 
 def test_two_updates_of_one_key_void_both_and_are_taken_back() -> None:

@@ -63,7 +63,6 @@ def make(
     base: bytes = BASE,
     given: bool = False,
     held: tuple[Update, ...] = (),
-    has_peers: bool = True,
     heartbeat_s: float = HEARTBEAT_S,
     **past: Any,
 ) -> PeerMachine:
@@ -72,7 +71,6 @@ def make(
             rounds=rounds,
             listen_timeout_s=LISTEN_S,
             start_timeout_s=START_S,
-            has_peers=has_peers,
         ),
         admission=ADMISSION,
         incarnation=5,
@@ -342,7 +340,7 @@ def test_of_two_bases_the_given_wins_and_then_the_lower(
     assert looks == ([CheckBase(base)] if is_taken else [])
     if is_taken:
         actions = machine.base_checked(base, 0.0)
-        assert actions[0] == AdoptBase(base)
+        assert actions[0] == AdoptBase(base, given)
         assert machine.base == Base(base, given, 2)
         assert last_said(actions).base == base
         assert machine.base_checked(base, 0.0) == [Discard(base)]
@@ -353,7 +351,7 @@ def test_a_late_joiners_base_yields_to_the_one_in_use() -> None:
     meet(machine, ALICE, round_index=7, next_round=7, base=HIGHER)
     machine.received(A, Chunk(HIGHER, 0, memoryview(b"xx")), 0.0)
     actions = machine.base_checked(HIGHER, 0.0)
-    assert actions[0] == AdoptBase(HIGHER)
+    assert actions[0] == AdoptBase(HIGHER, given=False)
     [tell] = only(actions, Tell)
     assert tell.level is Level.WARNING
     assert tell.text.endswith("not those given by hand")
@@ -365,6 +363,35 @@ def test_a_base_in_use_does_not_yield_to_a_late_joiners() -> None:
     assert machine.sync.num_wanted == 0
     hear(machine, ALICE, base=LOWER, base_given=True, round_index=4, next_round=4)
     assert machine.sync.num_wanted == 1, "two parts of a run that meet agree on one"
+
+
+def test_of_two_bases_in_use_the_one_wins_that_more_peers_fold_on() -> None:
+    machine = started(closed_round=3)
+    folds: dict[str, Any] = {"round_index": 4, "next_round": 4}
+    meet(machine, BOB, **folds)
+    meet(machine, ALICE, base=LOWER, base_given=True, **folds)
+    assert machine.sync.num_wanted == 0, "one peer cannot move two"
+    hear(machine, CAROL, base=LOWER, next_round=1, via=A)
+    hear(machine, ALICE, base=LOWER, base_given=True, **folds)
+    assert machine.sync.num_wanted == 0, "nor with one that has folded nothing"
+    hear(machine, CAROL, base=HIGHER, via=A, **folds)
+    hear(machine, ALICE, base=HIGHER, **folds)
+    assert machine.sync.num_wanted == 0, "of as many the lower wins"
+    hear(machine, CAROL, base=LOWER, via=A, **folds)
+    hear(machine, ALICE, base=LOWER, **folds)
+    assert machine.sync.num_wanted == 1
+
+
+def test_a_base_in_use_yields_when_its_users_are_gone() -> None:
+    machine = started(closed_round=3)
+    folds: dict[str, Any] = {"round_index": 4, "next_round": 4}
+    meet(machine, BOB, **folds)
+    meet(machine, ALICE, base=HIGHER, **folds)
+    hear(machine, CAROL, base=HIGHER, via=A, **folds)
+    assert machine.sync.num_wanted == 0
+    hear(machine, BOB, leaving=True, **folds)
+    hear(machine, ALICE, base=HIGHER, **folds)
+    assert machine.sync.num_wanted == 1
 
 
 def test_a_base_that_is_no_longer_better_when_it_arrives_is_dropped() -> None:
@@ -434,7 +461,7 @@ def test_a_divergence_known_before_the_own_fold_is_reported_with_it() -> None:
 
 
 def test_only_so_many_digests_are_kept() -> None:
-    machine = started(rounds=1000, has_peers=False)
+    machine = started(rounds=1000)
     machine.waiting_for((), 0.0)
     for _ in range(DIGESTS_KEPT + 5):
         [close] = only(publish(machine), Close)
@@ -478,7 +505,7 @@ def test_the_last_round_ends_with_a_goodbye_and_no_further_heartbeat() -> None:
         hear(machine, ALICE, round_index=1, next_round=2, last=theirs, held=said.held), Close
     )
     actions = machine.folded(close.plan, b"s" * 32, 0.0)
-    assert only(actions, Finish) == [Finish("all 1 rounds done")]
+    assert only(actions, Finish) == [Finish("done, after round 1")]
     assert beats(actions) == []
 
 

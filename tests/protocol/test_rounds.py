@@ -23,7 +23,7 @@ ME = signer("me")
 class Scene:
     """A round machine, and what it sees of others, by name."""
 
-    def __init__(self, rounds: int = 5, *, past: Past | None = None, has_peers: bool = True):
+    def __init__(self, rounds: int = 5, *, past: Past | None = None):
         self.now = 0.0
         self.updates = UpdateSet()
         self.roster = Roster(LIVENESS_S)
@@ -32,7 +32,6 @@ class Scene:
             rounds=rounds,
             listen_timeout_s=LISTEN_S,
             start_timeout_s=START_S,
-            has_peers=has_peers,
         )
         self.rounds = Rounds(
             cfg, ME.peer_id, self.roster, self.updates, self.sync, BASE, past or Past()
@@ -200,11 +199,11 @@ def test_at_the_start_timeout_a_peer_goes_on_and_says_what_was_missing(
 
 
 def test_without_peers_nobody_is_waited_for() -> None:
-    scene = Scene(rounds=1, has_peers=False)
+    scene = Scene(rounds=1)
     assert opened(scene.begin()) == (1, frozenset())
     assert closed(scene.publish()) == (1, "nobody expected")
     [finish] = scene.fold()
-    assert finish == Finish("all 1 rounds done")
+    assert finish == Finish("done, after round 1")
 
 
 def test_a_late_joiner_starts_in_the_open_round_with_what_came_before_and_delays_nobody() -> None:
@@ -290,6 +289,20 @@ def test_a_restarted_peer_goes_on_after_its_last_round() -> None:
         assert scene.rounds.next_round == 7
 
 
+def test_where_a_peer_comes_in_is_said() -> None:
+    scene = Scene(rounds=9, past=Past(closed_round=5, authored_round=6))
+    scene.meet("a", round_index=8, next_round=8)
+    scene.begin()
+    assert scene.texts() == ["resumed after round 5, at round 8; the others are in round 8"]
+    scene = Scene(rounds=9)
+    scene.meet("a", round_index=8, next_round=8)
+    scene.begin()
+    assert scene.texts() == ["joining at round 8; the others are in round 8"]
+    scene = Scene(rounds=9)
+    scene.begin()
+    assert scene.texts() == []
+
+
 def test_a_peer_without_a_journal_learns_its_last_round_from_others() -> None:
     scene = Scene(rounds=9)
     scene.meet("a", round_index=3, next_round=3)
@@ -321,7 +334,7 @@ def test_an_own_update_of_the_last_round_leaves_nothing_to_publish() -> None:
 
 def test_a_run_that_is_over_is_not_begun_again() -> None:
     [finish] = only(Scene(rounds=5, past=Past(closed_round=5)).begin(), Finish)
-    assert finish.reason == "round 6 is next, and the run ends with round 5"
+    assert finish.reason == "nothing to do: training.rounds is 5, and round 6 is next"
 
 
 def test_a_peer_that_died_before_its_last_record_only_collects_and_folds() -> None:
@@ -449,9 +462,19 @@ def test_a_peer_that_is_cut_off_keeps_to_the_deadline_and_says_so_once(scene: Sc
     scene.publish()
     assert closed(scene.silence()) is None
     assert closed(scene.silence()) is None
-    assert scene.texts().count("no peer is heard; training goes on alone") == 1
+    assert len([t for t in scene.texts() if t.startswith("no peer is heard")]) == 1
     scene.now = LISTEN_S
     assert closed(scene.step()) == (2, "deadline, cut off")
+
+
+def test_who_knows_of_peers_and_has_met_none_is_cut_off() -> None:
+    scene = scene_in_round(2)
+    scene.rounds.waiting_for = ("10.0.0.3:5000",)
+    assert closed(scene.publish()) is None
+    assert "each round waits 60 s for one (p2p.listen_timeout_s)" in scene.texts()[-1]
+    scene.now = LISTEN_S
+    [close] = only(scene.step(), Close)
+    assert (close.reason, close.unreachable) == ("deadline, cut off", ("10.0.0.3:5000",))
 
 
 def test_a_peer_that_hears_others_again_says_so(scene: Scene) -> None:
@@ -528,7 +551,7 @@ def equal(scene: Scene, **says: Any) -> dict[str, Any]:
 def test_before_its_last_record_a_peer_serves_until_all_hold_the_same(last: Scene) -> None:
     assert closed(last.hear("a", **equal(last, held=b"o" * 32))) is None
     assert closed(last.hear("a", **equal(last))) == (5, "all in")
-    assert last.fold() == [Finish("all 5 rounds done")]
+    assert last.fold() == [Finish("done, after round 5")]
     assert last.rounds.phase is Phase.FINISHED
 
 
@@ -585,10 +608,12 @@ def test_a_late_update_refolds_from_its_round_on_at_the_next_close(scene: Scene)
     [close] = only(scene.publish(), Close)
     assert close.plan.changed_from == 1
     assert close.plan.rounds[1] == (late,)
+    assert scene.texts()[-1] == "updates of round 1 came late, and are folded in now"
     scene.fold()
     scene.hear("a", "b", round_index=4, next_round=5)
     [close] = only(scene.publish(), Close)
     assert (close.plan.changed_from, close.plan.through) == (4, 4)
+    assert len([t for t in scene.texts() if "came late" in t]) == 1
 
 
 def test_what_arrives_ahead_of_its_round_is_kept_for_it(scene: Scene) -> None:

@@ -336,6 +336,31 @@ def test_a_wildcard_cannot_be_dialled() -> None:
     play_over_tcp(scenario)
 
 
+@pytest.mark.parametrize(
+    ("listens", "named", "is_own"),
+    [
+        ("127.0.0.1", "127.0.0.1:{port}", True),
+        ("0.0.0.0", "127.0.0.1:{port}", True),
+        ("0.0.0.0", "192.0.2.1:{port}", False),
+        ("0.0.0.0", "localhost:{port}", False),  # names are asked of nobody
+        ("127.0.0.1", "127.0.0.1:1", False),
+    ],
+)
+def test_an_own_address_is_not_even_waited_for(listens: str, named: str, is_own: bool) -> None:
+    async def start() -> tuple[str, ...]:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        peer = named.format(port=port)
+        settings = TransportSettings(host=listens, port=port, peers=(peer,))
+        transport = AdHocTransport(A, settings, hello_content())
+        await transport.start(lambda event: None)
+        unmet = transport.unmet_addresses()
+        await transport.close()
+        return tuple(address.replace(str(port), "{port}") for address in unmet)
+
+    assert run_tcp(start()) == (() if is_own else (named,))
+
+
 def test_listening_everywhere_is_said_as_a_port() -> None:
     async def scenario(world: World) -> None:
         a = await world.peer("a", A, settings=TransportSettings(host=""))

@@ -98,7 +98,8 @@ def test_another_runs_peer_is_refused_and_both_sides_name_the_fact(play: Play) -
         at_a, at_b = await a.expect(Refused), await b.expect(Refused)
         assert (at_a.code, at_a.reason) == ("facts", "model: ours m, theirs other")
         assert (at_b.code, at_b.reason) == ("facts", "model: ours other, theirs m")
-        assert at_b.address == world.address_of(a)
+        assert (at_a.address, at_a.peer) == (b.transport.address, b.id), "where it listens"
+        assert (at_b.address, at_b.peer) == (world.address_of(a), a.id)
         with pytest.raises(TransportError, match="not connected"):
             a.send(b, b"")
 

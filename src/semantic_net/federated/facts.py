@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semantic_net.aggregation.fold import FOLD_VERSION, FoldConfig
+from semantic_net.aggregation.fold import FOLD_VERSION, ONE, FoldConfig
 from semantic_net.config import Config
 from semantic_net.protocol.frames import VERSION
 from semantic_net.semantic.schema import ModelSchema
@@ -24,9 +24,15 @@ def run_facts(config: Config, task: Task, schema: ModelSchema, fold: FoldConfig)
         "task": Path(config.task.name).stem,
         "model": f"{schema.num_parameters} parameters, {schema.digest()[:16]}",
         "aggregation.rule": fold.rule,
-        "aggregation.outer_momentum": f"{fold.beta}/65536",
-        "aggregation.outer_lr": f"{fold.outer_lr}/65536",
+        "aggregation.outer_momentum": _as_configured(fold.beta),
+        "aggregation.outer_lr": _as_configured(fold.outer_lr),
     }
     for key, value in task.fingerprint.items():
         facts[f"task.{key}"] = value
     return facts
+
+
+def _as_configured(fraction: int) -> str:
+    """Return the shortest decimal that stands for n / 2^16: what a person has written, or less."""
+    decimals = (round(fraction / ONE, digits) for digits in range(7))
+    return next(f"{d:.10g}" for d in decimals if round(d * ONE) == fraction)

@@ -70,6 +70,8 @@ class ModelLearner:
         self.trainer = trainer
         self.schema = ModelSchema.of(trainer.model)
         self.fold_config = fold_config_of(self.schema, aggregation)
+        self.base_given = False
+        """The base was given by hand, on whichever peer."""
         self.residual: Tensor | None = None
         """(schema.size,) float32: what the own updates left over; None for nothing."""
         self._semantic = semantic
@@ -91,8 +93,9 @@ class ModelLearner:
             return False
         return largest_magnitude(np.frombuffer(base, "<f4")) < np.inf
 
-    def adopt_base(self, base: memoryview) -> None:
+    def adopt_base(self, base: memoryview, given: bool) -> None:
         """Fold on another base from now on; its bytes must not change."""
+        self.base_given = given
         self._base = np.frombuffer(base, "<f4").astype(np.float32, copy=False)
         self._folder = self._new_folder()
 

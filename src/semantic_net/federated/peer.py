@@ -41,7 +41,8 @@ from semantic_net.protocol.actions import (
     Train,
     Write,
 )
-from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.handshake import FACTS
+from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.messages import Absent, decode_message, encode_message
 from semantic_net.protocol.update import (
@@ -51,6 +52,7 @@ from semantic_net.protocol.update import (
     hash_payload,
     sign_update,
 )
+from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
@@ -72,6 +74,12 @@ INTERRUPTED = "interrupted"
 
 MAX_SERVING = 256
 """Most payloads that wait for one neighbour: an honest one asks for far fewer at a time."""
+
+MAX_REFUSALS_TOLD = 100
+"""Refusals that differ, after which further ones are counted only."""
+
+MAX_NOTES = 50
+"""Most notes of a round: the others are in the log."""
 
 STOP_S = 3.0
 """Seconds that work under way has to end by itself when the peer stops."""
@@ -112,8 +120,8 @@ class Learner(Protocol[Parsed]):
         """Tell whether a base can be folded on; runs in any thread."""
         ...
 
-    def adopt_base(self, base: memoryview) -> None:
-        """Fold on another base from now on."""
+    def adopt_base(self, base: memoryview, given: bool) -> None:
+        """Fold on another base from now on, that was given by hand or not."""
         ...
 
     def parse(self, codec: str, payload: memoryview) -> Parsed:
@@ -239,6 +247,7 @@ class Peer(Generic[Parsed]):
         self._base = parts.learner.base()
         self._facts = RoundFacts(opened_at=0.0)
         self._traffic = Traffic(0, 0)
+        self._refusals: set[tuple[str, str, str]] = set()
         self._skip_reason: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -308,18 +317,35 @@ class Peer(Generic[Parsed]):
         if isinstance(event, Received):
             self.carry_out(self._machine.received(event.peer, decode_message(event.frame), now))
         elif isinstance(event, Connected):
-            log.info("connected to %s at %s", event.peer[:9], event.address)
+            log.info("connected to %s at %s", short_id(event.peer), event.address)
             self.carry_out(self._machine.connected(event.peer, now))
         elif isinstance(event, Disconnected):
-            log.info("lost %s: %s", event.peer[:9], event.reason)
+            if self._machine.has_left(event.peer):
+                log.info("%s has left", short_id(event.peer))
+            else:
+                log.info("lost %s: %s", short_id(event.peer), event.reason)
             self._serving.pop(event.peer, None)
             self.carry_out(self._machine.disconnected(event.peer, now))
         elif isinstance(event, Refused):
-            self._count(event.code)
-            log.warning("%s refused (%s): %s", event.address, event.code, event.reason)
+            self._refused(event)
         else:
             assert isinstance(event, Unreachable), event
-            log.warning("%s does not answer: %s; trying again", event.address, event.reason)
+            # Whoever has said goodbye may come back, and is dialled in silence.
+            has_left = event.peer is not None and self._machine.has_left(event.peer)
+            level = logging.DEBUG if has_left else logging.WARNING
+            log.log(level, "%s does not answer: %s; trying again", event.address, event.reason)
+
+    def _refused(self, event: Refused) -> None:
+        """Count every refusal, and tell of each kind once: whoever is refused tries again."""
+        self._count(event.code)
+        seen = (event.peer or parse_address(event.address).host, event.code, event.reason)
+        is_news = seen not in self._refusals and len(self._refusals) < MAX_REFUSALS_TOLD
+        if is_news:
+            self._refusals.add(seen)
+        who = "a stranger" if event.peer is None else short_id(event.peer)
+        hint = "; set it the same on both" if event.code == FACTS else ""
+        level = logging.WARNING if is_news else logging.DEBUG
+        log.log(level, "%s at %s is refused: %s%s", who, event.address, event.reason, hint)
 
     def _tick(self) -> None:
         if self._machine.rounds.waiting_for:
@@ -407,7 +433,10 @@ class Peer(Generic[Parsed]):
 
     def _tell(self, action: Tell) -> None:
         log.log(LEVELS[action.level], "%s", action.text)
-        self._facts.notes.append(action.text)
+        if len(self._facts.notes) < MAX_NOTES:
+            self._facts.notes.append(action.text)
+        elif len(self._facts.notes) == MAX_NOTES:
+            self._facts.notes.append("and more, see the log")
 
     def _finish(self, action: Finish) -> None:
         assert self._over is not None
@@ -437,7 +466,8 @@ class Peer(Generic[Parsed]):
         self.carry_out(self._machine.payload_checked(update, fault, self._now()))
         updates = self._machine.updates
         if update.id not in updates or updates.is_void(update.round, update.author):
-            self._parts.store.discard(update.id)  # void by now: nobody will ask for it
+            # Void by now: nobody will ask for it. The disk may be slow.
+            await self._parts.runner.check(lambda: self._parts.store.discard(update.id))
 
     def _parse_and_keep(self, update: Update, payload: memoryview) -> None:
         parsed = self._parts.learner.parse(update.codec, payload)
@@ -464,10 +494,10 @@ class Peer(Generic[Parsed]):
 
     def _adopt_base(self, action: AdoptBase) -> None:
         self._base = self._incoming.pop(action.id)
-        self._spawn(self._learn_base(self._base))
+        self._spawn(self._learn_base(self._base, action.given))
 
-    async def _learn_base(self, base: memoryview) -> None:
-        await self._parts.runner.learn(lambda: self._parts.learner.adopt_base(base))
+    async def _learn_base(self, base: memoryview, given: bool) -> None:
+        await self._parts.runner.learn(lambda: self._parts.learner.adopt_base(base, given))
 
     async def _train(self, action: Train) -> None:
         parts = self._parts
@@ -512,10 +542,13 @@ class Peer(Generic[Parsed]):
         parts, own = self._parts, self._machine.rounds.last_own
         if own is None or not self._machine.updates.is_void(own.round, own.author):
             return
-        if own.id in parts.store:
-            parsed = parts.store.parsed(own)
-            parts.store.discard(own.id)
-            await parts.runner.learn(lambda: parts.learner.take_back(parsed))
+
+        def take_back() -> None:
+            if own.id in parts.store:
+                parts.learner.take_back(parts.store.parsed(own))
+                parts.store.discard(own.id)
+
+        await parts.runner.learn(take_back)
 
     def _make_update(self, round_index: int) -> tuple[Update, Encoded] | str:
         """Encode, sign, journal and keep the own update; or say why it must not be published."""

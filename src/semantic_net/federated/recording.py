@@ -41,19 +41,37 @@ class Recording:
         machine: PeerMachine,
         facts: dict[str, str],
         progress: Progress | None,
+        authored_round: int,
     ) -> None:
-        """Go on after ``progress`` of an earlier process, or start a new record."""
+        """Go on after an earlier process, or start a new record.
+
+        Args:
+            config: Of the run.
+            task: What is learned.
+            folder: Where everything goes.
+            learner: The model's side.
+            machine: The protocol's side.
+            facts: Of the run.
+            progress: The checkpoint's; None without one.
+            authored_round: The last round that this peer has signed an update for.
+        """
         self._config = config
         self._task = task
         self._folder = folder
         self._learner = learner
         self._machine = machine
         self._facts = facts
-        self._recorder = Recorder(folder.root, progress.closed_round if progress else 0)
+        closed_round = progress.closed_round if progress else 0
+        # Rounds that were recorded after the checkpoint are not run again, but for the last.
+        kept_to = max(closed_round, min(authored_round, config.training.rounds - 1))
+        self._recorder = Recorder(folder.root, kept_to)
         self._totals = dict(progress.totals) if progress else {}
         self._best_round = progress.best_round if progress else None
         self._best_metrics = progress.best_metrics if progress else {}
         self._last: RoundRecord | None = None
+        for record in self._recorder.resumed:
+            if record.round > closed_round:
+                self._count(record)
         self.persist_updates: Callable[[], None] = lambda: None
         """Writes the held updates to disk, before each checkpoint."""
         self.show: Callable[[RoundRecord], None] = lambda record: None
@@ -63,10 +81,7 @@ class Recording:
         """Record a round, keep the model if it is the best, write a checkpoint if one is due."""
         record = self._record(closed)
         self._last = record
-        for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
-            self._totals[key] = self._totals.get(key, 0) + getattr(record, key)
-        if self._is_best(record.metrics):
-            self._best_round, self._best_metrics = record.round, record.metrics
+        if self._count(record):
             self._save_model(best=True)
         # First the record: a resumed run drops those beyond its checkpoint, but cannot make any up.
         self._recorder.record(record)
@@ -84,7 +99,7 @@ class Recording:
         progress = Progress(
             facts=self._facts,
             closed_round=self._last.round if self._last is not None else 0,
-            base_given=self._machine.base.given,
+            base_given=learner.base_given,
             residual_of=own.id.hex() if own is not None and residual is not None else "",
             best_round=self._best_round,
             best_metrics=self._best_metrics,
@@ -129,6 +144,7 @@ class Recording:
             bytes_received=closed.received,
             updates_in=list(closed.authors),
             missing=list(close.missing),
+            unreachable=list(close.unreachable),
             close_reason=close.reason,
             state_digest=closed.state_digest.hex(),
             set_digest=close.plan.set_digest.hex(),
@@ -136,6 +152,15 @@ class Recording:
             rejected=facts.rejected,
             notes=facts.notes,
         )
+
+    def _count(self, record: RoundRecord) -> bool:
+        """Add a round to the totals; tell whether it is the best so far."""
+        for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
+            self._totals[key] = self._totals.get(key, 0) + getattr(record, key)
+        is_best = self._is_best(record.metrics)
+        if is_best:
+            self._best_round, self._best_metrics = record.round, record.metrics
+        return is_best
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
         name = self._task.metric or next(iter(metrics), "")

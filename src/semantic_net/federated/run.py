@@ -112,6 +112,7 @@ async def _run(
         load_flat(trainer.model, checkpoint.base.numpy())
         trainer.load_state(checkpoint.trainer)
     learner = ModelLearner(trainer, config.semantic, config.aggregation, folder.cache)
+    learner.base_given = checkpoint.progress.base_given if checkpoint else options.init is not None
 
     assembled = assemble(
         config,
@@ -120,7 +121,6 @@ async def _run(
         learner,
         facts,
         updates_folder=folder.updates,
-        base_given=checkpoint.progress.base_given if checkpoint else options.init is not None,
         closed_round=checkpoint.progress.closed_round if checkpoint else 0,
     )
     machine, store = assembled.machine, assembled.store
@@ -128,7 +128,14 @@ async def _run(
     if checkpoint is not None and residual_of and residual_of == journal.last_id.hex():
         learner.residual = checkpoint.residual.to(trainer.device)
     recording = Recording(
-        config, task, folder, learner, machine, facts, checkpoint.progress if checkpoint else None
+        config,
+        task,
+        folder,
+        learner,
+        machine,
+        facts,
+        checkpoint.progress if checkpoint else None,
+        journal.last_round,
     )
     recording.persist_updates = lambda: store.persist(machine.updates.evidence())
     recording.show = options.printer(config.training.rounds, task.metric)
@@ -186,7 +193,6 @@ def assemble(
     facts: dict[str, str],
     *,
     updates_folder: Path | None = None,
-    base_given: bool = False,
     closed_round: int = 0,
 ) -> Assembled:
     """Put a peer's machine, transport and store together, with what the folder holds."""
@@ -199,7 +205,7 @@ def assemble(
     machine = PeerMachine(
         _machine_config(config, admission, incarnation),
         signer,
-        Base(hash_payload(base), base_given, len(base)),
+        Base(hash_payload(base), learner.base_given, len(base)),
         updates=updates,
         last_own=_last_own(updates, signer.peer_id, journal.last_id),
         closed_round=closed_round,
@@ -247,7 +253,6 @@ def _machine_config(config: Config, admission: Admission, incarnation: int) -> M
             rounds=config.training.rounds,
             listen_timeout_s=p2p.listen_timeout_s,
             start_timeout_s=p2p.start_timeout_s,
-            has_peers=bool(p2p.peers),
         ),
         admission=admission,
         incarnation=incarnation,

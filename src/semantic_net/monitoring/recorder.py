@@ -31,9 +31,11 @@ class Recorder:
 
         Args:
             out_dir: Made where it does not exist.
-            resume_from_round: Last round of the run that goes on; records of later rounds, which
-                will be run again, are dropped. 0 starts a new record.
+            resume_from_round: Last round that will not be run again; records of later ones are
+                dropped. 0 starts a new record.
         """
+        self.resumed: list[RoundRecord] = []
+        """The records that were there already."""
         self._rounds_path = out_dir / ROUNDS_FILE
         self._summary_path = out_dir / SUMMARY_FILE
         self._keep_to = resume_from_round
@@ -95,6 +97,7 @@ class Recorder:
             content = self._rounds_path.read_bytes()
         except FileNotFoundError:
             return
+        self.resumed = []
         kept, dropped = [], 0
         for line in content.splitlines(keepends=True):
             try:
@@ -104,6 +107,7 @@ class Recorder:
                 continue
             if record.round <= self._keep_to:
                 kept.append(line if line.endswith(b"\n") else line + b"\n")
+                self.resumed.append(record)
             else:
                 dropped += 1
         repaired = b"".join(kept)

@@ -60,6 +60,8 @@ class AdoptBase:
     """Fold on this base from now on, from the first round."""
 
     id: UpdateId
+    given: bool
+    """By hand, somewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Close:
     round: int
     reason: str
     missing: tuple[PeerId, ...]
+    unreachable: tuple[str, ...]
+    """Named addresses at which nobody has said hello so far."""
     plan: FoldPlan
 
 

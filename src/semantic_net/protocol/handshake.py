@@ -204,8 +204,13 @@ class Handshake:
         """Peer and session id once our CONFIRM is out: the other end may believe in it."""
 
     @property
+    def hello(self) -> Hello | None:
+        """What the other end says of itself; proven only by `Established`."""
+        return self._theirs
+
+    @property
     def peer(self) -> PeerId | None:
-        """Who the other end says it is; proven only by `Established`."""
+        """Who the other end says it is; as unproven."""
         return self._theirs.peer_id if self._theirs else None
 
     def start(self) -> bytes:

@@ -7,6 +7,7 @@ world after every event. It does no I/O, reads no clock and draws no random numb
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import (
@@ -155,6 +156,11 @@ class PeerMachine:
         self._leaving = True
         return self._heartbeat(now)
 
+    def has_left(self, peer: PeerId) -> bool:
+        """Tell whether the last that was heard of a peer is its goodbye."""
+        body = self.roster.latest(peer)
+        return body is not None and body.leaving
+
     # The network
 
     def waiting_for(self, addresses: tuple[str, ...], now: float) -> list[Action]:
@@ -220,7 +226,7 @@ class PeerMachine:
         if not self.sync.wanted(item):  # another one was taken meanwhile
             return [Discard(item)]
         offer = self._offers.pop(item)
-        if not self._is_better(offer):
+        if not self._is_better(offer, now):
             return self._after(self.sync.base_accepted(item, now), now)
         whose = "given by hand" if self.base.given else "of its own"
         text = f"starting weights taken over from another peer ({item.hex()[:12]}), not those "
@@ -228,7 +234,9 @@ class PeerMachine:
         self.base = offer.base
         self._digests.clear()
         self.rounds.base_changed(item)
-        return self._after([AdoptBase(item), tell, *self.sync.base_accepted(item, now)], now)
+        return self._after(
+            [AdoptBase(item, self.base.given), tell, *self.sync.base_accepted(item, now)], now
+        )
 
     # The own rounds
 
@@ -336,26 +344,31 @@ class PeerMachine:
 
     def _consider_base(self, peer: PeerId, body: HeartbeatBody, now: float) -> list[Action]:
         base = Base(body.base, body.base_given, self.base.size)
-        offer = _Offer(base, body.round > 0 or body.next_round > 1)
-        if not self._is_better(offer):
+        offer = _Offer(base, _in_use(body))
+        if not self._is_better(offer, now):
             return self.sync.base_offered(peer, None, 0, now)
         actions = self.sync.base_offered(peer, base.digest, base.size, now)
         self._offers[base.digest] = offer
         self._offers = {d: o for d, o in self._offers.items() if self.sync.wanted(d)}
         return actions
 
-    def _is_better(self, offer: _Offer) -> bool:
+    def _is_better(self, offer: _Offer, now: float) -> bool:
         """Tell whether to fold on an offered base instead of ours.
 
         A base that rounds have been folded on never yields to one that none have: a late joiner
-        takes over what the others learned on.
+        takes over what the others learned on. Of two such bases the one wins that more peers
+        fold on, so that no single one can move all the others.
         """
-        if offer.base.digest == self.base.digest:
+        ours, theirs = self.base.digest, offer.base.digest
+        if theirs == ours:
             return False
         in_use = self.rounds.round > 0 or self.rounds.next_round > 1
         if offer.in_use != in_use:
             return offer.in_use
-        return offer.base.beats(self.base)
+        if not in_use:
+            return offer.base.beats(self.base)
+        users = Counter(b.base for b in self.roster.alive(now).values() if _in_use(b))
+        return (-users[theirs], theirs) < (-users[ours] - 1, ours)
 
     def _compare(self, peer: PeerId, body: HeartbeatBody) -> list[Action]:
         """Equal sets on an equal base must have given equal states."""
@@ -387,3 +400,8 @@ class PeerMachine:
         whose = "this peer's own key" if update.author == self.me else short_id(update.author)
         text = f"two updates of {whose} for round {update.round}: neither counts"
         return [Tell(Level.WARNING, text)]
+
+
+def _in_use(body: HeartbeatBody) -> bool:
+    """Tell whether a peer has folded rounds on its base."""
+    return body.round > 0 or body.next_round > 1

@@ -59,8 +59,6 @@ class RoundsConfig:
     rounds: int
     listen_timeout_s: float
     start_timeout_s: float
-    has_peers: bool
-    """Peers were named; without, nobody is waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +116,7 @@ class Rounds:
         self.expected: frozenset[PeerId] = frozenset()
         self.deadline: float | None = None
         self.waiting_for: tuple[str, ...] = ()
-        """Addresses that have not said hello yet."""
+        """Named addresses at which nobody has said hello so far."""
         self.next_round = past.last_round + 1
         """The promise: no new own update below it."""
         self._own_floor = past.last_round + 1  # no own update below it: some may be signed already
@@ -129,6 +127,7 @@ class Rounds:
         self._plan_base: UpdateId | None = None
         self._folded = 0  # the last round that a plan has gone through
         self._changed_from = 1  # the first round that differs from the last plan
+        self._late: list[int] = []  # rounds of updates that came after their fold
         self._close_reason = ""
         self._missing: tuple[PeerId, ...] = ()
         self._is_cut_off = False
@@ -159,6 +158,8 @@ class Rounds:
     def changed(self, round_index: int) -> None:
         """Note that the updates of a round differ from what was folded."""
         self._changed_from = min(self._changed_from, round_index)
+        if round_index <= self._folded:
+            self._late.append(round_index)
 
     def base_changed(self, base: UpdateId) -> None:
         """Fold on another base from now on, from the first round."""
@@ -199,13 +200,14 @@ class Rounds:
         """The round is folded and recorded: open the next one, or finish."""
         assert self.phase is Phase.FOLDING, self.phase
         if self.round >= self._cfg.rounds:
-            return self._finish(f"all {self._cfg.rounds} rounds done")
+            return self._finish(f"done, after round {self._cfg.rounds}")
         following = self.round + 1
         number = max(following, self._open_elsewhere(now))
         if number > following:
             skipped = _span(tuple(range(following, number)))
             tell = _info(f"skipped {skipped}: the others are in round {number}")
-            return [tell, *self._open(number, self.plan(number - 1), now)]
+            late = self._tell_late()
+            return [tell, *late, *self._open(number, self.plan(number - 1), now)]
         is_stale = self._plan_base != self.base
         return self._open(number, self.plan(self.round) if is_stale else None, now)
 
@@ -236,9 +238,11 @@ class Rounds:
                 return self._fetch_on(first, wait_until)
             actions.append(Tell(Level.WARNING, self._why_unready(is_behind)))
         if first <= self._cfg.rounds:
+            actions += self._tell_where_we_are(first, now)
             return [*actions, *self._open(first, self.plan(first - 1), now)]
         if self._past.closed_round >= self._cfg.rounds:
-            reason = f"round {first} is next, and the run ends with round {self._cfg.rounds}"
+            last = self._cfg.rounds
+            reason = f"nothing to do: training.rounds is {last}, and round {first} is next"
             return [*actions, *self._finish(reason)]
         self.round = self._cfg.rounds  # nothing more to publish, but a last round to fold
         self._expect(now)
@@ -261,6 +265,13 @@ class Rounds:
             return f"no answer from {', '.join(self.waiting_for)} in {limit_s:g} s; going on"
         what = "updates" if is_behind else "heartbeats"
         return f"still without some of the others' {what} after {limit_s:g} s; going on"
+
+    def _tell_where_we_are(self, first: int, now: float) -> list[Action]:
+        closed, elsewhere = self._past.closed_round, self._roster.open_round(now)
+        others = f"; the others are in round {elsewhere}" if elsewhere else ""
+        if self._past.last_round:
+            return [_info(f"resumed after round {closed}, at round {first}{others}")]
+        return [_info(f"joining at round {first}{others}")] if first > 1 else []
 
     def _own_from(self) -> int:
         """Return the first round without an own update, as far as anyone here knows."""
@@ -301,11 +312,15 @@ class Rounds:
         assert self.deadline is not None, "_collect() sets it"
         alive = self._roster.alive(now)
         outstanding = [p for p in self.expected if not self._is_settled(p, alive)]
-        known = self._cfg.has_peers or self._roster.num_known > 0
+        known = bool(self.waiting_for) or self._roster.num_known > 0
         cut_off = known and not alive and not self._roster.all_said_goodbye()
         actions: list[Action] = []
         if cut_off and not self._is_cut_off:
-            actions.append(Tell(Level.WARNING, "no peer is heard; training goes on alone"))
+            text = (
+                "no peer is heard: training goes on alone, and each round waits "
+                f"{self._cfg.listen_timeout_s:g} s for one (p2p.listen_timeout_s)"
+            )
+            actions.append(Tell(Level.WARNING, text))
         elif self._is_cut_off and alive:
             actions.append(_info("peers are heard again"))
         self._is_cut_off = cut_off
@@ -318,7 +333,7 @@ class Rounds:
         if self.round >= self._cfg.rounds:
             self.phase = Phase.SERVING
             return [*actions, *self.step(now)]
-        return [*actions, self._close()]
+        return [*actions, *self._close()]
 
     def _is_settled(self, peer: PeerId, alive: Alive) -> bool:
         """Tell whether nothing more of an expected peer is to be waited for in this round."""
@@ -347,7 +362,7 @@ class Rounds:
         assert self.deadline is not None, "_collect() sets it"
         if now < self.deadline and not self._sets_are_equal(now):
             return []
-        return [self._close()]
+        return self._close()
 
     def _sets_are_equal(self, now: float) -> bool:
         """Tell whether all live peers hold what we hold, and can get nothing new in our rounds.
@@ -368,9 +383,20 @@ class Rounds:
 
     # FOLDING
 
-    def _close(self) -> Close:
+    def _close(self) -> list[Action]:
         self.phase, self.deadline = Phase.FOLDING, None
-        return Close(self.round, self._close_reason, self._missing, self.plan(self.round))
+        late = self._tell_late()
+        plan = self.plan(self.round)
+        close = Close(self.round, self._close_reason, self._missing, self.waiting_for, plan)
+        return [*late, close]
+
+    def _tell_late(self) -> list[Action]:
+        """Say why the model differs from what the rounds so far have led to."""
+        rounds, self._late = sorted(set(self._late)), []
+        if not rounds:
+            return []
+        which = f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]} to {rounds[-1]}"
+        return [_info(f"updates of {which} came late, and are folded in now")]
 
     def plan(self, through: int) -> FoldPlan:
         """Return what to fold, and take it for folded."""

@@ -197,7 +197,6 @@ class Node:
                     rounds=cfg.rounds,
                     listen_timeout_s=cfg.listen_timeout_s,
                     start_timeout_s=cfg.start_timeout_s,
-                    has_peers=has_peers,
                 ),
                 admission=Admission(RUN, {CODEC: MAX_PAYLOAD_BYTES}.get),
                 incarnation=disk.incarnation,
@@ -317,7 +316,7 @@ class Node:
 
     def _adopt_base(self, action: AdoptBase) -> None:
         del self._incoming[action.id]
-        self.base = (action.id, self.running.base.given)
+        self.base = (action.id, action.given)
 
     def _fold_plan(self, plan: FoldPlan) -> bytes:
         state = self._fold.fold(plan)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
 from typing import Any
@@ -80,6 +81,13 @@ class AdHocTransport(HubTransport):
         hint = _BIND_HINTS.get(exc.errno or 0, reason_of(exc))
         return StartError(f"cannot listen on {wanted}: {hint}")
 
+    def _is_own(self, address: Address) -> bool:
+        if address.port != self._address.port:
+            return False
+        return address == self._address or (
+            self._address.is_wildcard and _belongs_to_this_machine(address.host)
+        )
+
     async def _dial(self, address: Address) -> Connection:
         _, wire = await asyncio.get_running_loop().create_connection(
             lambda: SocketWire(self._hub, dialled=str(address)), address.host, address.port
@@ -108,3 +116,14 @@ def _bound_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _belongs_to_this_machine(host: str) -> bool:
+    """Tell whether a numeric address is one of this machine's; of a name nobody is asked."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0))
+    except (ValueError, OSError):
+        return False
+    return True

@@ -53,8 +53,11 @@ class Refused:
     """A connection was refused, by us or by the other side: a one-word code and a sentence."""
 
     address: str
+    """Where the other side listens, if it has said so; else where it came from."""
     code: str
     reason: str
+    peer: PeerId | None = None
+    """Who it says it is, which may be a lie; None if it did not come to that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Unreachable:
 
     address: str
     reason: str
+    peer: PeerId | None = None
+    """Who answered there last."""
 
 
 TransportEvent = Connected | Disconnected | Received | Refused | Unreachable

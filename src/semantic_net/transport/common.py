@@ -57,7 +57,12 @@ class HubTransport:
 
     def _dial_peers(self) -> None:
         for peer in self._settings.peers:
-            self._dialer.add(peer, learned=False)
+            if not self._is_own(parse_address(peer)):
+                self._dialer.add(peer, learned=False)
+
+    def _is_own(self, address: Address) -> bool:
+        """Tell whether an address is known to be ours; if not, the first hello shows it."""
+        return False
 
     @property
     def failed(self) -> asyncio.Future[None]:

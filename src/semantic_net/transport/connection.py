@@ -27,6 +27,7 @@ from semantic_net.protocol.handshake import (
     encode_refusal,
 )
 from semantic_net.protocol.identity import PeerId
+from semantic_net.transport.address import dialable_addresses
 from semantic_net.transport.base import Buffer, BulkSource
 from semantic_net.transport.lanes import Lanes, Pace
 
@@ -122,6 +123,14 @@ class Connection:
     def peer(self) -> PeerId | None:
         """Who the other end says it is; proven once the connection is established."""
         return self._handshake.peer
+
+    @property
+    def listening_at(self) -> str:
+        """Where the other end says that it can be dialled; else the address seen."""
+        hello = self._handshake.hello
+        if self.dialled or hello is None:
+            return self.address
+        return next(iter(dialable_addresses(hello, self.address)), self.address)
 
     @property
     def claim(self) -> tuple[PeerId, bytes] | None:

@@ -202,7 +202,7 @@ class Dialer:
     def _unreachable(self, target: _Target, reason: str) -> float:
         if target.reported != reason:
             target.reported = reason
-            self._hub.report(Unreachable(str(target.address), reason))
+            self._hub.report(Unreachable(str(target.address), reason, target.peer))
         target.failures += 1
         if target.is_hopeless:
             return self._hub.settings.refused_backoff_s * self._rng.uniform(0.5, 1.0)
@@ -216,7 +216,7 @@ class Dialer:
             return 0.0  # its session is there, whoever dialled it; wait for its end
         if target.reported != refusal.reason:
             target.reported = refusal.reason
-            self._hub.report_refusal(str(target.address), refusal)
+            self._hub.report_refusal(str(target.address), refusal, target.peer)
         target.failures += 1
         # These pass by themselves: a session comes up or ends, an old instance falls silent.
         if refusal.code in (DUPLICATE_CONNECTION, DUPLICATE_KEY):

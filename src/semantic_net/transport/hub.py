@@ -177,11 +177,11 @@ class Hub:
             self._events.append(event)
             self._deliver()
 
-    def report_refusal(self, address: str, refusal: Refusal) -> None:
+    def report_refusal(self, address: str, refusal: Refusal, peer: PeerId | None) -> None:
         """Tell the handler of a refusal, unless it belongs to ordinary operation."""
         ordinary = refusal.code == DUPLICATE_CONNECTION or (refusal.code == SELF and refusal.by_us)
         if not ordinary:
-            self.report(Refused(address, refusal.code, refusal.reason))
+            self.report(Refused(address, refusal.code, refusal.reason, peer))
 
     def _handshake_late(self, connection: Connection) -> None:
         late_s = self.settings.handshake_timeout_s
@@ -209,7 +209,7 @@ class Hub:
         self._no_longer_pending(connection)
         log.debug("%s: %s: %s", connection.address, refusal.code, refusal.reason)
         if not connection.dialled:
-            self.report_refusal(connection.address, refusal)
+            self.report_refusal(connection.listening_at, refusal, connection.peer)
 
     def ended(self, connection: Connection, code: str, reason: str) -> None:
         """Note the end of a session, or of a connection that never became one."""
