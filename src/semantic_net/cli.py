@@ -1,7 +1,7 @@
 """The command line: flags to a configuration, the parts put together, errors to exit codes.
 
     0    done
-    1    the demo's peers did not agree
+    1    the run broke: an error in a task's own code, or a bug of ours; or the demo's peers differ
     2    wrong usage or configuration
     3    this peer cannot start: port busy, no data, bad checkpoint
     130  interrupted, after a goodbye and a checkpoint; a second signal ends at once
@@ -30,7 +30,7 @@ from semantic_net.config import Config, load_config
 from semantic_net.errors import ConfigError, SemanticNetError
 from semantic_net.records import RoundRecord
 
-DONE, USAGE, CANNOT_START, INTERRUPTED = 0, 2, 3, 130
+DONE, BROKE, USAGE, CANNOT_START, INTERRUPTED = 0, 1, 2, 3, 130
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: Exception | str, code: int) -> int:
     print(f"semantic-net: error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
@@ -145,6 +145,7 @@ def _peer(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.folder import RunFolder
     from semantic_net.federated.run import RunOptions, run_peer
     from semantic_net.monitoring.console import RoundPrinter, logging_to
+    from semantic_net.task.loader import place_in
 
     out = arguments.out or Path("runs") / f"{socket.gethostname()}-{config.p2p.port}"
     with RunFolder(out) as folder, logging_to(config.monitoring.log_level, folder.log):
@@ -159,7 +160,15 @@ def _peer(arguments: argparse.Namespace) -> int:
             _stop_on_signals(stop)
             return await run_peer(config, folder, options, stop)
 
-        return DONE if asyncio.run(run()) else INTERRUPTED
+        try:
+            return DONE if asyncio.run(run()) else INTERRUPTED
+        except SemanticNetError as exc:
+            log.debug("cannot start: %s", exc, exc_info=exc)
+            raise
+        except Exception as exc:
+            log.debug("the run broke", exc_info=exc)
+            where = place_in(Path(config.task.name), exc)
+            return _fail(f"the run broke: {where} (all of it in {folder.log})", BROKE)
 
 
 def _without_notes(show: Callable[[RoundRecord], None]) -> Callable[[RoundRecord], None]:
@@ -216,7 +225,13 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     _add_shared(parser)
     parser.add_argument("--peers", type=int, default=3, metavar="N", help="processes (default 3)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of data and training")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/demo"),
+        metavar="DIR",
+        help="what the peers leave (default runs/demo); an earlier demo's files are removed",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.set_defaults(run=_demo)
 

@@ -34,6 +34,7 @@ def assert_one_line(said: str) -> None:
     ("arguments", "said"),
     [
         (["--set", "p2p.prot=1"], "p2p.prot: unknown key; did you mean p2p.port?"),
+        (["--set", "train.rounds=2"], "train.rounds: unknown key; did you mean training.rounds?"),
         (["--set", "p2p.port=many"], "p2p.port: expected a whole number, got 'many'"),
         (["--set", "semantic.topk=2"], "semantic.topk must be in (0, 1], got 2.0"),
         (["--set", "nonsense"], "--set nonsense: expected section.key=value"),
@@ -144,13 +145,15 @@ def test_another_models_checkpoint_is_refused_with_the_key_that_differs(
     assert code == 0, said
     code, said = run(capsys, *common, *settings("aggregation.outer_momentum=0.25"))
     assert code == 3
-    assert "aggregation.outer_momentum: ours 16384/65536, theirs 32768/65536" in said
+    assert "aggregation.outer_momentum: ours 0.25, theirs 0.5" in said
     assert "--resume never" in said
     code, said = run(
         capsys, *common, "--resume", "never", *settings("aggregation.outer_momentum=0.25")
     )
     assert code == 0, said
-    assert (tmp_path / "out" / "checkpoint.previous").is_dir(), "nothing learned is thrown away"
+    previous = {path.name for path in (tmp_path / "out" / "previous").iterdir()}
+    assert previous >= {"checkpoint", "model.safetensors", "rounds.jsonl", "summary.json"}
+    assert f"what the run before has left is in {tmp_path / 'out' / 'previous'}" in said
 
 
 SOUND_LOSS = "torch.nn.functional.cross_entropy"
@@ -209,8 +212,39 @@ def test_a_start_that_fails_costs_no_earlier_model(
     again = [*common, "--resume", "never", *used]
     assert run(capsys, *again, "--init", str(tmp_path / "missing"))[0] == 3
     assert run(capsys, *again)[0] == 0
-    previous = tmp_path / "out" / "checkpoint.previous"
+    previous = tmp_path / "out" / "previous" / "checkpoint"
     assert (previous / "progress.safetensors").exists(), "the trained one is still there"
+    said = (tmp_path / "out" / "log.txt").read_text()
+    assert f"weights {tmp_path / 'missing'}: cannot be read: No such file or directory" in said
+
+
+def test_an_error_in_a_tasks_own_code_is_one_line_and_a_traceback_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = "lambda output, target: (_ for _ in ()).throw(RuntimeError('no such loss'))"
+    task = tmp_path / "mine.py"
+    code, said = run(
+        capsys,
+        *("--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0"),
+        *settings(write_task(task, loss=loss)),
+    )
+    assert code == 1
+    [line] = [line for line in said.splitlines() if "error" in line]
+    assert f"the run broke: {task}, line 6: RuntimeError: no such loss" in line
+    assert "Traceback" not in said
+    assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_weights_given_to_a_resumed_run_are_said_to_be_of_no_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0"]
+    used = settings(write_task(tmp_path / "mine.py"))
+    assert run(capsys, *common, "--rounds", "1", *used)[0] == 0
+    model = tmp_path / "out" / "model.safetensors"
+    code, said = run(capsys, *common, "--rounds", "2", "--init", str(model), *used)
+    assert code == 0
+    assert f"--init {model} is not used: the run goes on from its checkpoint" in said
 
 
 def test_weights_that_are_not_finite_are_told(

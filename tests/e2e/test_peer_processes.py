@@ -54,7 +54,11 @@ def test_three_processes_fold_each_others_bytes(tmp_path: Path, mode: str) -> No
 
 
 def test_two_processes_learn_more_than_their_first_round(tmp_path: Path) -> None:
-    with running(tmp_path, 2, "training.learning_rate=0.01", rounds=8) as peers:
+    def each(index: int) -> list[str]:
+        return ["--set", f"data.partition.shard={index}"]  # the same data in every run
+
+    more = ("training.learning_rate=0.05", "data.partition.num_shards=2")
+    with running(tmp_path, 2, *more, rounds=8, each=each) as peers:
         assert [peer.wait() for peer in peers] == [0, 0]
     assert_one_model(peers)
     assert peers[0].rounds[-1].metrics["accuracy"] > peers[0].rounds[0].metrics["accuracy"] + 0.2

@@ -123,18 +123,22 @@ def _build(cls: type[T], tree: object, prefix: str) -> T:
     for name, value in tree.items():
         key = f"{prefix}.{name}" if prefix else str(name)
         if name not in known:
-            raise ConfigError(f"{key}: unknown key{_nearest(str(name), known, prefix)}")
+            # Of a section that there is not, the first key is what was meant.
+            inner = f".{next(iter(value))}" if isinstance(value, Mapping) and value else ""
+            raise ConfigError(
+                f"{key}{inner}: unknown key{_nearest(str(name), known, prefix, inner)}"
+            )
         values[name] = _convert(hints[name], value, key)
     return cls(**values)
 
 
-def _nearest(name: str, known: Mapping[str, object], prefix: str) -> str:
+def _nearest(name: str, known: Mapping[str, object], prefix: str, inner: str) -> str:
     elsewhere = [key for key in _all_keys(Config, "") if key.rpartition(".")[2] == name]
     if elsewhere:
         return f"; did you mean {' or '.join(elsewhere)}?"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
-        return f"; did you mean {prefix + '.' if prefix else ''}{near[0]}?"
+        return f"; did you mean {prefix + '.' if prefix else ''}{near[0]}{inner}?"
     return f"; known here: {', '.join(known)}"
 
 

@@ -161,7 +161,7 @@ class TaskConfig:
     """The ``task`` section, and what a task's ``load`` receives.
 
     ``data`` and ``peer_seed`` are no keys of the section: they are filled in from the ``data``
-    section and from the peer's id.
+    section, and from the peer's id or the number of its shard, if one is named.
     """
 
     name: str = "disaster"

@@ -128,9 +128,14 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         CheckpointError: It cannot be read, or is no safetensors file.
     """
     try:
+        with path.open("rb"):
+            pass  # safetensors does not say in a few words why it cannot
         return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as exc:
-        raise CheckpointError(f"weights {path}: cannot be read: {exc}") from exc
+    except OSError as exc:
+        reason = exc.strerror or exc
+        raise CheckpointError(f"weights {path}: cannot be read: {reason}") from exc
+    except safetensors.SafetensorError as exc:
+        raise CheckpointError(f"weights {path}: no safetensors file: {exc}") from exc
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

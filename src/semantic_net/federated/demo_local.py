@@ -48,7 +48,7 @@ def load_shard(config: Config, shard: int) -> Task:
     """Return the task with one shard's data, as the peer of that shard sees it."""
     partition = dataclasses.replace(config.data.partition, shard=shard)
     data = dataclasses.replace(config.data, partition=partition)
-    return load_task(dataclasses.replace(config.task, data=data))
+    return load_task(dataclasses.replace(config.task, data=data, peer_seed=shard))
 
 
 def train_alone(config: Config, task: Task, shard: int) -> tuple[Trainer, int]:

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from semantic_net.errors import StartError
 from semantic_net.federated.journal import Journal
+from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.identity import load_or_create_key
 
@@ -46,6 +47,9 @@ class RunFolder:
         self.model = root / "model.safetensors"
         self.best_model = root / "model_best.safetensors"
         self.log = root / "log.txt"
+        self.rounds = root / ROUNDS_FILE
+        self.summary = root / SUMMARY_FILE
+        self.previous = root / "previous"
         self.checkpoint = root / "checkpoint"
         self.journal = self.checkpoint / "journal.jsonl"
         self.progress = self.checkpoint / "progress.safetensors"
@@ -79,16 +83,21 @@ class RunFolder:
     def forget(self) -> None:
         """Put away what an earlier run left, so that this one starts as a new peer.
 
-        The earlier checkpoint is kept beside, once: a flag should not cost anyone a trained model.
+        It is kept in `previous`, once: a flag should not cost anyone a trained model.
         """
-        previous = self.root / "checkpoint.previous"
-        if self.checkpoint.exists():
-            if not self.progress.exists() and (previous / self.progress.name).exists():
-                shutil.rmtree(self.checkpoint)  # a start that came to nothing
-            else:
-                shutil.rmtree(previous, ignore_errors=True)
-                self.checkpoint.rename(previous)
         self.key.unlink(missing_ok=True)
+        if not self.checkpoint.exists():
+            return
+        kept = self.previous / self.checkpoint.name / self.progress.name
+        if not self.progress.exists() and kept.exists():
+            shutil.rmtree(self.checkpoint)  # a start that came to nothing
+            return
+        shutil.rmtree(self.previous, ignore_errors=True)
+        self.previous.mkdir()
+        for path in (self.checkpoint, self.model, self.best_model, self.rounds, self.summary):
+            if path.exists():
+                path.rename(self.previous / path.name)
+        log.info("what the run before has left is in %s", self.previous)
 
     def identity(self) -> Identity:
         """Return the key of this folder, or a fresh one, with its journal.

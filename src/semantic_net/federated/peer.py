@@ -433,6 +433,8 @@ class Peer(Generic[Parsed]):
 
     def _tell(self, action: Tell) -> None:
         log.log(LEVELS[action.level], "%s", action.text)
+        if not action.noted:
+            return
         if len(self._facts.notes) < MAX_NOTES:
             self._facts.notes.append(action.text)
         elif len(self._facts.notes) == MAX_NOTES:

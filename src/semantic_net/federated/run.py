@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import semantic_net
-from semantic_net.config import Config, P2PConfig, TaskConfig, dump_config
+from semantic_net.config import Config, P2PConfig, dump_config
 from semantic_net.errors import CheckpointError
 from semantic_net.federated.checkpoint import (
     Checkpoint,
@@ -96,18 +96,24 @@ async def _run(
     incarnation = journal.start(floor=time.time_ns())
     if config.training.num_threads is not None:
         torch.set_num_threads(config.training.num_threads)
-    task = load_task(_task_config(config, signer.peer_id))
-    model = make_initial_model(task, config.task.seed)
-    if options.init is not None:
-        load_into(model, load_state_dict(options.init), str(options.init))
     # A named shard makes an experiment that can be repeated; a device has its key.
     shard = config.data.partition.shard
     seed = _peer_seed(signer.peer_id) if shard is None else shard
+    task = load_task(replace(config.task, data=config.data, peer_seed=seed))
+    model = make_initial_model(task, config.task.seed)
+    if options.init is not None:
+        load_into(model, load_state_dict(options.init), str(options.init))
     trainer = Trainer(task, config.training, seed=seed, model=model)
     schema = ModelSchema.of(trainer.model)
     facts = run_facts(config, task, schema, fold_config_of(schema, config.aggregation))
     checkpoint = load_checkpoint(folder.progress) if folder.progress.exists() else None
     if checkpoint is not None:
+        if options.init is not None:
+            log.warning(
+                "--init %s is not used: the run goes on from its checkpoint in %s",
+                options.init,
+                folder.root,
+            )
         _check_fits(checkpoint, facts, schema, folder)
         load_flat(trainer.model, checkpoint.base.numpy())
         trainer.load_state(checkpoint.trainer)
@@ -148,7 +154,7 @@ async def _run(
         if not _is_loopback(config.p2p):
             log.warning(
                 "security.mode is open: updates are signed, but anyone on this network may join "
-                "run %r, and nothing is encrypted; for a bench only",
+                "run %r, and nothing is encrypted; use it on a network that you trust",
                 config.p2p.run,
             )
 
@@ -240,10 +246,6 @@ def _is_loopback(p2p: P2PConfig) -> bool:
 
 def _peer_seed(peer: PeerId) -> int:
     return int.from_bytes(hashlib.sha256(peer.encode("ascii")).digest()[:4], "little")
-
-
-def _task_config(config: Config, peer: PeerId) -> TaskConfig:
-    return replace(config.task, data=config.data, peer_seed=_peer_seed(peer))
 
 
 def _machine_config(config: Config, admission: Admission, incarnation: int) -> MachineConfig:

@@ -130,6 +130,8 @@ class Tell:
 
     level: Level
     text: str
+    noted: bool = True
+    """Not, if it is over before the round is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,8 @@ class Rounds:
         if not self.waiting_for:
             return []
         names, limit_s = ", ".join(self.waiting_for), self._cfg.start_timeout_s
-        return [_info(f"waiting for {names}, at most {limit_s:g} s")]
+        text = f"waiting for {names}, at most {limit_s:g} s"
+        return [Tell(Level.INFO, text, noted=False)]
 
     def heard(self, peer: PeerId, body: HeartbeatBody) -> None:
         """Note a heartbeat: the next one may overtake the update that this one tells of."""

@@ -73,7 +73,7 @@ def _load_file(cfg: TaskConfig) -> Task:
     except SemanticNetError:
         raise  # the file says what is wrong in our own words
     except Exception as exc:
-        raise StartError(f"task.name: {_place(path, exc)}") from exc
+        raise StartError(f"task.name: {place_in(path, exc)}") from exc
     if not isinstance(task, Task):
         raise ConfigError(f"task.name: load in {path} must return a Task, got {task!r:.80}")
     return task
@@ -94,12 +94,15 @@ def _import(path: Path) -> ModuleType:
         del sys.modules[name]
         if isinstance(exc, SemanticNetError):
             raise
-        raise StartError(f"task.name: {_place(path, exc)}") from exc
+        raise StartError(f"task.name: {place_in(path, exc)}") from exc
     return module
 
 
-def _place(path: Path, exc: Exception) -> str:
-    """Return ``file, line N: Error: reason``, N being the innermost line of ``path`` itself."""
+def place_in(path: Path, exc: BaseException) -> str:
+    """Return ``file, line N: Error: reason``, N being the innermost line of ``path`` itself.
+
+    Without the line if ``exc`` has not come through that file.
+    """
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(exc.__traceback__)
