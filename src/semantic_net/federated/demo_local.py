@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from semantic_net.config import Config, load_config
 from semantic_net.errors import SemanticNetError, TrainingError
-from semantic_net.federated.checkpoint import load_into, load_state_dict, write_atomically
 from semantic_net.federated.demo_figures import LocalResult
+from semantic_net.federated.weights import load_into, load_state_dict, write_atomically
 from semantic_net.task import MapDataset, Task, load_task
 from semantic_net.training import Trainer, make_initial_model
 

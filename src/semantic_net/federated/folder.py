@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from semantic_net.errors import StartError
+from semantic_net.federated.checkpoint import CheckpointFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE
 from semantic_net.protocol.identity import Signer
@@ -52,7 +53,7 @@ class RunFolder:
         self.previous = root / "previous"
         self.checkpoint = root / "checkpoint"
         self.journal = self.checkpoint / "journal.jsonl"
-        self.progress = self.checkpoint / "progress.safetensors"
+        self.progress = CheckpointFolder(self.checkpoint)
         self.updates = self.checkpoint / "updates"
         self.cache = self.checkpoint / "cache"
         try:
@@ -88,8 +89,8 @@ class RunFolder:
         self.key.unlink(missing_ok=True)
         if not self.checkpoint.exists():
             return
-        kept = self.previous / self.checkpoint.name / self.progress.name
-        if not self.progress.exists() and kept.exists():
+        kept = CheckpointFolder(self.previous / self.checkpoint.name)
+        if kept and not self.progress:
             shutil.rmtree(self.checkpoint)  # a start that came to nothing
             return
         shutil.rmtree(self.previous, ignore_errors=True)

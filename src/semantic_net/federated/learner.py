@@ -24,7 +24,7 @@ from semantic_net.config import AggregationConfig, SemanticConfig
 from semantic_net.federated.peer import Encoded, LearningStoppedError, Trained
 from semantic_net.fixed_point import Float32Array
 from semantic_net.protocol.actions import FoldPlan
-from semantic_net.protocol.update import Update
+from semantic_net.protocol.update import Update, UpdateId, hash_payload
 from semantic_net.semantic.decoder import ParsedDelta, parse_payload
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.flat import flatten, load_flat
@@ -70,6 +70,7 @@ class ModelLearner:
         self.trainer = trainer
         self.schema = ModelSchema.of(trainer.model)
         self.fold_config = fold_config_of(self.schema, aggregation)
+        self._base_digest: UpdateId | None = None
         self.base_given = False
         """The base was given by hand, on whichever peer."""
         self.residual: Tensor | None = None
@@ -87,6 +88,13 @@ class ModelLearner:
         """Return the base in its transfer form: little-endian float32."""
         return self._base.astype("<f4", copy=False).data.cast("B")
 
+    @property
+    def base_digest(self) -> UpdateId:
+        """The hash of the base's transfer form."""
+        if self._base_digest is None:
+            self._base_digest = hash_payload(self.base())
+        return self._base_digest
+
     def is_base(self, base: memoryview) -> bool:
         """Tell whether a base has this model's size and is finite; runs in any thread."""
         if len(base) != 4 * self.schema.size:
@@ -95,7 +103,7 @@ class ModelLearner:
 
     def adopt_base(self, base: memoryview, given: bool) -> None:
         """Fold on another base from now on; its bytes must not change."""
-        self.base_given = given
+        self.base_given, self._base_digest = given, None
         self._base = np.frombuffer(base, "<f4").astype(np.float32, copy=False)
         self._folder = self._new_folder()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,15 +13,11 @@ from torch import Tensor
 
 import semantic_net
 from semantic_net.config import Config
-from semantic_net.federated.checkpoint import (
-    Checkpoint,
-    Progress,
-    save_checkpoint,
-    save_state_dict,
-)
+from semantic_net.federated.checkpoint import Checkpoint, Progress
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.peer import ClosedRound
+from semantic_net.federated.weights import save_state_dict
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.records import RoundRecord, Summary
@@ -69,6 +66,7 @@ class Recording:
         self._best_round = progress.best_round if progress else None
         self._best_metrics = progress.best_metrics if progress else {}
         self._last: RoundRecord | None = None
+        self._notes: list[str] = []
         for record in self._recorder.resumed:
             if record.round > closed_round:
                 self._count(record)
@@ -81,6 +79,7 @@ class Recording:
         """Record a round, keep the model if it is the best, write a checkpoint if one is due."""
         record = self._record(closed)
         self._last = record
+        self._notes.clear()
         if self._count(record):
             self._save_model(best=True)
         # First the record: a resumed run drops those beyond its checkpoint, but cannot make any up.
@@ -99,6 +98,7 @@ class Recording:
         progress = Progress(
             facts=self._facts,
             closed_round=self._last.round if self._last is not None else 0,
+            base=learner.base_digest.hex(),
             base_given=learner.base_given,
             residual_of=own.id.hex() if own is not None and residual is not None else "",
             best_round=self._best_round,
@@ -114,9 +114,9 @@ class Recording:
             learner.trainer.state(),
         )
         try:
-            save_checkpoint(self._folder.progress, checkpoint)
+            self._folder.progress.save(checkpoint)
         except OSError as exc:
-            log.warning("%s cannot be written: %s", self._folder.progress, exc.strerror or exc)
+            self._warn(self._folder.checkpoint, exc)
 
     def finish(self, *, finished: bool) -> None:
         """Write the last checkpoint and the summary."""
@@ -150,7 +150,7 @@ class Recording:
             set_digest=close.plan.set_digest.hex(),
             num_examples=facts.num_examples,
             rejected=facts.rejected,
-            notes=facts.notes,
+            notes=[*facts.notes, *self._notes],
         )
 
     def _count(self, record: RoundRecord) -> bool:
@@ -178,7 +178,13 @@ class Recording:
         try:
             save_state_dict(path, state, metadata)
         except OSError as exc:
-            log.warning("%s cannot be written: %s", path, exc.strerror or exc)
+            self._warn(path, exc)
+
+    def _warn(self, path: Path, exc: OSError) -> None:
+        """Say that a disk is full or read-only, in the log and in the next record."""
+        text = f"{path} cannot be written, the run goes on: {exc.strerror or exc}"
+        log.warning("%s", text)
+        self._notes.append(text)
 
     def _summary(self, last: RoundRecord, finished: bool) -> Summary:
         totals = self._totals

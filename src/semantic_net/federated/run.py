@@ -20,12 +20,7 @@ import torch
 import semantic_net
 from semantic_net.config import Config, P2PConfig, dump_config
 from semantic_net.errors import CheckpointError
-from semantic_net.federated.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_into,
-    load_state_dict,
-)
+from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import Identity, RunFolder
 from semantic_net.federated.learner import ModelLearner, fold_config_of
@@ -33,11 +28,12 @@ from semantic_net.federated.peer import INTERRUPTED, Peer, PeerParts
 from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.store import UpdateStore
+from semantic_net.federated.weights import load_into, load_state_dict
 from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import Base, MachineConfig, PeerMachine
 from semantic_net.protocol.rounds import RoundsConfig
-from semantic_net.protocol.update import Admission, Update, hash_payload
+from semantic_net.protocol.update import Admission, Update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
@@ -106,7 +102,7 @@ async def _run(
     trainer = Trainer(task, config.training, seed=seed, model=model)
     schema = ModelSchema.of(trainer.model)
     facts = run_facts(config, task, schema, fold_config_of(schema, config.aggregation))
-    checkpoint = load_checkpoint(folder.progress) if folder.progress.exists() else None
+    checkpoint = folder.progress.load()
     if checkpoint is not None:
         if options.init is not None:
             log.warning(
@@ -207,11 +203,10 @@ def assemble(
     budget = int(config.p2p.memory_budget_mb * 1e6)
     store: UpdateStore[ParsedDelta] = UpdateStore(learner.parse, updates_folder, budget)
     updates = UpdateSet(store.load(admission))
-    base = learner.base()
     machine = PeerMachine(
         _machine_config(config, admission, incarnation),
         signer,
-        Base(hash_payload(base), learner.base_given, len(base)),
+        Base(learner.base_digest, learner.base_given, len(learner.base())),
         updates=updates,
         last_own=_last_own(updates, signer.peer_id, journal.last_id),
         closed_round=closed_round,

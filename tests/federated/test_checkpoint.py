@@ -1,0 +1,209 @@
+"""Checkpoints: whatever a crash or a bad disk leaves, a sound one is found."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from semantic_net.errors import CheckpointError
+from semantic_net.federated.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    Progress,
+    base_digest,
+)
+
+BASES = [np.full(5, value, np.float32) for value in (1, 2, 3)]
+
+
+def checkpoint(closed_round: int, base: int = 0) -> Checkpoint:
+    progress = Progress(
+        facts={"run": "test"},
+        closed_round=closed_round,
+        base=base_digest(BASES[base]).hex(),
+        base_given=False,
+        residual_of="ab",
+        best_round=None,
+        best_metrics={},
+        totals={"time_s": 1.5},
+        trainer={},
+    )
+    trainer = {"optimizer": {"0": {"m": torch.full((3,), float(closed_round)), "step": 7}}}
+    return Checkpoint(progress, torch.from_numpy(BASES[base]), torch.arange(4.0), trainer)
+
+
+def closed_round(folder: Path) -> int | None:
+    loaded = CheckpointFolder(folder).load()
+    return None if loaded is None else loaded.progress.closed_round
+
+
+def save(folder: Path, *rounds: int) -> CheckpointFolder:
+    checkpoints = CheckpointFolder(folder)
+    for number in rounds:
+        checkpoints.save(checkpoint(number))
+    return checkpoints
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    assert not CheckpointFolder(tmp_path)
+    assert CheckpointFolder(tmp_path).load() is None
+    save(tmp_path, 3)
+    assert CheckpointFolder(tmp_path)
+    loaded = CheckpointFolder(tmp_path).load()
+    assert loaded is not None
+    expected = checkpoint(3)
+    assert loaded.progress == msgspec.structs.replace(
+        expected.progress, trainer={"optimizer": {"0": {"step": 7}}}
+    )
+    assert torch.equal(loaded.base, expected.base)
+    assert torch.equal(loaded.residual, expected.residual)
+    assert torch.equal(loaded.trainer["optimizer"]["0"]["m"], torch.full((3,), 3.0))
+    assert loaded.trainer["optimizer"]["0"]["step"] == 7
+
+
+def test_the_base_is_written_once_and_goes_with_the_last_that_needs_it(tmp_path: Path) -> None:
+    checkpoints = save(tmp_path, 1)
+    [first] = tmp_path.glob("base-*")
+    written_at = first.stat().st_mtime_ns
+    checkpoints.save(checkpoint(2))
+    assert first.stat().st_mtime_ns == written_at
+    checkpoints.save(checkpoint(3, base=1))
+    assert len(list(tmp_path.glob("base-*"))) == 2, "the previous one still stands on the first"
+    checkpoints.save(checkpoint(4, base=1))
+    assert len(list(tmp_path.glob("base-*"))) == 1
+    assert closed_round(tmp_path) == 4
+
+
+def test_a_resumed_run_keeps_the_base_of_the_previous_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    again = CheckpointFolder(tmp_path)
+    again.load()
+    again.save(checkpoint(2, base=1))
+    (tmp_path / "progress.safetensors").write_bytes(b"")
+    assert closed_round(tmp_path) == 1
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_file_torn_or_bent_at_any_byte_costs_one_checkpoint(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    save(tmp_path, 1, 2)
+    newest = tmp_path / "progress.safetensors"
+    content = newest.read_bytes()
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        torn = content[:place]
+        torn += bytes(len(content) - place) * data.draw(st.booleans())  # blocks never written
+    else:
+        flipped = content[place] ^ (1 << data.draw(st.integers(0, 7)))
+        torn = content[:place] + bytes([flipped]) + content[place + 1 :]
+    newest.write_bytes(torn)
+    # Zeros may have been zeros, and bits of the JSON may stand for the same.
+    assert closed_round(tmp_path) == (2 if torn == content else 1)
+
+
+def test_a_fall_back_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path, 1, 2)
+    (tmp_path / "progress.safetensors").write_bytes(b"torn")
+    with caplog.at_level(logging.WARNING):
+        assert closed_round(tmp_path) == 1
+    assert "damaged" in caplog.text
+    assert "going on from the one before" in caplog.text
+
+
+def test_two_damaged_checkpoints_are_an_error_not_a_new_run(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    for path in tmp_path.glob("progress*"):
+        path.write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match=r"damaged .*; start afresh with --resume never"):
+        closed_round(tmp_path)
+
+
+def test_another_bases_content_under_a_name_is_found(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    [base] = tmp_path.glob("base-*")
+    content = bytearray(base.read_bytes())
+    content[-1] ^= 1
+    base.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match="does not match its name"):
+        closed_round(tmp_path)
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path)
+    later = checkpoint(1)
+    checkpoints.save(
+        Checkpoint(
+            msgspec.structs.replace(later.progress, format=99),
+            later.base,
+            later.residual,
+            later.trainer,
+        )
+    )
+    with pytest.raises(CheckpointError, match="format 99, this version reads 2"):
+        closed_round(tmp_path)
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_crash_at_any_step_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Each call that changes the disk may be the last one."""
+    checkpoints = save(tmp_path, 1, 2)
+    calls = iter(range(100))
+
+    class PowerCutError(BaseException):
+        pass
+
+    def last_call(original: object) -> object:
+        def call(*arguments: object, **options: object) -> object:
+            if next(calls) == step:
+                raise PowerCutError
+            return original(*arguments, **options)  # type: ignore[operator]
+
+        return call
+
+    for name in ("link", "replace", "fsync"):
+        monkeypatch.setattr(os, name, last_call(getattr(os, name)))
+    try:
+        checkpoints.save(checkpoint(3))
+        last = 3
+    except PowerCutError:
+        last = 2
+    monkeypatch.undo()
+    assert closed_round(tmp_path) in (last, 3)
+
+
+def test_a_file_system_without_hard_links_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*arguments: object) -> NoReturn:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    save(tmp_path, 1, 2)
+    (tmp_path / "progress.safetensors").write_bytes(b"torn")
+    assert closed_round(tmp_path) == 1
+
+
+def test_a_full_disk_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = save(tmp_path, 1, 2)
+
+    def full(*arguments: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(checkpoint(3))
+    assert closed_round(tmp_path) == 2
+    assert not list(tmp_path.glob("*.part"))
