@@ -13,7 +13,7 @@ from semantic_net.errors import RemoteProtocolError, TrainingError
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.peer import ClosedRound, Encoded, Peer, PeerParts, Trained
 from semantic_net.federated.store import UpdateStore
-from semantic_net.protocol.actions import FoldPlan
+from semantic_net.protocol.actions import Diverged, FoldPlan
 from semantic_net.protocol.handshake import HelloContent, run_digest
 from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.machine import Base, MachineConfig, PeerMachine
@@ -126,6 +126,7 @@ class Device:
         self.signer = Signer(hashlib.sha256(name.encode()).digest())
         self.learner = StubLearner(name, payload_bytes)
         self.rounds: list[ClosedRound] = []
+        self.diverged: list[tuple[Diverged, tuple[Update, ...]]] = []
         admission = Admission(run_digest(facts), {"stub": 10_000_000}.get)
         self.store: UpdateStore[int] = UpdateStore(self.learner.parse, folder)
         if journal is None and folder is not None:
@@ -164,6 +165,7 @@ class Device:
                 runner=VirtualRunner(learn_s),
                 journal=journal or (lambda round_index, update_id: None),
                 on_round=self.rounds.append,
+                on_diverged=lambda report, held: self.diverged.append((report, held)),
             )
         )
 

@@ -80,6 +80,40 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Of semantic-net, Python, torch and numpy."""
 
 
+class HeldUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """An update, as far as a divergence may lie in it."""
+
+    round: int
+    author: str
+    id: str
+    weight: int
+    codec: str
+    payload_bytes: int
+    payload_hash: str
+    void: bool
+    """Two of its author's for one round: neither counts."""
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """``diverged-*.json``: two peers that hold one set and, so one of them says, two states.
+
+    Each of the two writes its own; where the files differ is the fault.
+    """
+
+    schema: int = SCHEMA
+    peer: str
+    """Whose file it is."""
+    other: str
+    round: int
+    base: str
+    set_digest: str
+    state_digest: str
+    other_state_digest: str
+    updates: list[HeldUpdate]
+    """What the state was folded from, through the round."""
+    versions: dict[str, str]
+
+
 def encode_record(record: RoundRecord) -> bytes:
     """Return the record's line for ``rounds.jsonl``, newline included."""
     return msgspec.json.encode(record) + b"\n"

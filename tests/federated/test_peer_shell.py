@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NoReturn
 
@@ -16,10 +17,10 @@ from semantic_net.errors import CheckpointError, TrainingError
 from semantic_net.federated import peer as module
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.peer import INTERRUPTED
-from semantic_net.protocol.actions import Discard, Level, Serve, Tell, Write
+from semantic_net.protocol.actions import Discard, FoldPlan, Level, Serve, Tell, Write
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.messages import Absent, encode_message
-from semantic_net.protocol.update import UpdateBody, UpdateId, sign_update
+from semantic_net.protocol.update import Update, UpdateBody, UpdateId, sign_update
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Refused
 from semantic_net.transport.memory import MemoryNetwork
@@ -334,3 +335,24 @@ def test_a_bug_in_the_learner_ends_the_run_instead_of_hanging_it() -> None:
 
     with pytest.raises(ZeroDivisionError, match="a user's task"):
         run_virtual(scenario())
+
+
+def test_a_real_divergence_is_reported_by_both_with_all_that_is_held() -> None:
+    async def scenario() -> list[Device]:
+        net = network()
+        a, b = Device(net, "a", ("b",)), Device(net, "b", ("a",))
+        fold = a.learner.fold
+
+        def broken(plan: FoldPlan, parsed: Callable[[Update], int]) -> bytes:
+            digest = fold(plan, parsed)
+            return digest if plan.through != 2 else bytes(32)  # a bit has flipped
+
+        a.learner.fold = broken  # type: ignore[method-assign]  # the fault
+        await asyncio.gather(a.run(), b.run())
+        return [a, b]
+
+    for device in run_virtual(scenario()):
+        [(report, held)] = device.diverged
+        assert (report.round, len(held)) == (2, 4)
+        assert report.ours != report.theirs
+        assert any(closed.facts.rejected.get("diverged") for closed in device.rounds)

@@ -444,7 +444,8 @@ def test_another_state_of_the_same_set_is_reported_once(
         reports = only(
             hear(machine, ALICE, closed=closed, base=says.get("base", BASE), next_round=2), Diverged
         )
-        assert reports == ([Diverged(A, 1)] if is_reported else [])
+        said = Diverged(A, 1, set_digest, b"s" * 32, b"t" * 32)
+        assert reports == ([said] if is_reported else [])
         is_reported = False
 
 
@@ -457,7 +458,8 @@ def test_a_divergence_known_before_the_own_fold_is_reported_with_it() -> None:
     give(machine, ALICE, theirs)
     [close] = only(machine.payload_checked(theirs, None, 0.0), Close)
     hear(machine, ALICE, next_round=2, closed=(1, close.plan.set_digest, b"t" * 32))
-    assert only(machine.folded(close.plan, b"s" * 32, 0.0), Diverged) == [Diverged(A, 1)]
+    [report] = only(machine.folded(close.plan, b"s" * 32, 0.0), Diverged)
+    assert (report.peer, report.ours, report.theirs) == (A, b"s" * 32, b"t" * 32)
 
 
 def test_only_so_many_digests_are_kept() -> None:

@@ -232,6 +232,8 @@ class PeerParts(Generic[Parsed]):
     """Makes an own (round, id) durable; raises OSError if it cannot."""
     on_round: Callable[[ClosedRound], None]
     """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
+    on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None
+    """Writes a report of a divergence, with all that is held through its round."""
     on_listening: Callable[[str], None] = lambda address: None
     """Told where the transport listens."""
 
@@ -265,7 +267,7 @@ class Peer(Generic[Parsed]):
             Author: lambda action: self._spawn(self._author(action)),
             Close: lambda action: self._spawn(self._close(action)),
             Tell: self._tell,
-            Diverged: lambda action: self._count("diverged"),
+            Diverged: lambda action: self._spawn(self._diverged(action)),
             Finish: self._finish,
         }
         self._over: asyncio.Future[str] | None = None
@@ -538,6 +540,11 @@ class Peer(Generic[Parsed]):
         facts.encode_s = facts.collecting_since - began
         facts.payload_bytes, facts.dense_bytes = len(encoded.payload), encoded.dense_bytes
         self.carry_out(self._machine.authored(update, self._now()))
+
+    async def _diverged(self, action: Diverged) -> None:
+        self._count("diverged")
+        held = tuple(u for u in self._machine.updates if u.round <= action.round)
+        await self._parts.runner.learn(lambda: self._parts.on_diverged(action, held))
 
     async def _take_back_void(self) -> None:
         """What an update carried that two of us signed under one round goes into the next one."""

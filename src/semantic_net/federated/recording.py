@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,13 +19,18 @@ from semantic_net.federated.checkpoint import Checkpoint, Progress
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.peer import ClosedRound
-from semantic_net.federated.weights import save_state_dict
+from semantic_net.federated.weights import save_state_dict, write_atomically
 from semantic_net.monitoring.recorder import Recorder
+from semantic_net.protocol.actions import Diverged
 from semantic_net.protocol.machine import PeerMachine
-from semantic_net.records import RoundRecord, Summary
+from semantic_net.protocol.update import Update
+from semantic_net.records import Divergence, HeldUpdate, RoundRecord, Summary
 from semantic_net.task.base import Task
 
 log = logging.getLogger(__name__)
+
+MAX_DIVERGENCES = 16
+"""Reports of divergences that a folder holds."""
 
 
 class Recording:
@@ -88,6 +95,42 @@ class Recording:
         every = self._config.p2p.checkpoint_every
         if every and record.round % every == 0:
             self.checkpoint()
+
+    def diverged(self, report: Diverged, held: Sequence[Update]) -> None:
+        """Write down from what the state was folded that another peer says it has not."""
+        slots = Counter((update.round, update.author) for update in held)
+        divergence = Divergence(
+            peer=self._machine.me,
+            other=report.peer,
+            round=report.round,
+            base=self._learner.base_digest.hex(),
+            set_digest=report.set_digest.hex(),
+            state_digest=report.ours.hex(),
+            other_state_digest=report.theirs.hex(),
+            updates=[
+                HeldUpdate(
+                    round=update.round,
+                    author=update.author,
+                    id=update.id.hex(),
+                    weight=update.weight,
+                    codec=update.codec,
+                    payload_bytes=update.payload_bytes,
+                    payload_hash=update.payload_hash.hex(),
+                    void=slots[update.round, update.author] > 1,
+                )
+                for update in held
+            ],
+            versions=_versions(),
+        )
+        if len(list(self._folder.root.glob("diverged-*.json"))) >= MAX_DIVERGENCES:
+            return  # one tells as much as a hundred, and anyone may claim one
+        path = self._folder.root / f"diverged-{report.round:06d}-{report.peer[:8]}.json"
+        text = msgspec.json.format(msgspec.json.encode(divergence), indent=1)
+        try:
+            write_atomically(path, lambda part: _write(part, text))
+            log.error("what this peer holds of round %d is in %s", report.round, path)
+        except OSError as exc:
+            self._warn(path, exc)
 
     def checkpoint(self) -> None:
         """Write everything that the next process needs; a full disk is a warning."""
@@ -207,10 +250,18 @@ class Recording:
             state_digest=last.state_digest,
             set_digest=last.set_digest,
             num_parameters=self._learner.schema.num_parameters,
-            versions={
-                "semantic-net": semantic_net.__version__,
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),  # not a str by itself
-                "numpy": np.__version__,
-            },
+            versions=_versions(),
         )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "semantic-net": semantic_net.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # not a str by itself
+        "numpy": np.__version__,
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -164,6 +164,7 @@ async def _run(
             runner=runner,
             journal=journal.author,
             on_round=recording.closed,
+            on_diverged=recording.diverged,
             on_listening=listening,
         )
     )

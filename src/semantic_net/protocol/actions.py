@@ -136,10 +136,15 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Diverged:
-    """A peer holds the same updates and another state: a bug, or broken hardware."""
+    """A peer says that it holds the same updates and another state: a bug, or broken hardware."""
 
     peer: PeerId
     round: int
+    set_digest: bytes
+    """Of what both hold through the round."""
+    ours: bytes
+    """Our state digest; so is the peer's."""
+    theirs: bytes
 
 
 @dataclass(frozen=True, slots=True)

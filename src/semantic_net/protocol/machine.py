@@ -386,7 +386,9 @@ class PeerMachine:
             f"{short_id(peer)} holds the same updates through round {body.closed_round} and "
             "another model: a bug or broken hardware, please report it"
         )
-        return [Tell(Level.ERROR, text), Diverged(peer, body.closed_round)]
+        set_digest, ours = mine
+        report = Diverged(peer, body.closed_round, set_digest, ours, body.state_digest)
+        return [Tell(Level.ERROR, text), report]
 
     def _add(self, update: Update, now: float) -> list[Action]:
         actions, is_void = self.sync.add(update, now)
