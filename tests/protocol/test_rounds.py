@@ -23,7 +23,7 @@ ME = signer("me")
 class Scene:
     """A round machine, and what it sees of others, by name."""
 
-    def __init__(self, rounds: int = 5, *, past: Past | None = None):
+    def __init__(self, rounds: int = 5, *, past: Past | None = None, quorum: float = 1.0):
         self.now = 0.0
         self.updates = UpdateSet()
         self.roster = Roster(LIVENESS_S)
@@ -32,6 +32,7 @@ class Scene:
             rounds=rounds,
             listen_timeout_s=LISTEN_S,
             start_timeout_s=START_S,
+            quorum=quorum,
         )
         self.rounds = Rounds(
             cfg, ME.peer_id, self.roster, self.updates, self.sync, BASE, past or Past()
@@ -134,9 +135,9 @@ def opened(actions: list[Action]) -> tuple[int, frozenset[PeerId]]:
     return train.round, train.expected
 
 
-def scene_in_round(number: int, *names: str) -> Scene:
+def scene_in_round(number: int, *names: str, quorum: float = 1.0) -> Scene:
     """Return a scene that trains in a round, of five, in which these peers are expected."""
-    made = Scene(past=Past(closed_round=number - 1))
+    made = Scene(past=Past(closed_round=number - 1), quorum=quorum)
     made.rounds.waiting_for = ("somebody",)
     made.begin()
     made.hear(*names, round_index=number, next_round=number)
@@ -389,6 +390,21 @@ def test_a_round_closes_at_the_deadline_with_what_is_in(scene: Scene) -> None:
     assert closed(scene.wait(LISTEN_S - 0.1)) is None
     [close] = only(scene.wait(0.1), Close)
     assert (close.reason, close.missing) == ("deadline, 1 missing", (peer("b"),))
+
+
+@pytest.mark.parametrize(
+    ("quorum", "enough"), [(1.0, 3), (0.99, 3), (0.5, 2), (0.34, 2), (0.01, 1)]
+)
+def test_a_quorum_closes_a_round_and_names_the_others(quorum: float, enough: int) -> None:
+    names = ("a", "b", "c")
+    scene = scene_in_round(2, *names, quorum=quorum)
+    assert closed(scene.publish()) is None
+    for name in names[: enough - 1]:
+        assert closed(scene.hold(update(signer(name), 2))) is None
+    [close] = only(scene.hold(update(signer(names[enough - 1]), 2)), Close)
+    missing = len(names) - enough
+    assert close.reason == (f"quorum, {missing} missing" if missing else "all in")
+    assert close.missing == tuple(sorted(peers(*names[enough:])))
 
 
 def test_the_deadline_runs_from_a_skip_as_well(scene: Scene) -> None:

@@ -280,6 +280,8 @@ class P2PConfig:
     """host:port of other peers; one's own address in the list is ignored."""
     listen_timeout_s: float = 60.0
     """Seconds after our own update was ready when a round closes with what has arrived."""
+    quorum: float = 1.0
+    """Share of the expected peers whose updates close a round; the others' are folded in late."""
     start_timeout_s: float = 120.0
     """Seconds to wait for the listed peers before the first round."""
     heartbeat_s: float = 1.0
@@ -295,6 +297,7 @@ class P2PConfig:
         _require(bool(self.run) and len(self.run) <= 64, "p2p.run", "1 to 64 characters", self.run)
         _require(0 <= self.port <= 65535, "p2p.port", "in [0, 65535]", self.port)
         _require(self.listen_timeout_s > 0, "p2p.listen_timeout_s", "> 0", self.listen_timeout_s)
+        _require(0 < self.quorum <= 1, "p2p.quorum", "in (0, 1]", self.quorum)
         _require(self.start_timeout_s >= 0, "p2p.start_timeout_s", ">= 0", self.start_timeout_s)
         _require(self.heartbeat_s > 0, "p2p.heartbeat_s", "> 0", self.heartbeat_s)
         _require(

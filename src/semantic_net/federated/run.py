@@ -251,6 +251,7 @@ def _machine_config(config: Config, admission: Admission, incarnation: int) -> M
             rounds=config.training.rounds,
             listen_timeout_s=p2p.listen_timeout_s,
             start_timeout_s=p2p.start_timeout_s,
+            quorum=p2p.quorum,
         ),
         admission=admission,
         incarnation=incarnation,

@@ -14,6 +14,7 @@ set and the sync.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,6 +60,8 @@ class RoundsConfig:
     rounds: int
     listen_timeout_s: float
     start_timeout_s: float
+    quorum: float = 1.0
+    """Share of the expected updates whose arrival closes a round, in (0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,12 +328,14 @@ class Rounds:
         elif self._is_cut_off and alive:
             actions.append(_info("peers are heard again"))
         self._is_cut_off = cut_off
-        if (outstanding or cut_off) and now < self.deadline:
+        enough = math.ceil(self._cfg.quorum * len(self.expected))
+        is_open = cut_off or len(self.expected) - len(outstanding) < enough
+        if is_open and now < self.deadline:
             return actions
         self._missing = tuple(
             sorted(p for p in self.expected if not self._updates.holds(self.round, p))
         )
-        self._close_reason = self._why_close(len(outstanding), cut_off)
+        self._close_reason = self._why_close(len(outstanding), is_open, cut_off)
         if self.round >= self._cfg.rounds:
             self.phase = Phase.SERVING
             return [*actions, *self.step(now)]
@@ -348,9 +353,10 @@ class Rounds:
         has_published = self._published.get(peer) == body.incarnation
         return body.next_round > self.round and not has_published  # moved past
 
-    def _why_close(self, num_outstanding: int, cut_off: bool) -> str:
+    def _why_close(self, num_outstanding: int, is_open: bool, cut_off: bool) -> str:
         if num_outstanding:
-            return f"deadline, {num_outstanding} missing"
+            why = "deadline" if is_open else "quorum"
+            return f"{why}, {num_outstanding} missing"
         if cut_off:
             return "deadline, cut off"
         if self._missing:
