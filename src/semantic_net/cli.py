@@ -163,7 +163,7 @@ def _peer(arguments: argparse.Namespace) -> int:
         try:
             return DONE if asyncio.run(run()) else INTERRUPTED
         except SemanticNetError as exc:
-            log.debug("cannot start: %s", exc, exc_info=exc)
+            log.debug("%s", exc, exc_info=exc)
             raise
         except Exception as exc:
             log.debug("the run broke", exc_info=exc)

@@ -35,6 +35,7 @@ def assert_one_line(said: str) -> None:
     [
         (["--set", "p2p.prot=1"], "p2p.prot: unknown key; did you mean p2p.port?"),
         (["--set", "train.rounds=2"], "train.rounds: unknown key; did you mean training.rounds?"),
+        (["--set", "train.foo=2"], "train.foo: unknown key; did you mean training?"),
         (["--set", "p2p.port=many"], "p2p.port: expected a whole number, got 'many'"),
         (["--set", "semantic.topk=2"], "semantic.topk must be in (0, 1], got 2.0"),
         (["--set", "nonsense"], "--set nonsense: expected section.key=value"),
@@ -218,11 +219,16 @@ def test_a_start_that_fails_costs_no_earlier_model(
     assert f"weights {tmp_path / 'missing'}: cannot be read: No such file or directory" in said
 
 
+@pytest.mark.parametrize("is_relative", [False, True])
 def test_an_error_in_a_tasks_own_code_is_one_line_and_a_traceback_in_the_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_relative: bool,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     loss = "lambda output, target: (_ for _ in ()).throw(RuntimeError('no such loss'))"
-    task = tmp_path / "mine.py"
+    task = Path("mine.py") if is_relative else tmp_path / "mine.py"
     code, said = run(
         capsys,
         *("--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0"),
@@ -241,10 +247,10 @@ def test_weights_given_to_a_resumed_run_are_said_to_be_of_no_use(
     common = ["--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0"]
     used = settings(write_task(tmp_path / "mine.py"))
     assert run(capsys, *common, "--rounds", "1", *used)[0] == 0
-    model = tmp_path / "out" / "model.safetensors"
-    code, said = run(capsys, *common, "--rounds", "2", "--init", str(model), *used)
+    gone = tmp_path / "gone.safetensors"
+    code, said = run(capsys, *common, "--rounds", "2", "--init", str(gone), *used)
     assert code == 0
-    assert f"--init {model} is not used: the run goes on from its checkpoint" in said
+    assert f"--init {gone} is not used: the run goes on from its checkpoint" in said
 
 
 def test_weights_that_are_not_finite_are_told(

@@ -34,12 +34,13 @@ def test_three_processes_fold_each_others_bytes(tmp_path: Path, mode: str) -> No
     received = sum(record.bytes_received for peer in peers for record in peer.rounds)
     assert sent == pytest.approx(received, rel=0.05), "heartbeats may be under way at a record"
     dense = 4 * 650
+    # Each payload reaches two others, of its author or of the other one.
+    assert sent > 2 * sum(record.payload_bytes for peer in peers for record in peer.rounds)
     for peer in peers:
         for record in peer.rounds:
             assert set(record.updates_in) == names
             assert record.missing == []
             assert record.dense_bytes == dense
-            assert record.bytes_sent > 2 * record.payload_bytes
             if mode == "none":
                 assert record.payload_bytes == dense
             else:
@@ -102,17 +103,18 @@ def test_stopped_peers_say_goodbye_and_go_on_where_they_stopped(tmp_path: Path) 
 
 
 def test_rounds_recorded_after_the_last_checkpoint_are_not_lost(tmp_path: Path) -> None:
-    more = ("p2p.checkpoint_every=5",)
-    with running(tmp_path, 1, *more, rounds=40) as [peer]:
+    more = ("p2p.checkpoint_every=5", "training.steps=300")
+    with running(tmp_path, 1, *more, rounds=12) as [peer]:
         peer.wait_for_round(7)
         peer.kill()
         before = peer.read_rounds()
+        assert before[-1] % 5, "beyond a checkpoint"
         again = peer.start_again()
         assert again.wait() == 0, again.said()
     rounds = again.read_rounds()
     assert rounds[: len(before)] == before
     assert rounds == sorted(set(rounds))
-    assert rounds[-1] == 40
+    assert rounds[-1] == 12
     assert again.summary()["payload_bytes"] == sum(r.payload_bytes for r in again.rounds)
 
 

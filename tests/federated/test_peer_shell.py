@@ -249,6 +249,7 @@ def test_a_refusal_is_told_once_however_often_the_other_tries(
     assert warned == [
         "bbbb-bbbb at 10.0.0.2:5000 is refused: momentum: ours 0, theirs 0.5; "
         "set it the same on both",
+        "further refusals are told in the log file only",
         "a stranger at 10.0.0.9:0 is refused: nonsense",
     ]
     assert a.peer._facts.rejected == {"facts": 3, "protocol": 4}
@@ -292,7 +293,7 @@ def test_two_updates_of_one_key_void_both_and_are_taken_back() -> None:
             forged = sign_update(body, a.signer)
             actions, is_void = b.machine.sync.add(forged, loop.time())
             assert is_void
-            b.machine.rounds.changed(last.round)
+            b.machine.rounds.changed(last.round, by_arrival=False)
             b.peer.carry_out(actions)
 
         loop.call_later(4.0, equivocate)

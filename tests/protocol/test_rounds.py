@@ -85,7 +85,7 @@ class Scene:
         """Get updates, payloads and all."""
         for one in updates:
             self.updates.add(one)
-            self.rounds.changed(one.round)
+            self.rounds.changed(one.round, by_arrival=True)
         return self.step()
 
     def announce(self, name: str, *updates: Update) -> list[Action]:
@@ -294,7 +294,7 @@ def test_where_a_peer_comes_in_is_said() -> None:
     scene = Scene(rounds=9, past=Past(closed_round=5, authored_round=6))
     scene.meet("a", round_index=8, next_round=8)
     scene.begin()
-    assert scene.texts() == ["resumed after round 5, at round 8; the others are in round 8"]
+    assert scene.texts() == ["resumed at round 8; the others are in round 8"]
     scene = Scene(rounds=9)
     scene.meet("a", round_index=8, next_round=8)
     scene.begin()

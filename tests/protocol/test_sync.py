@@ -108,10 +108,47 @@ def test_a_long_list_goes_on_as_it_is_answered(monkeypatch: pytest.MonkeyPatch) 
     assert told(sync.have(A, have(held[0]), 0.0)) == []
     assert told(sync.have(A, have(held[1]), 0.0)) == [([5, 6], False)]
     assert not sync.has_all(A, 9), "what it was not told of it lacks as well"
-    assert told(sync.have(A, have(held[7], held[8]), 0.0)) == [], "5 and 6 and two more wait"
+    answer = ([8, 9], False)
+    assert told(sync.have(A, have(held[7], held[8]), 0.0)) == [answer], "and 3 to 6 still wait"
     assert told(sync.tick(STALL_S)) == [([7, 10], False)], "it may never answer some"
     assert told(sync.tick(2 * STALL_S)) == [([11], True)]
     assert told(sync.tick(3 * STALL_S)) == [([3, 4], False)], "then they are told again"
+
+
+def test_long_lists_that_are_out_of_step_both_come_to_their_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One lacks the first of many updates, and the last; both are busy with new ones."""
+    monkeypatch.setattr(module, "MAX_UNANSWERED", 8)
+    monkeypatch.setattr(module, "MAX_HAVE_ENTRIES", 4)
+    updates = [update(author, n) for n in range(1, 25) for author in (ALICE, BOB, CAROL)]
+    ends = {A: UpdateSet(updates), B: UpdateSet(updates[30:-6])}
+    syncs = {peer: Sync(held, STALL_S) for peer, held in ends.items()}
+    post: list[tuple[PeerId, Message]] = []
+
+    def send(sender: PeerId, actions: list[Action]) -> None:
+        other = B if sender == A else A
+        for one in only(actions, Send):
+            if isinstance(one.message, Want):  # the payload is there at once
+                wanted = ends[other].get(one.message.id)
+                assert wanted is not None
+                send(sender, syncs[sender].add(wanted, 0.0)[0])
+            else:
+                post.append((other, one.message))
+
+    for peer, other in ((A, B), (B, A)):
+        send(peer, syncs[peer].connected(other, 0.0))
+    for number in range(100, 130):
+        for peer, signs in ((A, ALICE), (B, BOB)):
+            send(peer, syncs[peer].add(update(signs, number), 0.0)[0])
+        while post:
+            to, message = post.pop(0)
+            assert isinstance(message, Have)
+            send(to, syncs[to].have(B if to == A else A, message, 0.0))
+    assert ends[A].digest == ends[B].digest
+    for peer, other in ((A, B), (B, A)):
+        assert syncs[peer].settled((other,), 999, peer), "both have listed everything"
+        assert syncs[peer].has_all(other, 999)
 
 
 def test_whoever_holds_nothing_says_so() -> None:

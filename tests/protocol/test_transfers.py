@@ -124,6 +124,29 @@ def test_what_waits_for_long_behind_others_is_asked_of_an_idle_holder(
     assert asked(transfers, waited) == [(BOB, 2)], "what arrives stays where it is"
 
 
+def test_two_slow_holders_keep_to_their_queues(transfers: Transfers) -> None:
+    """What one of them was asked for it will send; asking the other as well wastes the links."""
+    num_items, chunk_s = 40, 4.0  # of one chunk each
+    for peer in (ALICE, BOB):
+        hold(transfers, peer, *range(1, num_items + 1), size=PROGRESS_BYTES)
+    line: dict[PeerId, list[int]] = {ALICE: [], BOB: []}
+    now, num_sent = 0.0, 0
+    while len(transfers):
+        transfers.give_up_stalled(now)
+        for peer, number in asked(transfers, now):
+            line[peer].append(number)
+        now += chunk_s
+        for peer, queue in line.items():
+            if queue:
+                num_sent += 1
+                transfer = transfers.get(item(queue.pop(0)))
+                if transfer is not None and transfer.source == peer:
+                    transfers.bytes_arrived(transfer, PROGRESS_BYTES, now)
+                    transfers.drop(transfer)
+    assert now <= num_items * chunk_s / 2 + 2 * chunk_s
+    assert num_sent <= num_items + 2
+
+
 def test_what_is_passed_over_is_asked_of_another(transfers: Transfers) -> None:
     _, second = hold(transfers, ALICE, 1, 2)
     transfers.request(0.0)
@@ -273,8 +296,9 @@ def looked_for_one_by_one(
 ) -> bool:
     """Be `Transfers.any_pending` as it is meant."""
     items = (transfers.get(item(number)) for number in range(6))
+    able = {peer for peer in peers if not transfers._holders[peer].num_stalls}
     return any(
-        t.checking or peers & t.holders.keys()
+        t.checking or able & t.holders.keys()
         for t in items
         if t is not None and (t.slot[0] < before or t.slot[1] == author)
     )
@@ -284,7 +308,9 @@ def looked_for_one_by_one(
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["hold", "unhold", "drop", "move", "check", "restart"]),
+            st.sampled_from(
+                ["hold", "unhold", "drop", "move", "check", "restart", "stall", "send"]
+            ),
             st.sampled_from([ALICE, BOB]),
             st.integers(0, 5),
             st.integers(0, 5),
@@ -298,12 +324,20 @@ def test_pending_agrees_with_a_look_at_every_item(
     transfers = Transfers(STALL_S)
     transfers.connected(ALICE)
     transfers.connected(BOB)
+    now = 0.0
     for step, peer, number, other in steps:
         transfer = transfers.get(item(number))
-        if step == "hold":
+        if step == "stall":
+            transfers.request(now)
+            now += STALL_S
+            transfers.give_up_stalled(now)
+        elif step == "hold":
             transfers.hold(peer, item(number), (number, AUTHOR if other % 2 else peer), 4)
         elif transfer is None:
             continue
+        elif step == "send":
+            if transfer.source is not None and transfer.received < 4:
+                transfers.bytes_arrived(transfer, 4 - transfer.received, now)
         elif step == "unhold":
             transfers.unhold(transfer, peer)
         elif step == "drop":

@@ -167,6 +167,21 @@ def test_a_peer_takes_only_so_many_sessions_and_those_that_it_dials() -> None:
     play_over_tcp(scenario)
 
 
+def test_two_peers_that_name_each_other_meet_however_full_both_are() -> None:
+    async def scenario(world: World) -> None:
+        full = TransportSettings(max_sessions=1)
+        a, b = [await world.peer(n, key, settings=full) for n, key in (("a", A), ("b", B))]
+        for probe, stranger in ((a, C), (b, signer(4))):
+            await world.peer(f"at {probe.name}", stranger, dial=[probe])
+            await probe.expect(Connected)
+        for probe, other in ((a, b), (b, a)):
+            named = world.address_of(other)
+            probe.transport._dialer.add(named, learned=False)  # type: ignore[attr-defined]  # as by --peers
+        await a.until(lambda: b.id in [event.peer for event in a.of(Connected)])
+
+    play_over_tcp(scenario)
+
+
 def test_what_a_refused_stranger_goes_on_sending_is_counted_and_discarded() -> None:
     async def scenario(world: World) -> None:
         a = await world.peer("a", A)

@@ -111,6 +111,15 @@ def test_payloads_leave_one_after_the_other() -> None:
     assert [lanes.next_bulk(7) for _ in range(4)] == [(b"1",), (b"0",), (b"0",), None]
 
 
+def test_a_payload_that_is_queued_again_goes_to_the_end() -> None:
+    lanes = Lanes()
+    first, second = Frames(1), Frames(2)
+    for source in (first, second, first):
+        lanes.add_bulk(source)
+    assert [lanes.next_bulk(7) for _ in range(4)] == [(b"1",), (b"0",), (b"0",), None]
+    assert (first.asked, second.asked) == (7, 7)
+
+
 def test_cleared_lanes_are_empty() -> None:
     lanes = Lanes()
     lanes.add_control(b"x")

@@ -138,7 +138,8 @@ def _nearest(name: str, known: Mapping[str, object], prefix: str, inner: str) ->
         return f"; did you mean {' or '.join(elsewhere)}?"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
-        return f"; did you mean {prefix + '.' if prefix else ''}{near[0]}{inner}?"
+        key = f"{prefix}.{near[0]}" if prefix else near[0]
+        return f"; did you mean {key + inner if key + inner in _all_keys(Config, '') else key}?"
     return f"; known here: {', '.join(known)}"
 
 

@@ -85,20 +85,29 @@ class RunFolder:
         """Put away what an earlier run left, so that this one starts as a new peer.
 
         It is kept in `previous`, once: a flag should not cost anyone a trained model.
+
+        Raises:
+            StartError: It cannot be moved.
         """
         self.key.unlink(missing_ok=True)
-        if not self.checkpoint.exists():
-            return
+        # The checkpoint goes last: as long as it is here, the rest has not moved in vain.
+        left = (self.model, self.best_model, self.rounds, self.summary, self.checkpoint)
         kept = CheckpointFolder(self.previous / self.checkpoint.name)
-        if kept and not self.progress:
-            shutil.rmtree(self.checkpoint)  # a start that came to nothing
-            return
-        shutil.rmtree(self.previous, ignore_errors=True)
-        self.previous.mkdir()
-        for path in (self.checkpoint, self.model, self.best_model, self.rounds, self.summary):
-            if path.exists():
-                path.rename(self.previous / path.name)
-        log.info("what the run before has left is in %s", self.previous)
+        try:
+            if kept and not self.progress:
+                shutil.rmtree(self.checkpoint, ignore_errors=True)  # a start that came to nothing
+            elif any(path.exists() for path in left):
+                if self.previous.exists():
+                    shutil.rmtree(self.previous)
+                self.previous.mkdir()
+                for path in left:
+                    if path.exists():
+                        path.rename(self.previous / path.name)
+                log.info("what the run before has left is in %s", self.previous)
+        except OSError as exc:
+            raise StartError(
+                f"--out {self.root}: what is there cannot be put away: {exc.strerror}"
+            ) from exc
 
     def identity(self) -> Identity:
         """Return the key of this folder, or a fresh one, with its journal.

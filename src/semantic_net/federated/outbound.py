@@ -35,8 +35,13 @@ class PayloadSource:
         self._offset = offset
         self._on_end = on_end
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether some of it has been handed over."""
+        return self._payload is not None
+
     def seek(self, offset: int) -> None:
-        """Go on from another byte, in the same place of the queue."""
+        """Go on from another byte."""
         self._offset = offset
 
     def next_frame(self, max_bytes: int) -> Sequence[Buffer] | None:

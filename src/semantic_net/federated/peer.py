@@ -320,6 +320,7 @@ class Peer(Generic[Parsed]):
             self.carry_out(self._machine.received(event.peer, decode_message(event.frame), now))
         elif isinstance(event, Connected):
             log.info("connected to %s at %s", short_id(event.peer), event.address)
+            self._look_for_peers()
             self.carry_out(self._machine.connected(event.peer, now))
         elif isinstance(event, Disconnected):
             if self._machine.has_left(event.peer):
@@ -344,6 +345,8 @@ class Peer(Generic[Parsed]):
         is_news = seen not in self._refusals and len(self._refusals) < MAX_REFUSALS_TOLD
         if is_news:
             self._refusals.add(seen)
+            if len(self._refusals) == MAX_REFUSALS_TOLD:
+                log.warning("further refusals are told in the log file only")
         who = "a stranger" if event.peer is None else short_id(event.peer)
         hint = "; set it the same on both" if event.code == FACTS else ""
         level = logging.WARNING if is_news else logging.DEBUG
@@ -398,16 +401,19 @@ class Peer(Generic[Parsed]):
     def _serve(self, action: Serve) -> None:
         peer, item = action.to, action.id
         serving = self._serving.setdefault(peer, {})
-        if item in serving:
-            serving[item].seek(action.offset)
-            return
-        if len(serving) >= MAX_SERVING:
+        if (source := serving.get(item)) is not None:
+            source.seek(action.offset)
+            if source.has_begun:
+                return
+        elif len(serving) < MAX_SERVING:
+            source = PayloadSource(
+                item, lambda: self._to_serve(peer, item), action.offset, lambda: serving.pop(item)
+            )
+        else:
             text = f"wants more than {MAX_SERVING} payloads at a time"
             self._parts.transport.disconnect(peer, "protocol", text)
             return
-        source = PayloadSource(
-            item, lambda: self._to_serve(peer, item), action.offset, lambda: serving.pop(item)
-        )
+        # Behind those asked for before: who asks takes what is passed over for lost.
         with contextlib.suppress(TransportError):  # its Disconnected is on the way
             self._parts.transport.stream(peer, source)
             serving[item] = source
@@ -417,8 +423,9 @@ class Peer(Generic[Parsed]):
         if item == self._machine.base.digest:
             return self._base
         try:
-            if item in self._parts.store:
-                return self._parts.store.payload(item)
+            return self._parts.store.payload(item)
+        except KeyError:
+            pass  # void since it was asked for
         except CheckpointError as exc:
             log.warning("update is not served: %s", exc)
         self._send(Send((peer,), Absent(item)))
@@ -548,16 +555,17 @@ class Peer(Generic[Parsed]):
 
     async def _take_back_void(self) -> None:
         """What an update carried that two of us signed under one round goes into the next one."""
-        parts, own = self._parts, self._machine.rounds.last_own
-        if own is None or not self._machine.updates.is_void(own.round, own.author):
-            return
+        parts, me = self._parts, self._machine.me
+        void = [u for u in self._machine.updates.evidence() if u.author == me]
 
         def take_back() -> None:
-            if own.id in parts.store:
-                parts.learner.take_back(parts.store.parsed(own))
-                parts.store.discard(own.id)
+            for own in void:
+                if own.id in parts.store:  # until it is taken back
+                    parts.learner.take_back(parts.store.parsed(own))
+                    parts.store.discard(own.id)
 
-        await parts.runner.learn(take_back)
+        if void:
+            await parts.runner.learn(take_back)
 
     def _make_update(self, round_index: int) -> tuple[Update, Encoded] | str:
         """Encode, sign, journal and keep the own update; or say why it must not be published."""

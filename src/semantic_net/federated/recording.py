@@ -66,9 +66,13 @@ class Recording:
         self._machine = machine
         self._facts = facts
         closed_round = progress.closed_round if progress else 0
-        # Rounds that were recorded after the checkpoint are not run again, but for the last.
-        kept_to = max(closed_round, min(authored_round, config.training.rounds - 1))
+        # Rounds that were recorded after the checkpoint are not run again, but for the last of
+        # all: its model is folded once more, and what this peer did in it stands.
+        last = config.training.rounds
+        closes_last_again = closed_round < last <= authored_round
+        kept_to = last - 1 if closes_last_again else max(closed_round, authored_round)
         self._recorder = Recorder(folder.root, kept_to)
+        self._before = {record.round: record for record in self._recorder.dropped}
         self._totals = dict(progress.totals) if progress else {}
         self._best_round = progress.best_round if progress else None
         self._best_metrics = progress.best_metrics if progress else {}
@@ -89,7 +93,7 @@ class Recording:
         self._notes.clear()
         if self._count(record):
             self._save_model(best=True)
-        # First the record: a resumed run drops those beyond its checkpoint, but cannot make any up.
+        # First the record: a resumed run may drop one, but cannot make any up.
         self._recorder.record(record)
         self.show(record)
         every = self._config.p2p.checkpoint_every
@@ -171,7 +175,7 @@ class Recording:
 
     def _record(self, closed: ClosedRound) -> RoundRecord:
         close, facts = closed.close, closed.facts
-        return RoundRecord(
+        record = RoundRecord(
             round=close.round,
             peer=self._machine.me,
             time_s=round(closed.time_s, 4),
@@ -195,6 +199,8 @@ class Recording:
             rejected=facts.rejected,
             notes=[*facts.notes, *self._notes],
         )
+        before = self._before.get(record.round)
+        return record if before is None or facts.payload_bytes else _joined(before, record)
 
     def _count(self, record: RoundRecord) -> bool:
         """Add a round to the totals; tell whether it is the best so far."""
@@ -252,6 +258,22 @@ class Recording:
             num_parameters=self._learner.schema.num_parameters,
             versions=_versions(),
         )
+
+
+def _joined(before: RoundRecord, again: RoundRecord) -> RoundRecord:
+    """Return the record of a round that was only closed again: what was done in it, once."""
+    return msgspec.structs.replace(
+        again,
+        loss=before.loss,
+        num_examples=before.num_examples,
+        payload_bytes=before.payload_bytes,
+        dense_bytes=before.dense_bytes,
+        train_s=before.train_s,
+        encode_s=before.encode_s,
+        time_s=before.time_s + again.time_s,
+        bytes_sent=before.bytes_sent + again.bytes_sent,
+        bytes_received=before.bytes_received + again.bytes_received,
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -97,12 +97,12 @@ async def _run(
     seed = _peer_seed(signer.peer_id) if shard is None else shard
     task = load_task(replace(config.task, data=config.data, peer_seed=seed))
     model = make_initial_model(task, config.task.seed)
-    if options.init is not None:
+    checkpoint = folder.progress.load()
+    if options.init is not None and checkpoint is None:
         load_into(model, load_state_dict(options.init), str(options.init))
     trainer = Trainer(task, config.training, seed=seed, model=model)
     schema = ModelSchema.of(trainer.model)
     facts = run_facts(config, task, schema, fold_config_of(schema, config.aggregation))
-    checkpoint = folder.progress.load()
     if checkpoint is not None:
         if options.init is not None:
             log.warning(

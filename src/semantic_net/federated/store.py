@@ -104,6 +104,7 @@ class UpdateStore(Generic[Parsed]):
         """Return a payload's bytes; those on disk are mapped for as long as they are used.
 
         Raises:
+            KeyError: It is not held.
             CheckpointError: The file is not there, or of another length.
         """
         held = self._held[update_id]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
@@ -84,9 +85,14 @@ class RoundPrinter:
         self._metric = metric
         self._console = console or Console(highlight=False)
         self._failed = False
+        self._unreachable: list[str] = []
 
     def print(self, record: RoundRecord) -> None:
         """Print one round; never wrapped, so that one round stays one line in a pipe."""
+        if record.unreachable == self._unreachable:  # said before
+            record = msgspec.structs.replace(record, unreachable=[])
+        else:
+            self._unreachable = record.unreachable
         text = round_text(record, self._rounds, self._metric)
         try:
             self._console.print(text, soft_wrap=True)

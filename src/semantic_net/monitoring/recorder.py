@@ -35,7 +35,9 @@ class Recorder:
                 dropped. 0 starts a new record.
         """
         self.resumed: list[RoundRecord] = []
-        """The records that were there already."""
+        """The records that were there already, and stay."""
+        self.dropped: list[RoundRecord] = []
+        """Those that were there, of rounds that will be run again."""
         self._rounds_path = out_dir / ROUNDS_FILE
         self._summary_path = out_dir / SUMMARY_FILE
         self._keep_to = resume_from_round
@@ -97,26 +99,26 @@ class Recorder:
             content = self._rounds_path.read_bytes()
         except FileNotFoundError:
             return
-        self.resumed = []
-        kept, dropped = [], 0
+        self.resumed, self.dropped = [], []
+        kept, num_torn = [], 0
         for line in content.splitlines(keepends=True):
             try:
                 record = decode_record(line)
             except ValueError:
-                dropped += 1
+                num_torn += 1
                 continue
             if record.round <= self._keep_to:
                 kept.append(line if line.endswith(b"\n") else line + b"\n")
                 self.resumed.append(record)
             else:
-                dropped += 1
+                self.dropped.append(record)
         repaired = b"".join(kept)
         if repaired != content:
             log.info(
                 "%s: kept the records of %d rounds, dropped %d lines",
                 self._rounds_path,
                 len(kept),
-                dropped,
+                num_torn + len(self.dropped),
             )
             _replace_file(self._rounds_path, repaired)
 

@@ -61,7 +61,7 @@ class AdoptBase:
 
     id: UpdateId
     given: bool
-    """By hand, somewhere."""
+    """The base was given by hand, on whichever peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Tell:
     level: Level
     text: str
     noted: bool = True
-    """Not, if it is over before the round is."""
+    """Whether it goes into the record; not if it is over before the round is."""
 
 
 @dataclass(frozen=True, slots=True)

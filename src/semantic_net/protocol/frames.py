@@ -56,6 +56,9 @@ MAX_BODY_BYTES: dict[Kind, int] = {
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 
+FIRST_BUFFER_BYTES = 32 * 1024
+"""What a connection's decoder begins with; it grows with the frames that come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -112,8 +115,6 @@ def decode_header(header: bytes | memoryview) -> tuple[Kind, int]:
 
 
 T = TypeVar("T")
-
-FIRST_BUFFER_BYTES = 32 * 1024
 
 
 def decode_body(decoder: msgspec.msgpack.Decoder[T], frame: Frame) -> T:

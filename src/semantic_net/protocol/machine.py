@@ -37,6 +37,7 @@ from semantic_net.protocol.messages import (
 )
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
+from semantic_net.protocol.transfers import PROGRESS_BYTES
 from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage, admit
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -77,6 +78,8 @@ class MachineConfig:
     incarnation: int
     heartbeat_s: float
     liveness_s: float
+    progress_bytes: int = PROGRESS_BYTES
+    """How much of a payload counts as a sign that more will come."""
 
 
 class PeerMachine:
@@ -111,7 +114,7 @@ class PeerMachine:
         self.base = base
         self.updates = updates if updates is not None else UpdateSet()
         self.roster = Roster(cfg.liveness_s)
-        self.sync = Sync(self.updates, stall_s=cfg.liveness_s)
+        self.sync = Sync(self.updates, cfg.liveness_s, cfg.progress_bytes)
         self.rounds = Rounds(
             cfg.rounds,
             self.me,
@@ -394,11 +397,11 @@ class PeerMachine:
         actions, is_void = self.sync.add(update, now)
         if is_void:
             return [*self._void(update), *actions]
-        self.rounds.changed(update.round)
+        self.rounds.changed(update.round, by_arrival=True)
         return actions
 
     def _void(self, update: Update) -> list[Action]:
-        self.rounds.changed(update.round)
+        self.rounds.changed(update.round, by_arrival=False)
         whose = "this peer's own key" if update.author == self.me else short_id(update.author)
         text = f"two updates of {whose} for round {update.round}: neither counts"
         return [Tell(Level.WARNING, text)]

@@ -38,6 +38,8 @@ from semantic_net.protocol.update_set import UpdateSet
 START_PATIENCE = 10
 """Times ``start_timeout_s`` that a start may take while updates of the others still arrive."""
 
+MAX_ROUNDS_NAMED = 5
+
 Alive = Mapping[PeerId, HeartbeatBody]
 
 
@@ -159,10 +161,10 @@ class Rounds:
         """Note that an earlier process of this peer has signed an update for a round."""
         self._own_floor = max(self._own_floor, round_index + 1)
 
-    def changed(self, round_index: int) -> None:
-        """Note that the updates of a round differ from what was folded."""
+    def changed(self, round_index: int, *, by_arrival: bool) -> None:
+        """Note that the updates of a round differ from what was folded: one came, or is void."""
         self._changed_from = min(self._changed_from, round_index)
-        if round_index <= self._folded:
+        if by_arrival and round_index <= self._folded:
             self._late.append(round_index)
 
     def base_changed(self, base: UpdateId) -> None:
@@ -212,8 +214,9 @@ class Rounds:
             tell = _info(f"skipped {skipped}: the others are in round {number}")
             late = self._tell_late()
             return [tell, *late, *self._open(number, self.plan(number - 1), now)]
-        is_stale = self._plan_base != self.base
-        return self._open(number, self.plan(self.round) if is_stale else None, now)
+        if self._plan_base == self.base:
+            return self._open(number, None, now)
+        return [*self._tell_late(), *self._open(number, self.plan(self.round), now)]
 
     def step(self, now: float) -> list[Action]:
         """Look at the world again: something arrived, somebody left, or time went by."""
@@ -271,10 +274,10 @@ class Rounds:
         return f"still without some of the others' {what} after {limit_s:g} s; going on"
 
     def _tell_where_we_are(self, first: int, now: float) -> list[Action]:
-        closed, elsewhere = self._past.closed_round, self._roster.open_round(now)
+        elsewhere = self._roster.open_round(now)
         others = f"; the others are in round {elsewhere}" if elsewhere else ""
         if self._past.last_round:
-            return [_info(f"resumed after round {closed}, at round {first}{others}")]
+            return [_info(f"resumed at round {first}{others}")]
         return [_info(f"joining at round {first}{others}")] if first > 1 else []
 
     def _own_from(self) -> int:
@@ -402,7 +405,9 @@ class Rounds:
         rounds, self._late = sorted(set(self._late)), []
         if not rounds:
             return []
-        which = f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]} to {rounds[-1]}"
+        which = ", ".join(map(str, rounds[:MAX_ROUNDS_NAMED]))
+        more = ", ..." if len(rounds) > MAX_ROUNDS_NAMED else ""
+        which = f"round {which}" if len(rounds) == 1 else f"rounds {which}{more}"
         return [_info(f"updates of {which} came late, and are folded in now")]
 
     def plan(self, through: int) -> FoldPlan:

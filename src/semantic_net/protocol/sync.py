@@ -25,7 +25,13 @@ from semantic_net.protocol.messages import (
     HaveEntry,
     Want,
 )
-from semantic_net.protocol.transfers import BASE_SLOT, Slot, Transfer, Transfers
+from semantic_net.protocol.transfers import (
+    BASE_SLOT,
+    PROGRESS_BYTES,
+    Slot,
+    Transfer,
+    Transfers,
+)
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -44,13 +50,13 @@ class _Neighbour:
     lacks: set[UpdateId]
     """What we hold, and it has not announced."""
     unlisted: dict[UpdateId, Update]
-    """What of that it has not been told of either; in the order in which it will be."""
+    """What of that we have not told it of either, in the order in which we will."""
     quiet_since: float
     """When it last said or was told something of updates."""
     listed: bool = False
     """It has announced everything that it held when the session began."""
     told_all: bool = False
-    """So have we."""
+    """We have announced to it everything that we held when the session began."""
     base: UpdateId | None = None
     """The better base that it offers."""
 
@@ -58,12 +64,20 @@ class _Neighbour:
 class Sync:
     """What each neighbour holds, and what we want of it."""
 
-    def __init__(self, updates: UpdateSet, stall_s: float) -> None:
-        """Take the set to fill, and the seconds without progress after which to ask again."""
+    def __init__(
+        self, updates: UpdateSet, stall_s: float, progress_bytes: int = PROGRESS_BYTES
+    ) -> None:
+        """Take the set to fill.
+
+        Args:
+            updates: That set.
+            stall_s: Seconds without progress after which to ask again, or another.
+            progress_bytes: How much of a payload counts as progress.
+        """
         self._updates = updates
         self._stall_s = stall_s
         self._neighbours: dict[PeerId, _Neighbour] = {}
-        self._transfers = Transfers(stall_s)
+        self._transfers = Transfers(stall_s, progress_bytes)
         self._inadmissible: dict[Slot, Update] = {}  # headers alone
 
     # What the machine asks.
@@ -151,13 +165,18 @@ class Sync:
         neighbour = self._neighbours[peer]
         neighbour.quiet_since = now
         neighbour.listed |= message.complete
+        answered: list[Update] = []
         for entry in message.entries:
             neighbour.lacks.discard(entry.id)
-            neighbour.unlisted.pop(entry.id, None)
+            if (both_hold := neighbour.unlisted.pop(entry.id, None)) is not None:
+                answered.append(both_hold)
             if not self._is_known(entry):
                 self._transfers.hold(peer, entry.id, (entry.round, PeerId(entry.author)))
                 self._check_offers(peer, entry)
-        return [*self._list_more(peer), *self._request(now)]
+        # It waits for our word on its list as we do for its word on ours.
+        parts = _entries(answered) if answered else []
+        actions: list[Action] = [Send((peer,), Have(part, False)) for part in parts]
+        return [*actions, *self._list_more(peer), *self._request(now)]
 
     def base_offered(
         self, peer: PeerId, base: UpdateId | None, size: int, now: float
@@ -321,7 +340,8 @@ class Sync:
     def _tell_again(self, peer: PeerId) -> list[Action]:
         """Go on with our list though it was not answered, or repeat what was not."""
         neighbour = self._neighbours[peer]
-        if not neighbour.told_all:
+        unanswered = len(neighbour.lacks) - len(neighbour.unlisted)
+        if not neighbour.told_all and unanswered <= MAX_OFFERED // 2:
             return self._list_on(peer, MAX_HAVE_ENTRIES)
         lacked = (update for update in self._updates if update.id in neighbour.lacks)
         return [Send((peer,), Have(_entries(itertools.islice(lacked, MAX_HAVE_ENTRIES))[0], False))]

@@ -5,9 +5,9 @@
 
 An item is asked of one holder at a time, from the byte where the last one broke off: of whoever is
 least busy, older rounds first, and last of those who let us wait for it in vain. A connection
-serves payloads one after the other, so an item waits for those asked before it. It has stalled
-when the whole connection has, when a later one is served first, or when it has waited for long
-and another holder is idle.
+serves payloads one after the other, so an item waits for those asked before it, and has stalled
+only when the whole connection has, or when a later one is served first. A holder that has nothing
+to do takes over what has waited for long.
 
 What a neighbour says may be a lie, so nothing here takes longer the more it has announced.
 """
@@ -37,11 +37,11 @@ MAX_ORPHANS = 16
 """Most items kept that have begun to arrive, and that nobody here holds any more."""
 
 PROGRESS_BYTES = 16 * 1024
-"""Bytes that count as progress, if an item's end does not come first: the smallest chunk that an
-honest peer sends, so that a liar cannot keep us waiting with a byte now and then."""
+"""Bytes that count as progress, if an item's end does not come first: no more than the smallest
+chunk that an honest peer sends, so that a liar cannot keep us waiting with a byte now and then."""
 
 PATIENCE = 3
-"""Times the stall after which an item that has not begun to arrive is asked of an idle holder."""
+"""Times the stall after which an idle holder may take over an item that has not begun to arrive."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,8 +72,8 @@ class Transfer:
     checking: bool = False
 
 
-class _Rounds:
-    """A multiset of rounds whose lowest is at hand."""
+class _RoundCounts:
+    """How many items there are of each round; the lowest round is at hand."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -101,9 +101,10 @@ class _Holder:
 
     queue: list[tuple[int, int, UpdateId]] = field(default_factory=list)
     """A heap of (times in vain, round, id); what is no longer to be asked is skipped later."""
-    rounds: _Rounds = field(default_factory=_Rounds)
-    """Of the items that it offers; so are the authors."""
+    rounds: _RoundCounts = field(default_factory=_RoundCounts)
+    """The rounds of the items that it offers."""
     authors: Counter[PeerId | None] = field(default_factory=Counter)
+    """The authors of the items that it offers."""
     num_offered: int = 0
     num_asked: int = 0
     num_stalls: int = 0
@@ -132,9 +133,15 @@ class _Holder:
 class Transfers:
     """The items under way and waiting; it asks, and never decides what is wanted."""
 
-    def __init__(self, stall_s: float) -> None:
-        """Take the seconds without progress after which an item is asked of another holder."""
+    def __init__(self, stall_s: float, progress_bytes: int = PROGRESS_BYTES) -> None:
+        """Prepare to want nothing.
+
+        Args:
+            stall_s: Seconds without progress after which an item is asked of another holder.
+            progress_bytes: What counts as progress.
+        """
         self._stall_s = stall_s
+        self._progress_bytes = progress_bytes
         self._items: dict[UpdateId, Transfer] = {}
         self._slots: dict[Slot, list[Transfer]] = {}
         self._under_way: dict[UpdateId, Transfer] = {}
@@ -287,7 +294,7 @@ class Transfers:
         transfer.has_begun = True
         holder = self._holders[peer]
         holder.num_bytes += num_bytes
-        if holder.num_bytes >= PROGRESS_BYTES or self.is_whole(transfer):
+        if holder.num_bytes >= self._progress_bytes or self.is_whole(transfer):
             self._progress(transfer, peer, now)
         for other in list(self._under_way.values()):
             if other.source == peer and other.asked < transfer.asked:
@@ -321,11 +328,12 @@ class Transfers:
 
     def give_up_stalled(self, now: float) -> None:
         """Take what makes no progress from those it was asked of."""
-        stalled = [t for t in self._under_way.values() if self._has_stalled(t, now)]
+        stalled = [t for t in self._under_way.values() if now >= self._stalls_at(t)]
         for peer in {t.source for t in stalled if t.source is not None}:
             self._holders[peer].num_stalls += 1
         for transfer in stalled:
             self._fail(transfer)
+        self._relieve(now)
 
     def next_stall(self) -> float | None:
         """Return when the next item would count as stalled."""
@@ -343,13 +351,21 @@ class Transfers:
         heard_at = self._holders[transfer.source].progress_at
         return max(transfer.progress_at, heard_at) + self._stall_s
 
-    def _has_stalled(self, transfer: Transfer, now: float) -> bool:
-        if now >= self._stalls_at(transfer):
-            return True
-        if transfer.has_begun or now < transfer.asked_at + PATIENCE * self._stall_s:
-            return False
-        others = (self._holders[p] for p in transfer.holders if p != transfer.source)
-        return any(not other.num_stalls and other.has_room() for other in others)
+    def _relieve(self, now: float) -> None:
+        """Let each idle holder take over one item that has waited for long behind others.
+
+        The last in a queue, since a slow but honest holder will send the others sooner; and one
+        at a time, since what was asked of it is sent all the same, and then of no use.
+        """
+        idle = {p for p, h in self._holders.items() if not (h.num_asked or h.num_stalls or h.queue)}
+        if not idle:
+            return
+        for transfer in sorted(self._under_way.values(), key=lambda t: t.asked, reverse=True):
+            has_waited = now >= transfer.asked_at + PATIENCE * self._stall_s
+            takers = idle & transfer.holders.keys()
+            if takers and has_waited and not transfer.has_begun:
+                idle.discard(min(takers))
+                self._fail(transfer)
 
     def _next_of(self, peer: PeerId) -> Transfer | None:
         queue = self._holders[peer].queue

@@ -48,6 +48,7 @@ from semantic_net.protocol.update_set import UpdateSet
 RUN = b"simulated run..."
 CODEC = "stub"
 MAX_PAYLOAD_BYTES = 1 << 20
+CHUNK_BYTES = 16
 
 Span = tuple[float, float]
 """Shortest and longest of a time that is drawn, in seconds."""
@@ -202,6 +203,7 @@ class Node:
                 incarnation=disk.incarnation,
                 heartbeat_s=cfg.heartbeat_s,
                 liveness_s=cfg.liveness_s,
+                progress_bytes=CHUNK_BYTES,
             ),
             self.signer,
             Base(digest, given, len(digest)),

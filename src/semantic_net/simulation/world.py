@@ -19,9 +19,7 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.messages import Chunk, Message
 from semantic_net.protocol.update import UpdateId
-from semantic_net.simulation.node import Node, NodeConfig, Span
-
-CHUNK_BYTES = 16
+from semantic_net.simulation.node import CHUNK_BYTES, Node, NodeConfig, Span
 
 Pair = frozenset[str]
 

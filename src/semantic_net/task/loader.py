@@ -101,15 +101,15 @@ def _import(path: Path) -> ModuleType:
 def place_in(path: Path, exc: BaseException) -> str:
     """Return ``file, line N: Error: reason``, N being the innermost line of ``path`` itself.
 
-    Without the line if ``exc`` has not come through that file.
+    Without file and line if ``exc`` has not come through that file.
     """
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(exc.__traceback__)
-        if Path(frame.filename) == path
+        if Path(frame.filename).resolve() == path.resolve()
     ]
     if isinstance(exc, SyntaxError):  # raised before any line of the file runs
         lines = [exc.lineno]
-    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    where = f"{path}, line {lines[-1]}: " if lines else ""
     reason = exc.msg if isinstance(exc, SyntaxError) else " ".join(str(exc).split())
-    return f"{where}: {type(exc).__name__}: {reason}"
+    return f"{where}{type(exc).__name__}: {reason}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 
 from semantic_net.errors import ConfigError
@@ -14,6 +15,8 @@ from semantic_net.transport.connection import Connection
 from semantic_net.transport.dialer import Dialer
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.settings import TransportSettings
+
+log = logging.getLogger(__name__)
 
 
 class HubTransport:
@@ -57,7 +60,9 @@ class HubTransport:
 
     def _dial_peers(self) -> None:
         for peer in self._settings.peers:
-            if not self._is_own(parse_address(peer)):
+            if self._is_own(parse_address(peer)):
+                log.info("%s is this peer's own address", peer)
+            else:
                 self._dialer.add(peer, learned=False)
 
     def _is_own(self, address: Address) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from semantic_net.protocol.handshake import (
+    BUSY,
     DUPLICATE_CONNECTION,
     DUPLICATE_KEY,
     SELF,
@@ -71,7 +72,9 @@ class Dialer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dials: set[asyncio.Future[Connection]] = set()
         self._closed = False
+        hub.session_began = self._session_began
         hub.session_ended = self._session_ended
+        hub.is_named = self._is_named
 
     def add(self, text: str, *, learned: bool) -> None:
         """Dial an address from now on.
@@ -132,6 +135,15 @@ class Dialer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*self._dials, return_exceptions=True)
         self._targets.clear()
+
+    def _session_began(self, peer: PeerId, addresses: list[str]) -> None:
+        """Note who is at an address, whoever dialled: it need not be dialled now."""
+        for target in self._targets.values():
+            if str(target.address) in addresses:
+                target.peer = peer
+
+    def _is_named(self, peer: PeerId) -> bool:
+        return any(t.peer == peer and not t.learned for t in self._targets.values())
 
     def _session_ended(self, peer: PeerId) -> None:
         for target in self._targets.values():
@@ -218,8 +230,8 @@ class Dialer:
             target.reported = refusal.reason
             self._hub.report_refusal(str(target.address), refusal, target.peer)
         target.failures += 1
-        # These pass by themselves: a session comes up or ends, an old instance falls silent.
-        if refusal.code in (DUPLICATE_CONNECTION, DUPLICATE_KEY):
+        # These pass by themselves: sessions come up and end, an old instance falls silent.
+        if refusal.code in (DUPLICATE_CONNECTION, DUPLICATE_KEY, BUSY):
             return self._backoff_s(target.failures)
         return self._refused_s(target.failures)
 

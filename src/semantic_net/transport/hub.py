@@ -29,6 +29,7 @@ from semantic_net.protocol.handshake import (
     Refusal,
 )
 from semantic_net.protocol.identity import PeerId, Signer, short_id
+from semantic_net.transport.address import dialable_addresses
 from semantic_net.transport.base import (
     BulkSource,
     Connected,
@@ -64,12 +65,18 @@ class Hub:
     def __init__(self, signer: Signer, content: HelloContent, settings: TransportSettings) -> None:
         self.settings = settings
         self.bytes_received = 0
+        self.session_began: Callable[[PeerId, list[str]], None] = lambda peer, addresses: None
         self.session_ended: Callable[[PeerId], None] = lambda peer: None
-        """Whoever dials wants to know."""
+        """Whoever dials wants to know of both; the addresses are where the peer can be dialled."""
+        self.is_named: Callable[[PeerId], bool] = lambda peer: False
+        """Whoever dials knows who was named as a peer."""
         self.failure: asyncio.Future[None]
         """Gets the exception that the handler or a payload's source raised."""
         self.table: SessionTable[Connection] = SessionTable(
-            settings.max_sessions, settings.liveness_s, lambda: asyncio.get_running_loop().time()
+            settings.max_sessions,
+            settings.liveness_s,
+            lambda: asyncio.get_running_loop().time(),
+            lambda peer: self.is_named(peer),
         )
         self._signer = signer
         self._content = content
@@ -196,6 +203,7 @@ class Hub:
         if replaced := self.table.begin(established, connection):
             replaced.finish()
             self.report(Disconnected(peer, "replaced by a newer connection", REPLACED))
+        self.session_began(peer, dialable_addresses(established.hello, connection.address))
         self.report(Connected(peer, established.hello, connection.address))
 
     def received(self, connection: Connection, frame: Frame) -> None:

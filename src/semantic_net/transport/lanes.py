@@ -5,6 +5,7 @@ Pure bookkeeping: no socket and no clock; seconds come in.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -36,7 +37,9 @@ class Lanes:
         self.control_bytes += len(frame)
 
     def add_bulk(self, source: BulkSource) -> None:
-        """Queue a payload."""
+        """Queue a payload, or move one that waits to the end."""
+        with contextlib.suppress(ValueError):
+            self._bulk.remove(source)
         self._bulk.append(source)
 
     def take_control(self) -> bytes:

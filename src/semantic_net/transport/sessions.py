@@ -2,8 +2,8 @@
 
 The judgement that the handshake asks for, shared by every transport. One session a peer: a second
 connection is refused unless the other end says that it lost the first, or it is another instance
-of a peer that has been silent. When there are many sessions, whom we dial still gets one. Time
-comes in as ``now``.
+of a peer that has been silent. When there are many sessions, whom we dial or were told of still
+gets one. Time comes in as ``now``.
 """
 
 from __future__ import annotations
@@ -41,8 +41,16 @@ C = TypeVar("C", bound=LiveConnection)
 class SessionTable(Generic[C]):
     """The live session of each peer; a `SessionBook` for handshakes."""
 
-    def __init__(self, max_sessions: int, liveness_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        max_sessions: int,
+        liveness_s: float,
+        clock: Callable[[], float],
+        is_named: Callable[[PeerId], bool] = lambda peer: False,
+    ) -> None:
+        """Take the limits, the clock, and who always gets a session."""
         self._max_sessions = max_sessions
+        self._is_named = is_named
         self._liveness_s = liveness_s
         self._clock = clock
         self._live: dict[PeerId, tuple[Established, C]] = {}
@@ -63,9 +71,9 @@ class SessionTable(Generic[C]):
     def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
         """Refuse another instance of a peer whose session shows life, or one caller too many."""
         if (entry := self._live.get(peer)) is None:
-            if dialled or len(self._live) < self._max_sessions:
+            if dialled or len(self._live) < self._max_sessions or self._is_named(peer):
                 return None
-            return Refusal(BUSY, f"{len(self._live)} peers are connected, as many as may call")
+            return Refusal(BUSY, f"{self._max_sessions} peers are connected, as many as may call")
         established, connection = entry
         if established.hello.incarnation == incarnation:
             return None
