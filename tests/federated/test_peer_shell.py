@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import random
 from collections.abc import Callable
@@ -357,3 +358,20 @@ def test_a_real_divergence_is_reported_by_both_with_all_that_is_held() -> None:
         assert (report.round, len(held)) == (2, 4)
         assert report.ours != report.theirs
         assert any(closed.facts.rejected.get("diverged") for closed in device.rounds)
+
+
+def test_peers_that_know_one_other_come_to_know_all() -> None:
+    async def scenario() -> tuple[list[Device], list[int]]:
+        net = network()
+        chain = [Device(net, "a", ("b",), rounds=4)]
+        chain += [Device(net, n, (before,), rounds=4) for before, n in itertools.pairwise("abcde")]
+        neighbours: list[int] = []
+        asyncio.get_running_loop().call_later(
+            6.0, lambda: neighbours.extend(len(d.machine.sync.neighbours()) for d in chain)
+        )
+        await asyncio.gather(*(d.run() for d in chain))
+        return chain, neighbours
+
+    chain, neighbours = run_virtual(scenario())
+    assert neighbours == [4] * 5
+    assert len({device.digests[-1] for device in chain}) == 1

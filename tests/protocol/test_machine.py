@@ -26,6 +26,7 @@ from semantic_net.protocol.actions import (
     Check,
     CheckBase,
     Close,
+    Dial,
     Discard,
     Diverged,
     Finish,
@@ -44,6 +45,8 @@ from semantic_net.protocol.messages import (
     HaveEntry,
     HeartbeatBody,
     HeartbeatMessage,
+    Neighbour,
+    Neighbours,
     Want,
     read_heartbeat,
 )
@@ -64,6 +67,7 @@ def make(
     given: bool = False,
     held: tuple[Update, ...] = (),
     heartbeat_s: float = HEARTBEAT_S,
+    dials_learned: bool = True,
     **past: Any,
 ) -> PeerMachine:
     cfg = MachineConfig(
@@ -76,6 +80,7 @@ def make(
         incarnation=5,
         heartbeat_s=heartbeat_s,
         liveness_s=LIVENESS_S,
+        dials_learned=dials_learned,
     )
     return PeerMachine(cfg, ME, Base(base, given, 2), updates=UpdateSet(held), **past)
 
@@ -143,7 +148,7 @@ def test_a_new_neighbour_hears_us_and_the_others_before_our_list() -> None:
     meet(machine, ALICE)
     sends = [s.message for s in only(machine.connected(B, 0.0), Send)]
     kinds = [type(message).__name__ for message in sends]
-    assert kinds == ["HeartbeatMessage", "HeartbeatMessage", "Have"]
+    assert kinds == ["HeartbeatMessage", "HeartbeatMessage", "Neighbours", "Have"]
     assert isinstance(sends[0], HeartbeatMessage)
     assert isinstance(sends[1], HeartbeatMessage)
     assert (sends[0].public_key, sends[1].public_key) == (ME.public_key, ALICE.public_key)
@@ -198,6 +203,51 @@ def test_heartbeats_are_passed_on_but_not_back() -> None:
     assert to == (CAROL.peer_id,)
     assert beats(hear(machine, ALICE, via=B, sequence=1 << 50), ALICE) == [], "no news"
     assert hear(machine, ME, via=B, sequence=1 << 50, incarnation=5) == [], "our own echo"
+
+
+def test_heartbeats_are_not_passed_on_to_who_hears_them_itself() -> None:
+    machine = started()
+    for who in (ALICE, BOB, CAROL):
+        meet(machine, who)
+    alice = Neighbour(A, ("10.0.0.2:5000",))
+    machine.received(B, Neighbours((alice,)), 0.0)
+    [(to, _)] = beats(hear(machine, ALICE, 3.0), ALICE)
+    assert to == (CAROL.peer_id,)
+    [(to, body)] = beats(machine.received(B, Neighbours(()), 3.0), ALICE)
+    assert (to, body.incarnation) == ((B,), 1), "it has lost her: at once, what she said last"
+
+
+def test_whom_we_hear_is_told_when_it_changes() -> None:
+    machine = started()
+
+    def told(actions: list[Action]) -> list[tuple[tuple[PeerId, ...], list[str]]]:
+        return [
+            (send.to, [n.id for n in send.message.heard])
+            for send in only(actions, Send)
+            if isinstance(send.message, Neighbours)
+        ]
+
+    assert told(meet(machine, ALICE)) == [((A,), []), ((A,), [A])]
+    assert told(meet(machine, BOB)) == [((B,), [A]), ((A, B), [A, B])]
+    assert told(hear(machine, BOB, 2.0)) == []
+    assert told(machine.tick(LIVENESS_S / 3)) == [((A, B), [B])]
+    assert told(machine.disconnected(B, 4.0)) == [((A,), [])]
+
+
+def test_a_live_peer_that_a_neighbour_hears_is_dialled_once() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    carol = Neighbour(CAROL.peer_id, ("10.0.0.4:5000",))
+    machine.received(A, Neighbours((carol, Neighbour(A, ("10.0.0.2:5000",)))), 0.0)
+    assert only(machine.tick(0.1), Dial) == [], "nobody has heard of Carol"
+    hear(machine, CAROL, via=A)
+    assert only(machine.tick(0.2), Dial) == [Dial("10.0.0.4:5000")]
+    assert only(machine.tick(0.3), Dial) == []
+    aloof = started(dials_learned=False)
+    meet(aloof, ALICE)
+    aloof.received(A, Neighbours((carol,)), 0.0)
+    hear(aloof, CAROL, via=A)
+    assert only(aloof.tick(0.2), Dial) == []
 
 
 def test_a_forged_heartbeat_ends_the_session() -> None:

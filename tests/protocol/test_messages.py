@@ -19,6 +19,8 @@ from semantic_net.protocol.messages import (
     Have,
     HaveEntry,
     Message,
+    Neighbour,
+    Neighbours,
     Want,
     chunk_buffers,
     decode_message,
@@ -36,6 +38,7 @@ messages = st.one_of(
     st.builds(Have, st.lists(entries, max_size=5).map(tuple), st.booleans()),
     st.builds(Want, ids, st.integers(0, 1 << 40)),
     st.builds(Absent, ids),
+    st.just(Neighbours((Neighbour(ALICE.peer_id, ("10.0.0.2:5000",)),))),
     st.just(update(ALICE, 3).message),
     st.just(heartbeat(ALICE, heartbeat_body())),
 )

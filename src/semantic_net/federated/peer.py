@@ -30,6 +30,7 @@ from semantic_net.protocol.actions import (
     Check,
     CheckBase,
     Close,
+    Dial,
     Discard,
     Diverged,
     Finish,
@@ -52,7 +53,7 @@ from semantic_net.protocol.update import (
     hash_payload,
     sign_update,
 )
-from semantic_net.transport.address import parse_address
+from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
@@ -263,6 +264,7 @@ class Peer(Generic[Parsed]):
             CheckBase: lambda action: self._spawn(self._check_base(action)),
             AdoptBase: self._adopt_base,
             Discard: self._discard,
+            Dial: self._dial,
             Train: lambda action: self._spawn(self._train(action)),
             Author: lambda action: self._spawn(self._author(action)),
             Close: lambda action: self._spawn(self._close(action)),
@@ -321,7 +323,8 @@ class Peer(Generic[Parsed]):
         elif isinstance(event, Connected):
             log.info("connected to %s at %s", short_id(event.peer), event.address)
             self._look_for_peers()
-            self.carry_out(self._machine.connected(event.peer, now))
+            addresses = tuple(dialable_addresses(event.hello, event.address))
+            self.carry_out(self._machine.connected(event.peer, now, addresses))
         elif isinstance(event, Disconnected):
             if self._machine.has_left(event.peer):
                 log.info("%s has left", short_id(event.peer))
@@ -439,6 +442,10 @@ class Peer(Generic[Parsed]):
 
     def _discard(self, action: Discard) -> None:
         self._incoming.pop(action.id, None)
+
+    def _dial(self, action: Dial) -> None:
+        with contextlib.suppress(ValueError):  # a neighbour may tell of what is no address
+            self._parts.transport.add_address(action.address)
 
     def _tell(self, action: Tell) -> None:
         log.log(LEVELS[action.level], "%s", action.text)

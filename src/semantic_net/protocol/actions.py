@@ -72,6 +72,13 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to this address: a live peer that is no neighbour yet may be there."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class FoldPlan:
     """A snapshot of what to fold, untouched by what arrives while the fold runs."""
 
@@ -162,6 +169,7 @@ Action = (
     | CheckBase
     | AdoptBase
     | Discard
+    | Dial
     | Train
     | Author
     | Close

@@ -39,7 +39,7 @@ class Kind(enum.IntEnum):
     UPDATE = 7
     CHUNK = 8
     ABSENT = 9
-    GOODBYE = 10
+    NEIGHBOURS = 10
 
 
 MAX_BODY_BYTES: dict[Kind, int] = {
@@ -52,7 +52,7 @@ MAX_BODY_BYTES: dict[Kind, int] = {
     Kind.UPDATE: 2048,
     Kind.CHUNK: MAX_CHUNK_BYTES + 256,
     Kind.ABSENT: 256,
-    Kind.GOODBYE: 1024,
+    Kind.NEIGHBOURS: 128 * 1024,
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from semantic_net.protocol.actions import (
     Action,
     AdoptBase,
+    Dial,
     Discard,
     Diverged,
     Finish,
@@ -24,22 +25,29 @@ from semantic_net.protocol.actions import (
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import (
+    MAX_ADDRESS_CHARS,
+    MAX_ADDRESSES,
     Absent,
     Chunk,
     Have,
     HeartbeatBody,
     HeartbeatMessage,
     Message,
+    Neighbours,
     Want,
     read_heartbeat,
     sign_heartbeat,
     verify_heartbeat,
 )
+from semantic_net.protocol.neighbourhood import Neighbourhood
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES
 from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage, admit
 from semantic_net.protocol.update_set import UpdateSet
+
+MAX_DIALLED = 1024
+"""Learned addresses that are remembered, so that each is dialled once."""
 
 DIGESTS_KEPT = 64
 """Rounds whose digests are kept for comparison with what peers report."""
@@ -80,6 +88,8 @@ class MachineConfig:
     liveness_s: float
     progress_bytes: int = PROGRESS_BYTES
     """How much of a payload counts as a sign that more will come."""
+    dials_learned: bool = True
+    """Connect to every live peer whose address a neighbour knows."""
 
 
 class PeerMachine:
@@ -115,6 +125,8 @@ class PeerMachine:
         self.updates = updates if updates is not None else UpdateSet()
         self.roster = Roster(cfg.liveness_s)
         self.sync = Sync(self.updates, cfg.liveness_s, cfg.progress_bytes)
+        self._neighbourhood = Neighbourhood(cfg.liveness_s, cfg.heartbeat_s)
+        self._dialled: dict[str, None] = {}  # learned addresses, the first learned first
         self.rounds = Rounds(
             cfg.rounds,
             self.me,
@@ -142,7 +154,7 @@ class PeerMachine:
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass."""
-        return self._after(self.sync.tick(now), now)
+        return self._after([*self.sync.tick(now), *self._dial_learned(now)], now)
 
     def next_wakeup(self, now: float) -> float:
         """Return when `tick` is due at the latest."""
@@ -151,6 +163,7 @@ class PeerMachine:
             self.rounds.deadline,
             self.roster.next_expiry(now),
             self.sync.next_wakeup(),
+            self._neighbourhood.next_silence(),
         ]
         return min(t for t in times if t is not None)
 
@@ -171,14 +184,27 @@ class PeerMachine:
         self.rounds.waiting_for = addresses
         return self._after([], now)
 
-    def connected(self, peer: PeerId, now: float) -> list[Action]:
-        """A session is up: show ourselves and those we hear, and list what we hold."""
-        heartbeats = [self._sign_heartbeat(), *self.roster.messages_for(peer, now)]
-        actions: list[Action] = [Send((peer,), message) for message in heartbeats]
+    def connected(self, peer: PeerId, now: float, addresses: tuple[str, ...] = ()) -> list[Action]:
+        """A session is up: show ourselves and those we hear, and list what we hold.
+
+        Args:
+            peer: Who is at the other end.
+            now: The time.
+            addresses: Where it can be dialled.
+        """
+        usable = tuple(a for a in addresses if len(a) <= MAX_ADDRESS_CHARS)
+        self._neighbourhood.connected(peer, usable[:MAX_ADDRESSES])
+        messages: list[Message] = [
+            self._sign_heartbeat(),
+            *self.roster.messages_for(peer, now),
+            self._neighbourhood.list(),
+        ]
+        actions: list[Action] = [Send((peer,), message) for message in messages]
         return self._after([*actions, *self.sync.connected(peer, now)], now)
 
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
         """A session is gone; the peer may still be alive, and heard through others."""
+        self._neighbourhood.disconnected(peer)
         return self._after(self.sync.disconnected(peer, now), now)
 
     def received(self, peer: PeerId, message: Message, now: float) -> list[Action]:
@@ -196,6 +222,8 @@ class PeerMachine:
             actions = self._hear(peer, message, now)
         elif isinstance(message, Have):
             actions = self.sync.have(peer, message, now)
+        elif isinstance(message, Neighbours):
+            actions = self._pass_on_again(peer, message, now)
         elif isinstance(message, Want):
             actions = self.sync.want(peer, message, self.base.digest, now)
         elif isinstance(message, UpdateMessage):
@@ -273,6 +301,9 @@ class PeerMachine:
     def _after(self, actions: list[Action], now: float) -> list[Action]:
         """Let the round machine look again, and say what has changed."""
         actions = actions + self.rounds.step(now)
+        neighbours = self.sync.neighbours()
+        if (heard := self._neighbourhood.news(now)) is not None and neighbours:
+            actions.append(Send(neighbours, heard))
         if not any(isinstance(action, Finish) for action in actions) and (
             now >= self._heartbeat_at + self._cfg.heartbeat_s or self._news() != self._said
         ):
@@ -324,6 +355,8 @@ class PeerMachine:
         if peer == self.me:
             return self._hear_own(message, body)
         is_neighbour = peer == sender
+        if is_neighbour:
+            self._neighbourhood.heard(peer, now)
         if not self.roster.is_news(peer, body):
             return []
         if not self.roster.has_room_for(peer, now, is_neighbour=is_neighbour):
@@ -331,12 +364,36 @@ class PeerMachine:
         verify_heartbeat(message)
         actions: list[Action] = []
         if self.roster.hear(peer, body, message, now):
-            others = tuple(n for n in self.sync.neighbours() if n not in (sender, peer))
+            others = tuple(
+                n
+                for n in self.sync.neighbours()
+                if n not in (sender, peer) and self._neighbourhood.needs(n, peer)
+            )
             actions += [Send(others, message)] if others else []
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
             actions += self._consider_base(peer, body, now)
         return [*actions, *self._compare(peer, body)]
+
+    def _pass_on_again(self, peer: PeerId, message: Neighbours, now: float) -> list[Action]:
+        """Take a neighbour's list; tell it of those it does not hear directly any more."""
+        lost = self._neighbourhood.told(peer, message)
+        alive = self.roster.alive_messages(now)
+        return [Send((peer,), alive[other]) for other in lost if other in alive]
+
+    def _dial_learned(self, now: float) -> list[Action]:
+        """Connect to live peers that neighbours of ours hear, and we do not."""
+        if not self._cfg.dials_learned:
+            return []
+        alive = self.roster.alive(now)
+        actions: list[Action] = []
+        for peer, address in self._neighbourhood.addresses():
+            if peer in alive and address not in self._dialled:
+                self._dialled[address] = None
+                if len(self._dialled) > MAX_DIALLED:
+                    del self._dialled[next(iter(self._dialled))]
+                actions.append(Dial(address))
+        return actions
 
     def _hear_own(self, message: HeartbeatMessage, body: HeartbeatBody) -> list[Action]:
         """What an earlier process of this peer said: it may know more than our journal."""

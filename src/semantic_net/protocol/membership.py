@@ -105,6 +105,10 @@ class Roster:
             if peer == neighbour or self._is_alive(s, now)
         ]
 
+    def alive_messages(self, now: float) -> Mapping[PeerId, HeartbeatMessage]:
+        """Return the latest heartbeats of the peers that are alive."""
+        return {p: s.message for p, s in self._sightings.items() if self._is_alive(s, now)}
+
     def open_round(self, now: float) -> int:
         """Return the highest round open at a live peer; 0 if none is."""
         return max((body.round for body in self.alive(now).values()), default=0)

@@ -45,6 +45,11 @@ RoundOrNone = Annotated[int, msgspec.Meta(ge=0, le=MAX_ROUND + 1)]
 MAX_HAVE_ENTRIES = 2048
 """Most entries in one HAVE; a longer list goes out in several."""
 
+MAX_NEIGHBOURS = 256
+MAX_ADDRESSES = 2
+"""Most addresses of one neighbour that are passed on."""
+MAX_ADDRESS_CHARS = 120
+
 _HEARTBEAT_CONTEXT = b"heartbeat 1"
 
 
@@ -129,7 +134,23 @@ class Absent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     id: Hash32
 
 
-Message = HeartbeatMessage | Have | Want | UpdateMessage | Chunk | Absent
+class Neighbour(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A peer that the sender hears directly, and where it may be dialled."""
+
+    id: Annotated[str, msgspec.Meta(min_length=PEER_ID_CHARS, max_length=PEER_ID_CHARS)]
+    addresses: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=MAX_ADDRESS_CHARS)], ...],
+        msgspec.Meta(max_length=MAX_ADDRESSES),
+    ]
+
+
+class Neighbours(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """I hear these without detour: you need not pass their heartbeats on to me."""
+
+    heard: Annotated[tuple[Neighbour, ...], msgspec.Meta(max_length=MAX_NEIGHBOURS)]
+
+
+Message = HeartbeatMessage | Have | Want | UpdateMessage | Chunk | Absent | Neighbours
 
 KIND_OF: dict[type, Kind] = {
     HeartbeatMessage: Kind.HEARTBEAT,
@@ -138,6 +159,7 @@ KIND_OF: dict[type, Kind] = {
     UpdateMessage: Kind.UPDATE,
     Chunk: Kind.CHUNK,
     Absent: Kind.ABSENT,
+    Neighbours: Kind.NEIGHBOURS,
 }
 _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Message]] = {
     kind: msgspec.msgpack.Decoder(cls) for cls, kind in KIND_OF.items()

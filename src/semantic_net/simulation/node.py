@@ -21,6 +21,7 @@ from semantic_net.protocol.actions import (
     Check,
     CheckBase,
     Close,
+    Dial,
     Discard,
     Diverged,
     Finish,
@@ -121,6 +122,10 @@ class Surroundings(Protocol):
 
     def node_down(self, node: Node) -> None:
         """Break every connection of a node that is gone."""
+        ...
+
+    def learned(self, node: Node, name: str) -> None:
+        """Let a node dial another that it was not told of."""
         ...
 
     def not_met(self, node: Node) -> tuple[str, ...]:
@@ -382,6 +387,9 @@ class Node:
     def _tell(self, action: Tell) -> None:
         self.told.append(action.text)
 
+    def _dial(self, action: Dial) -> None:
+        self.world.learned(self, action.address)
+
     def _diverged(self, action: Diverged) -> None:
         self.diverged.append(action)
 
@@ -405,6 +413,7 @@ _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
     Author: Node._author,
     Close: Node._close,
     Tell: Node._tell,
+    Dial: Node._dial,
     Diverged: Node._diverged,
     Finish: Node._finish,
 }

@@ -24,6 +24,9 @@ class DeadlockError(RuntimeError):
 class VirtualTimeLoop(asyncio.BaseEventLoop):
     """An event loop in virtual time, starting at 0.0 s."""
 
+    _scheduled: list[asyncio.TimerHandle]
+    """BaseEventLoop's own heap of timers."""
+
     def __init__(self) -> None:
         super().__init__()
         self._now_s = 0.0
@@ -46,10 +49,10 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
                 "nothing is ready and nothing is scheduled; waiting: " + ", ".join(waiting)
             )
         if timeout_s > 0:
-            # At least one step of the float, or a rounded sum could leave the timer in the future.
-            self._now_s = max(self._now_s + timeout_s, math.nextafter(self._now_s, math.inf))
-            # How much ahead of the clock BaseEventLoop runs a timer: never less than such a step.
-            self._clock_resolution = max(1e-9, 2 * math.ulp(self._now_s))
+            # The very time of the next timer, and no timer ahead of its time: several of those that
+            # come too early, find nothing to do and try again would keep the clock from moving.
+            self._now_s = self._scheduled[0].when()
+            self._clock_resolution = math.ulp(self._now_s)  # BaseEventLoop wants some
 
     def run_in_executor(  # type: ignore[override]  # typeshed's takes Python 3.11 to write down
         self, executor: Any, func: Any, *args: Any

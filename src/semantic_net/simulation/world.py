@@ -90,6 +90,8 @@ class World:
         self.links = sorted((frozenset(pair) for pair in pairs), key=sorted)
         self.slow: dict[Pair, Span] = {}
         """Links that take longer for a chunk than the others."""
+        self.grows = False
+        """Nodes may dial those that they learn of: new links."""
         self.unannounced: set[str] = set()
         """Nodes that nobody waits for at the start."""
         self._down: set[Pair] = set()
@@ -161,6 +163,14 @@ class World:
         for pair in self.links:
             if node.name in pair:
                 self._break(pair)
+
+    def learned(self, node: Node, name: str) -> None:
+        """Let a node dial another that it was not told of, where links may grow."""
+        pair = frozenset((node.name, name))
+        if self.grows and name in self.nodes and pair not in self.links and len(pair) == 2:
+            self.links.append(pair)
+            self.unannounced.add(name)  # nobody was told to wait for it
+            self._dial(pair)
 
     def not_met(self, node: Node) -> tuple[str, ...]:
         """Return the names at the other ends of a node's links that it has not met in this life."""
@@ -245,12 +255,14 @@ class World:
         self._ways[a.name, b.id], self._ways[b.name, a.id] = there, back
         for node, other in ((a, b), (b, a)):
             self._met.setdefault(node.name, set()).add(other.name)
-            _feed_both(node, other.id, self.not_met(node))
+            _feed_both(node, other.id, (other.name,), self.not_met(node))
 
 
-def _feed_both(node: Node, peer: PeerId, not_met: tuple[str, ...]) -> None:
+def _feed_both(
+    node: Node, peer: PeerId, addresses: tuple[str, ...], not_met: tuple[str, ...]
+) -> None:
     def connected(machine: PeerMachine, now: float) -> list[Action]:
-        return machine.connected(peer, now)
+        return machine.connected(peer, now, addresses)
 
     def waiting(machine: PeerMachine, now: float) -> list[Action]:
         return machine.waiting_for(not_met, now)

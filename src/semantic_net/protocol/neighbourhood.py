@@ -1,0 +1,98 @@
+"""Who hears whom directly, and where each can be dialled.
+
+Every peer tells its neighbours whom it hears without detour. So nobody passes on what the other
+hears anyway: in a full mesh no heartbeat travels twice. The same lists carry addresses, from which
+a peer finds those that it was not told of. Both are hints that a liar may bend: at worst the liar
+itself hears less, or somebody dials in vain; who answers there is proven by its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.messages import MAX_NEIGHBOURS, Neighbour, Neighbours
+
+SILENT_SHARE = 1 / 3
+"""Share of the liveness after which a silent neighbour is no longer heard directly: early enough
+for others to pass its heartbeats on before it would count as gone."""
+
+
+@dataclass(slots=True)
+class _Session:
+    addresses: tuple[str, ...]
+    """Where the neighbour can be dialled."""
+    heard_at: float | None = None
+    """When its own heartbeat came last, from itself."""
+    is_heard: bool = False
+    """So that it belongs on our list."""
+    hears: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
+    """Whom it hears directly, and where those can be dialled."""
+
+
+class Neighbourhood:
+    """What one peer knows of the sessions around it."""
+
+    def __init__(self, liveness_s: float, heartbeat_s: float) -> None:
+        """Take the seconds after which the silent count as gone, and between two heartbeats."""
+        self._silent_s = max(SILENT_SHARE * liveness_s, 1.5 * heartbeat_s)
+        self._sessions: dict[PeerId, _Session] = {}
+        self._has_news = False
+
+    def connected(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """Note a session, and where its other end can be dialled."""
+        self._sessions[peer] = _Session(addresses)
+
+    def disconnected(self, peer: PeerId) -> None:
+        """Note the end of a session."""
+        self._has_news |= self._sessions.pop(peer).is_heard
+
+    def heard(self, peer: PeerId, now: float) -> None:
+        """Note a neighbour's own heartbeat, from itself."""
+        session = self._sessions[peer]
+        session.heard_at = now
+        self._has_news |= not session.is_heard
+        session.is_heard = True
+
+    def told(self, peer: PeerId, message: Neighbours) -> list[PeerId]:
+        """Take a neighbour's list; return whom it does not hear directly any more."""
+        session = self._sessions[peer]
+        before, session.hears = session.hears, {PeerId(n.id): n.addresses for n in message.heard}
+        return [other for other in before if other not in session.hears]
+
+    def needs(self, peer: PeerId, origin: PeerId) -> bool:
+        """Tell whether a neighbour hears of ``origin`` only if somebody passes it on."""
+        return origin not in self._sessions[peer].hears
+
+    def news(self, now: float) -> Neighbours | None:
+        """Return our list if it has changed since the last call."""
+        for session in self._sessions.values():
+            if session.is_heard and now >= self._silent_at(session):
+                session.is_heard = False
+                self._has_news = True
+        if not self._has_news:
+            return None
+        self._has_news = False
+        return self.list()
+
+    def list(self) -> Neighbours:
+        """Return our list: whom we hear directly."""
+        heard = [Neighbour(p, s.addresses) for p, s in self._sessions.items() if s.is_heard]
+        return Neighbours(tuple(heard[:MAX_NEIGHBOURS]))
+
+    def next_silence(self) -> float | None:
+        """Return when the next neighbour falls off our list, if it stays silent."""
+        heard = (s for s in self._sessions.values() if s.is_heard)
+        return min((self._silent_at(session) for session in heard), default=None)
+
+    def addresses(self) -> Iterator[tuple[PeerId, str]]:
+        """Iterate over peers that are no neighbours of ours, with an address of each."""
+        for session in self._sessions.values():
+            for peer, addresses in session.hears.items():
+                if peer not in self._sessions:
+                    yield from ((peer, address) for address in addresses)
+
+    def _silent_at(self, session: _Session) -> float:
+        assert session.heard_at is not None, "it has been heard"
+        return session.heard_at + self._silent_s

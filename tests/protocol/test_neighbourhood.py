@@ -1,0 +1,78 @@
+"""Neighbourhood: whom each hears directly, so that nothing is passed on twice."""
+
+from __future__ import annotations
+
+from protocol_support import signer
+
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.messages import Neighbour, Neighbours
+from semantic_net.protocol.neighbourhood import Neighbourhood
+
+A, B, C = (signer(name).peer_id for name in ("alice", "bob", "carol"))
+LIVENESS_S, SILENT_S = 9.0, 3.0
+
+
+def make(*neighbours: PeerId) -> Neighbourhood:
+    made = Neighbourhood(LIVENESS_S, heartbeat_s=1.0)
+    for peer in neighbours:
+        made.connected(peer, (f"{peer[:4]}:5000",))
+    return made
+
+
+def heard(message: Neighbours | None) -> list[str] | None:
+    return None if message is None else [neighbour.id for neighbour in message.heard]
+
+
+def says(*peers: PeerId) -> Neighbours:
+    return Neighbours(tuple(Neighbour(peer, (f"{peer[:4]}:5000",)) for peer in peers))
+
+
+def test_a_neighbour_is_on_the_list_once_it_is_heard_itself() -> None:
+    around = make(A, B)
+    assert around.news(0.0) is None
+    around.heard(A, 0.0)
+    assert heard(around.news(0.0)) == [A]
+    around.heard(A, 1.0)
+    assert around.news(1.0) is None, "nothing new"
+    assert around.list().heard == (Neighbour(A, (f"{A[:4]}:5000",)),)
+
+
+def test_the_silent_and_the_lost_fall_off_the_list() -> None:
+    around = make(A, B)
+    around.heard(A, 0.0)
+    around.heard(B, 1.0)
+    around.news(1.0)
+    assert around.next_silence() == SILENT_S
+    assert around.news(2.9) is None
+    assert heard(around.news(SILENT_S)) == [B]
+    assert around.next_silence() == 1.0 + SILENT_S
+    around.heard(A, 3.5)
+    assert heard(around.news(3.5)) == [A, B]
+    around.disconnected(B)
+    assert heard(around.news(3.5)) == [A]
+    around.disconnected(A)
+    assert heard(around.news(3.5)) == []
+    assert around.next_silence() is None
+
+
+def test_a_slow_heartbeat_is_no_silence() -> None:
+    around = Neighbourhood(liveness_s=20.0, heartbeat_s=10.0)
+    around.connected(A, ())
+    around.heard(A, 0.0)
+    assert around.next_silence() == 15.0
+
+
+def test_what_a_neighbour_hears_itself_need_not_be_passed_on() -> None:
+    around = make(A, B)
+    assert around.needs(A, C), "nothing is known yet"
+    assert around.told(A, says(C)) == []
+    assert not around.needs(A, C)
+    assert around.needs(B, C)
+    assert around.told(A, says(B)) == [C], "it lost Carol, and wants to hear of her"
+    assert around.needs(A, C)
+
+
+def test_addresses_are_of_peers_that_are_no_neighbours() -> None:
+    around = make(A, B)
+    around.told(A, says(B, C))
+    assert list(around.addresses()) == [(C, f"{C[:4]}:5000")]
