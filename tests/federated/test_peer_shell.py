@@ -21,7 +21,7 @@ from semantic_net.federated.peer import INTERRUPTED
 from semantic_net.protocol.actions import Discard, FoldPlan, Level, Serve, Tell, Write
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.messages import Absent, encode_message
-from semantic_net.protocol.update import Update, UpdateBody, UpdateId, sign_update
+from semantic_net.protocol.update import Item, Update, UpdateBody, UpdateId, sign_update
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Refused
 from semantic_net.transport.memory import MemoryNetwork
@@ -91,7 +91,8 @@ def test_a_held_payload_outlives_whatever_is_said_of_its_id() -> None:
         a = Device(network(), "a", (), rounds=1)
         await a.run()
         [own] = a.machine.updates
-        a.peer.carry_out([Write(own.id, 4, 0, memoryview(b"junk")), Discard(own.id)])
+        item = Item(own.id, is_base=False)
+        a.peer.carry_out([Write(item, 4, 0, memoryview(b"junk")), Discard(item)])
         assert bytes(a.store.payload(own.id)) != b"junk"
 
     run_virtual(scenario())

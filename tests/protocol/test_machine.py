@@ -45,19 +45,31 @@ from semantic_net.protocol.messages import (
     HaveEntry,
     HeartbeatBody,
     HeartbeatMessage,
+    Message,
     Neighbour,
     Neighbours,
     Want,
     read_heartbeat,
 )
 from semantic_net.protocol.rounds import RoundsConfig
-from semantic_net.protocol.update import Update
+from semantic_net.protocol.update import Item, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
 ME, ALICE, BOB, CAROL = (signer(name) for name in ("me", "alice", "bob", "carol"))
 A, B = ALICE.peer_id, BOB.peer_id
 LISTEN_S, START_S, HEARTBEAT_S, LIVENESS_S = 60.0, 120.0, 1.0, 10.0
 LOWER, HIGHER = b"a" * 32, b"c" * 32  # than BASE
+
+
+def item(of: UpdateId) -> Item:
+    return Item(of, is_base=False)
+
+
+class Machine(PeerMachine):
+    """One that looks after every message."""
+
+    def received(self, peer: PeerId, message: Message, now: float) -> list[Action]:
+        return [*super().received(peer, message, now), *self.look(now)]
 
 
 def make(
@@ -82,7 +94,7 @@ def make(
         liveness_s=LIVENESS_S,
         dials_learned=dials_learned,
     )
-    return PeerMachine(cfg, ME, Base(base, given, 2), updates=UpdateSet(held), **past)
+    return Machine(cfg, ME, Base(base, given, 2), updates=UpdateSet(held), **past)
 
 
 def started(**options: Any) -> PeerMachine:
@@ -322,10 +334,10 @@ def test_a_corrupt_payload_has_a_culprit() -> None:
     meet(machine, ALICE)
     theirs = update(BOB, 1)
     give(machine, ALICE, theirs, "y")
-    actions, culprit = machine.payload_corrupt(theirs.id, 0.0)
+    actions, culprit = machine.payload_corrupt(item(theirs.id), 0.0)
     assert culprit == A
-    assert Discard(theirs.id) in actions
-    assert machine.payload_corrupt(theirs.id, 0.0) == ([Discard(theirs.id)], None)
+    assert Discard(item(theirs.id)) in actions
+    assert machine.payload_corrupt(item(theirs.id), 0.0) == ([Discard(item(theirs.id))], None)
 
 
 def test_two_updates_of_one_slot_are_told_of_and_neither_is_folded() -> None:
@@ -345,7 +357,7 @@ def test_a_check_that_ends_after_its_slot_was_voided_changes_nothing() -> None:
     give(machine, ALICE, theirs)
     machine.received(A, Have((HaveEntry(1, CAROL.peer_id, rival.id),), False), 0.0)
     machine.received(A, rival.message, 0.0)
-    assert machine.payload_checked(theirs, None, 0.0) == [Discard(theirs.id)]
+    assert machine.payload_checked(theirs, None, 0.0) == [Discard(item(theirs.id))]
 
 
 def test_a_second_update_under_our_own_key_is_told_of() -> None:
@@ -371,7 +383,7 @@ def test_absent_and_lost_neighbours_are_worked_around() -> None:
     [send] = only(machine.received(A, Absent(theirs.id), 0.0), Send)
     assert send == Send((B,), Want(theirs.id, 0))
     machine.disconnected(B, 0.0)
-    assert not machine.sync.wanted(theirs.id)
+    assert not machine.sync.wanted(item(theirs.id))
 
 
 # The base.
@@ -393,7 +405,7 @@ def test_of_two_bases_the_given_wins_and_then_the_lower(
         assert actions[0] == AdoptBase(base, given)
         assert machine.base == Base(base, given, 2)
         assert last_said(actions).base == base
-        assert machine.base_checked(base, 0.0) == [Discard(base)]
+        assert machine.base_checked(base, 0.0) == [Discard(Item(base, is_base=True))]
 
 
 def test_a_late_joiners_base_yields_to_the_one_in_use() -> None:
@@ -450,7 +462,7 @@ def test_a_base_that_is_no_longer_better_when_it_arrives_is_dropped() -> None:
     machine.received(A, Chunk(LOWER, 0, memoryview(b"xx")), 0.0)
     machine.waiting_for((), START_S)  # the wait is over: ours is in use now
     assert machine.rounds.round == 1
-    assert Discard(LOWER) in machine.base_checked(LOWER, START_S)
+    assert Discard(Item(LOWER, is_base=True)) in machine.base_checked(LOWER, START_S)
     assert machine.base.digest == BASE
 
 

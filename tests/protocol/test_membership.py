@@ -70,12 +70,16 @@ def test_who_says_goodbye_is_gone_at_once(roster: Roster) -> None:
     assert roster.next_expiry(1.0) is None
 
 
-def test_the_open_round_is_the_highest_of_a_live_peer(roster: Roster) -> None:
+def test_the_open_round_is_the_highest_that_two_live_peers_have_reached(roster: Roster) -> None:
     assert roster.open_round(0.0) == 0
-    hear(roster, ALICE, 0.0, heartbeat_body(round_index=7))
+    hear(roster, ALICE, 0.0, heartbeat_body(round_index=1_000_000))
+    assert roster.open_round(0.0) == 1_000_000, "there is nobody else to believe"
     hear(roster, BOB, 5.0, heartbeat_body(round_index=3))
-    assert roster.open_round(9.0) == 7
-    assert roster.open_round(12.0) == 3
+    assert roster.open_round(9.0) == 3, "one that lies makes nobody skip a round"
+    hear(roster, CAROL, 6.0, heartbeat_body(round_index=4))
+    assert roster.open_round(9.0) == 4
+    assert roster.open_round(12.0) == 3, "Alice is gone"
+    assert roster.open_round(15.5) == 4, "so is Bob"
 
 
 def test_news_goes_on_at_once_and_mere_life_now_and_then(roster: Roster) -> None:

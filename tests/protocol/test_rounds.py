@@ -230,6 +230,7 @@ def fetching(scene: Scene, number: int) -> Update:
     scene.announce("a", one)
     scene.sync.header(peer("a"), one, scene.now)
     scene.sync.chunk(peer("a"), Chunk(one.id, 0, memoryview(payload("x"))), scene.now)
+    scene.sync.add(one, scene.now)
     return one
 
 
@@ -518,7 +519,7 @@ def test_after_everyones_goodbye_rounds_do_not_wait() -> None:
 def test_two_rounds_behind_or_more_publishes_under_the_open_round(
     scene: Scene, open_elsewhere: int, number: int, skipped: tuple[int, ...]
 ) -> None:
-    scene.hear("a", round_index=open_elsewhere, next_round=open_elsewhere)
+    scene.hear("a", "b", round_index=open_elsewhere, next_round=open_elsewhere)
     author = scene.train()
     assert (author.round, author.skipped) == (number, skipped)
     tells = [t for t in scene.texts() if "skipped" in t]
@@ -603,7 +604,7 @@ def test_what_is_still_to_come_is_waited_for(last: Scene) -> None:
 def test_a_neighbour_with_a_longer_run_must_only_have_acknowledged(last: Scene) -> None:
     own = last.rounds.last_own
     assert own is not None
-    last.sync._neighbours[peer("a")].lacks.add(own.id)
+    last.sync._neighbours[peer("a")].lacks[own.id] = 0.0
     goes_on = {"round_index": 6, "next_round": 6, "held": b"o" * 32}
     assert closed(last.hear("a", **goes_on)) is None
     assert closed(last.announce("a", own)) == (5, "all in")

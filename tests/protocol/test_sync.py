@@ -32,7 +32,7 @@ from semantic_net.protocol.messages import (
     Want,
 )
 from semantic_net.protocol.sync import Sync
-from semantic_net.protocol.update import Update, UpdateId, UpdateMessage, admit, hash_payload
+from semantic_net.protocol.update import Item, Update, UpdateId, UpdateMessage, admit, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
 
 ALICE, BOB, CAROL = signer("alice"), signer("bob"), signer("carol")
@@ -41,6 +41,10 @@ EVERYONE = (A, B)
 STALL_S = 10.0
 NEVER = 1 << 31
 X1, Y1, X2 = update(CAROL, 1, "xx"), update(CAROL, 1, "yy"), update(CAROL, 2, "xx")
+
+
+def item(of: UpdateId, *, is_base: bool = False) -> Item:
+    return Item(of, is_base)
 
 
 def entry(of: Update) -> HaveEntry:
@@ -110,9 +114,10 @@ def test_a_long_list_goes_on_as_it_is_answered(monkeypatch: pytest.MonkeyPatch) 
     assert not sync.has_all(A, 9), "what it was not told of it lacks as well"
     answer = ([8, 9], False)
     assert told(sync.have(A, have(held[7], held[8]), 0.0)) == [answer], "and 3 to 6 still wait"
-    assert told(sync.tick(STALL_S)) == [([7, 10], False)], "it may never answer some"
-    assert told(sync.tick(2 * STALL_S)) == [([11], True)]
-    assert told(sync.tick(3 * STALL_S)) == [([3, 4], False)], "then they are told again"
+    again = [([3, 4], False), ([5, 6], False)]
+    assert told(sync.tick(STALL_S)) == [*again, ([7, 10], False)], "it may never answer some"
+    assert told(sync.tick(2 * STALL_S)) == [*again, ([7, 10], False), ([11], True)]
+    assert told(sync.tick(2 * STALL_S)) == []
 
 
 def test_long_lists_that_are_out_of_step_both_come_to_their_end(
@@ -132,6 +137,8 @@ def test_long_lists_that_are_out_of_step_both_come_to_their_end(
             if isinstance(one.message, Want):  # the payload is there at once
                 wanted = ends[other].get(one.message.id)
                 assert wanted is not None
+                send(sender, syncs[sender].header(other, wanted, 0.0)[0])
+                send(sender, syncs[sender].chunk(other, chunk(wanted, "x"), 0.0))
                 send(sender, syncs[sender].add(wanted, 0.0)[0])
             else:
                 post.append((other, one.message))
@@ -177,9 +184,10 @@ def test_what_is_not_acknowledged_is_told_again_but_only_so_often() -> None:
     assert haves(sync.tick(9.9)) == []
     assert haves(sync.tick(10.0)) == [((A,), have(X1))]
     assert haves(sync.tick(19.9)) == []
-    sync.want(A, Want(X1.id, 0), BASE, 19.9)  # it is on its way
-    assert haves(sync.tick(20.0)) == []
+    sync.have(A, have(X2), 19.9)  # it is there, and has said nothing of the other
+    assert haves(sync.tick(20.0)) == [((A,), have(X1))]
     sync.have(A, have(X1), 21.0)
+    sync.absent(A, Absent(X2.id), 21.0)
     assert sync.next_wakeup() is None
 
 
@@ -209,7 +217,7 @@ def test_chunks_come_to_their_places_and_the_whole_is_checked() -> None:
     sync.header(A, X1, 0.0)
     [write] = sync.chunk(A, chunk(X1, "x"), 0.0)
     assert isinstance(write, Write)
-    assert (write.id, write.size, write.offset, bytes(write.data)) == (X1.id, 2, 0, b"x")
+    assert (write.item, write.size, write.offset, bytes(write.data)) == (item(X1.id), 2, 0, b"x")
     _, check = sync.chunk(A, chunk(X1, "x", 1), 0.0)
     assert check == Check(X1)
 
@@ -257,7 +265,7 @@ def test_chunks_beyond_the_signed_size_end_the_session(bad: Chunk) -> None:
     sync = make()
     sync.have(A, have(X1), 0.0)
     sync.header(A, X1, 0.0)
-    with pytest.raises(RemoteProtocolError, match="empty or beyond"):
+    with pytest.raises(RemoteProtocolError, match=r"empty chunk|beyond its item"):
         sync.chunk(A, bad, 0.0)
 
 
@@ -274,7 +282,7 @@ def test_absent_sends_us_elsewhere() -> None:
     sync.have(B, have(X1), 0.0)
     assert wants(sync.absent(A, Absent(X1.id), 0.0)) == [(B, X1.id, 0)]
     sync.absent(B, Absent(X1.id), 0.0)
-    assert not sync.wanted(X1.id)
+    assert not sync.wanted(item(X1.id))
     assert sync.absent(B, Absent(X1.id), 0.0) == []
 
 
@@ -284,9 +292,9 @@ def test_a_corrupt_payload_is_fetched_anew_elsewhere() -> None:
     sync.have(B, have(X1), 0.0)
     sync.header(A, X1, 0.0)
     sync.chunk(A, chunk(X1, "no"), 0.0)
-    actions, culprit = sync.corrupt(X1.id, 0.0)
+    actions, culprit = sync.corrupt(item(X1.id), 0.0)
     assert culprit == A
-    assert actions[0] == Discard(X1.id)
+    assert actions[0] == Discard(item(X1.id))
     assert wants(actions) == [(B, X1.id, 0)]
 
 
@@ -295,11 +303,11 @@ def test_a_corrupt_payload_is_fetched_anew_elsewhere() -> None:
 
 def test_who_wants_gets_the_header_and_the_rest_of_the_payload() -> None:
     sync = make(X1)
-    assert sync.want(A, Want(X1.id, 1), BASE, 0.0) == [Send((A,), X1.message), Serve(A, X1.id, 1)]
-    assert sync.want(A, Want(X2.id, 0), BASE, 0.0) == [Send((A,), Absent(X2.id))]
-    assert sync.want(A, Want(BASE, 7), BASE, 0.0) == [Serve(A, BASE, 7)]
+    assert sync.want(A, Want(X1.id, 1), BASE) == [Send((A,), X1.message), Serve(A, X1.id, 1)]
+    assert sync.want(A, Want(X2.id, 0), BASE) == [Send((A,), Absent(X2.id))]
+    assert sync.want(A, Want(BASE, 7), BASE) == [Serve(A, BASE, 7)]
     with pytest.raises(RemoteProtocolError, match="beyond an update's end"):
-        sync.want(A, Want(X1.id, 3), BASE, 0.0)
+        sync.want(A, Want(X1.id, 3), BASE)
 
 
 # Equivocation.
@@ -310,10 +318,10 @@ def test_a_rival_of_a_held_update_voids_it_from_the_header_alone() -> None:
     assert wants(sync.have(A, have(Y1), 0.0)) == [(A, Y1.id, 0)]
     actions, is_void = sync.header(A, Y1, 0.0)
     assert is_void
-    assert not sync.wanted(Y1.id)
+    assert not sync.wanted(item(Y1.id))
     [(to, evidence)] = haves(actions)
     assert (to, set(evidence.entries)) == ((A, B), {entry(X1), entry(Y1)})
-    assert sync.want(A, Want(X1.id, 0), BASE, 0.0) == [Send((A,), X1.message)], "no payload"
+    assert sync.want(A, Want(X1.id, 0), BASE) == [Send((A,), X1.message)], "no payload"
 
 
 def test_two_rival_headers_void_the_slot_while_both_are_under_way() -> None:
@@ -323,7 +331,7 @@ def test_two_rival_headers_void_the_slot_while_both_are_under_way() -> None:
     assert sync.header(A, X1, 0.0) == ([], False)
     actions, is_void = sync.header(B, Y1, 0.0)
     assert is_void
-    assert {d.id for d in only(actions, Discard)} == {X1.id, Y1.id}
+    assert {d.item for d in only(actions, Discard)} == {item(X1.id), item(Y1.id)}
     assert sync.header(A, X1, 0.0) == ([], False)
     assert wants(sync.have(A, have(update(CAROL, 1, "zz")), 0.0)) == [], "void is void"
 
@@ -356,7 +364,9 @@ def test_an_update_filed_under_a_wrong_slot_is_nobodys_fault() -> None:
     sync.have(A, Have((lie,), False), 0.0)
     sync.have(B, have(X1), 0.0)
     assert sync.pending(7, B, EVERYONE)
-    assert sync.header(B, X1, 0.0) == ([], False), "the author's word counts"
+    assert sync.header(B, X1, 0.0) == ([], False), "Bob was not asked"
+    assert sync.pending(7, B, EVERYONE)
+    assert sync.header(A, X1, 0.0) == ([], False), "the author's word counts"
     assert not sync.pending(7, B, EVERYONE)
     assert sync.pending(1, CAROL.peer_id, EVERYONE)
 
@@ -366,7 +376,7 @@ def test_an_update_of_a_void_slot_announced_under_another_is_dropped() -> None:
     third = update(CAROL, 1, "zz")
     sync.have(A, Have((HaveEntry(9, CAROL.peer_id, third.id),), False), 0.0)
     actions, is_void = sync.header(A, third, 0.0)
-    assert (actions, is_void) == ([Discard(third.id)], False)
+    assert (actions, is_void) == ([Discard(item(third.id))], False)
 
 
 # Bases.
@@ -388,7 +398,7 @@ def test_a_base_that_is_offered_no_more_is_not_wanted() -> None:
     other = b"o" * 32
     assert wants(sync.base_offered(A, BASE, 2, 0.0)) == [(A, BASE, 0)]
     assert wants(sync.base_offered(A, other, 2, 0.0)) == [(A, other, 0)]
-    assert not sync.wanted(BASE)
+    assert not sync.wanted(item(BASE, is_base=True))
     sync.base_offered(A, None, 0, 0.0)
     assert sync.num_wanted == 0
 
@@ -407,33 +417,42 @@ def test_a_base_that_is_being_looked_at_outlives_the_acceptance_of_another() -> 
     sync.base_offered(A, BASE, 2, 0.0)
     sync.base_offered(B, other, 2, 0.0)
     sync.chunk(B, Chunk(other, 0, memoryview(b"xx")), 0.0)
-    assert only(sync.base_accepted(BASE, 0.0), Discard) == [Discard(BASE)]
-    assert sync.wanted(other)
+    assert only(sync.base_accepted(BASE, 0.0), Discard) == [Discard(item(BASE, is_base=True))]
+    assert sync.wanted(item(other, is_base=True))
 
 
-def test_an_update_offered_as_a_base_ends_the_session() -> None:
+def test_a_held_update_offered_as_a_base_ends_the_session() -> None:
     held = make(X1)
     with pytest.raises(RemoteProtocolError, match="an update as its base"):
         held.base_offered(A, X1.id, 2, 0.0)
-    coming = make(neighbours=(A, B))
-    coming.have(B, have(X1), 0.0)
-    coming.header(B, X1, 0.0)
-    with pytest.raises(RemoteProtocolError, match="an update as its base"):
-        coming.base_offered(A, X1.id, 2, 0.0)
 
 
-def test_bytes_of_a_base_that_turns_out_an_update_do_not_count() -> None:
+def test_a_base_and_an_update_of_one_id_have_nothing_to_do_with_each_other() -> None:
+    """One of the two is a lie, and must cost only what comes from the liar."""
     sync = make(neighbours=(A, B))
-    sync.base_offered(A, X2.id, 9, 0.0)
-    sync.chunk(A, Chunk(X2.id, 0, memoryview(b"junk")), 0.0)
-    sync.have(B, have(X2), 0.0)
-    actions, _ = sync.header(B, X2, 0.0)
-    assert actions == [Discard(X2.id)]
+    assert wants(sync.base_offered(A, X2.id, 9, 0.0)) == [(A, X2.id, 0)]
+    [write] = sync.chunk(A, Chunk(X2.id, 0, memoryview(b"junk")), 0.0)
+    assert isinstance(write, Write)
+    assert write.item == item(X2.id, is_base=True)
+    assert wants(sync.have(B, have(X2), 0.0)) == [(B, X2.id, 0)]
     assert sync.pending(2, CAROL.peer_id, EVERYONE)
-    sync.disconnected(A, 1.0)
+    sync.header(B, X2, 0.0)
     [write, look] = sync.chunk(B, chunk(X2), 1.0)
-    assert write == Write(X2.id, 2, 0, memoryview(b"xx"))
+    assert write == Write(item(X2.id), 2, 0, memoryview(b"xx"))
     assert look == Check(X2)
+    sync.add(X2, 1.0)
+    sync.base_offered(A, None, 0, 1.0)
+    assert not sync.wanted(item(X2.id, is_base=True)) or sync.num_wanted == 0
+
+
+def test_what_others_say_of_a_slot_does_not_count_against_a_neighbour() -> None:
+    sync = make(neighbours=(A, B))
+    lies = [update(ALICE, n) for n in (8, 9)]
+    false = tuple(HaveEntry(1, CAROL.peer_id, one.id) for one in lies)
+    sync.have(A, Have(false, False), 0.0)
+    sync.have(B, have(*lies), 0.0)  # where they belong
+    sync.have(B, have(X1), 0.0)
+    assert sync.pending(1, CAROL.peer_id, (B,))
 
 
 # Settled.
@@ -530,7 +549,7 @@ class End:
         if isinstance(message, Have):
             actions = self.sync.have(sender, message, now)
         elif isinstance(message, Want):
-            actions = self.sync.want(sender, message, BASE, now)
+            actions = self.sync.want(sender, message, BASE)
         elif isinstance(message, UpdateMessage):
             actions, _ = self.sync.header(sender, admit(message, ADMISSION), now)
         elif isinstance(message, Chunk):
@@ -611,14 +630,14 @@ class AnyInterleaving(RuleBasedStateMachine):
                 self.written[want.id] = want.offset
                 self.asked[want.id] = action.to[0]
             elif isinstance(action, Write):
-                assert action.offset == self.written[action.id], "a gap, or a byte twice"
-                self.written[action.id] += len(action.data)
+                assert action.offset == self.written[action.item.id], "a gap, or a byte twice"
+                self.written[action.item.id] += len(action.data)
             elif isinstance(action, Check):
                 assert self.written[action.update.id] == action.update.payload_bytes
                 self.to_check.append(action.update)
             elif isinstance(action, Discard):
-                self.written.pop(action.id, None)
-                self.asked.pop(action.id, None)
+                self.written.pop(action.item.id, None)
+                self.asked.pop(action.item.id, None)
 
     def a_neighbour(self, data: st.DataObject) -> PeerId:
         return data.draw(st.sampled_from(sorted(self.connected)))
@@ -653,7 +672,9 @@ class AnyInterleaving(RuleBasedStateMachine):
     @precondition(lambda self: self.connected)
     @rule(data=st.data(), of=updates_st)
     def send_header(self, data: st.DataObject, of: Update) -> None:
-        self.do(self.sync.header(self.a_neighbour(data), of, self.now)[0])
+        peer = self.asked.get(of.id, self.a_neighbour(data))
+        if peer in self.connected:
+            self.do(self.sync.header(peer, of, self.now)[0])
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), offset=st.integers(-3, 3), size=st.integers(0, 12))
@@ -681,10 +702,10 @@ class AnyInterleaving(RuleBasedStateMachine):
     @rule(is_intact=st.booleans())
     def end_check(self, is_intact: bool) -> None:
         update = self.to_check.pop(0)
-        if not self.sync.wanted(update.id):
+        if not self.sync.wanted(item(update.id)):
             return
         if not is_intact:
-            actions, culprit = self.sync.corrupt(update.id, self.now)
+            actions, culprit = self.sync.corrupt(item(update.id), self.now)
             assert culprit is None or culprit in self.connected
             self.do(actions)
         elif IS_BAD[update.id]:
@@ -704,12 +725,18 @@ class AnyInterleaving(RuleBasedStateMachine):
         transfers = self.sync._transfers
         items = transfers._items
         in_slots = [t for ts in transfers._slots.values() for t in ts]
-        assert sorted(t.id for t in in_slots) == sorted(items)
-        assert set(transfers._under_way) == {t.id for t in items.values() if t.source is not None}
+        assert sorted(t.item for t in in_slots) == sorted(items)
         assert set(transfers._holders) == self.connected
+        assert set(transfers._checking) == {t.item for t in items.values() if t.checking}
+        assert set(transfers._parked) == {
+            t.item for t in items.values() if t.received and not (t.source or t.checking)
+        }
         for peer, holder in transfers._holders.items():
-            assert holder.num_asked == sum(t.source == peer for t in items.values())
+            of_peer = {t.item for t in items.values() if t.source == peer}
+            assert set(holder.under_way) == of_peer
+            assert of_peer <= set(holder.line)
             assert holder.num_offered == sum(peer in t.holders for t in items.values())
+            assert holder.num_checking == sum(t.checked_for == peer for t in items.values())
         for transfer in items.values():
             assert transfer.id not in self.held
             assert transfer.holders or transfer.received or transfer.checking, "a leak"

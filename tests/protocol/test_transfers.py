@@ -15,18 +15,26 @@ from semantic_net.protocol.transfers import (
     PATIENCE,
     PROGRESS_BYTES,
     WINDOW,
+    Slot,
     Transfer,
     Transfers,
 )
-from semantic_net.protocol.update import UpdateId
+from semantic_net.protocol.update import Item
 
 ALICE, BOB, AUTHOR = (signer(name).peer_id for name in ("alice", "bob", "author"))
 STALL_S = 10.0
 LARGE = 100 * PROGRESS_BYTES
 
 
-def item(number: int) -> UpdateId:
-    return number.to_bytes(32, "big")
+def item(number: int) -> Item:
+    return Item(number.to_bytes(32, "big"), is_base=False)
+
+
+def arrive(transfers: Transfers, transfer: Transfer, num_bytes: int, now: float) -> None:
+    """Let the next bytes of an item come from its source."""
+    assert transfer.source is not None
+    transfers.serves(transfer.source, transfer.item, num_bytes, now)
+    transfers.bytes_arrived(transfer, num_bytes, now)
 
 
 @pytest.fixture
@@ -58,8 +66,10 @@ def test_older_rounds_come_first_and_the_work_is_shared(transfers: Transfers) ->
 def test_a_neighbour_is_asked_for_a_bounded_number_of_items(transfers: Transfers) -> None:
     held = hold(transfers, ALICE, *range(1, WINDOW + 3))
     assert len(asked(transfers, 0.0)) == WINDOW
-    transfers.bytes_arrived(held[0], 4, 0.0)
+    arrive(transfers, held[0], 4, 0.0)
     transfers.check(held[0])
+    assert asked(transfers, 0.0) == [], "or checks would pile up instead"
+    transfers.drop(held[0])
     assert asked(transfers, 0.0) == [(ALICE, WINDOW + 1)]
 
 
@@ -85,7 +95,7 @@ def test_a_queue_behind_a_slow_payload_has_not_stalled(transfers: Transfers) -> 
     first, _ = hold(transfers, ALICE, 1, 2, size=LARGE)
     transfers.request(0.0)
     for now in (8.0, 16.0, 24.0, 32.0):
-        transfers.bytes_arrived(first, PROGRESS_BYTES, now)
+        arrive(transfers, first, PROGRESS_BYTES, now)
         transfers.give_up_stalled(now)
     assert asked(transfers, 32.0) == []
     assert transfers.next_stall() == 42.0
@@ -95,7 +105,7 @@ def test_a_byte_now_and_then_is_no_progress(transfers: Transfers) -> None:
     first, _ = hold(transfers, ALICE, 1, 2, size=LARGE)
     transfers.request(0.0)
     for now in (4.0, 8.0):
-        transfers.bytes_arrived(first, 1, now)
+        arrive(transfers, first, 1, now)
     hold(transfers, BOB, 1, 2)
     transfers.give_up_stalled(10.0)
     assert asked(transfers, 10.0) == [(BOB, 1), (BOB, 2)]
@@ -103,10 +113,10 @@ def test_a_byte_now_and_then_is_no_progress(transfers: Transfers) -> None:
 
 def test_nor_is_a_header_that_is_known(transfers: Transfers) -> None:
     known = update(signer("author"), 1)
-    transfers.hold(ALICE, known.id, (1, AUTHOR))
+    transfers.hold(ALICE, Item(known.id, is_base=False), (1, AUTHOR))
     [(_, transfer)] = transfers.request(0.0)
-    transfers.header_arrived(transfer, ALICE, known, 4.0)
-    transfers.header_arrived(transfer, ALICE, known, 8.0)
+    transfers.header_arrived(transfer, known, 4.0)
+    transfers.header_arrived(transfer, known, 8.0)
     assert transfers.next_stall() == 14.0
 
 
@@ -119,7 +129,7 @@ def test_what_waits_for_long_behind_others_is_asked_of_an_idle_holder(
     waited = PATIENCE * STALL_S
     for now in (8.0, 16.0, 24.0, waited):
         assert asked(transfers, now) == []
-        transfers.bytes_arrived(first, PROGRESS_BYTES, now)
+        arrive(transfers, first, PROGRESS_BYTES, now)
         transfers.give_up_stalled(now)
     assert asked(transfers, waited) == [(BOB, 2)], "what arrives stays where it is"
 
@@ -141,7 +151,8 @@ def test_two_slow_holders_keep_to_their_queues(transfers: Transfers) -> None:
                 num_sent += 1
                 transfer = transfers.get(item(queue.pop(0)))
                 if transfer is not None and transfer.source == peer:
-                    transfers.bytes_arrived(transfer, PROGRESS_BYTES, now)
+                    arrive(transfers, transfer, PROGRESS_BYTES, now)
+                    transfers.check(transfer)
                     transfers.drop(transfer)
     assert now <= num_items * chunk_s / 2 + 2 * chunk_s
     assert num_sent <= num_items + 2
@@ -151,7 +162,7 @@ def test_what_is_passed_over_is_asked_of_another(transfers: Transfers) -> None:
     _, second = hold(transfers, ALICE, 1, 2)
     transfers.request(0.0)
     hold(transfers, BOB, 1)
-    transfers.bytes_arrived(second, 1, 1.0)  # a connection serves in order: 1 will not come
+    arrive(transfers, second, 1, 1.0)  # a connection serves in order: 1 will not come
     assert asked(transfers, 1.0) == [(BOB, 1)]
 
 
@@ -160,7 +171,7 @@ def test_after_a_stall_a_neighbour_is_tried_with_one_item(transfers: Transfers) 
     transfers.request(0.0)
     transfers.give_up_stalled(10.0)
     assert asked(transfers, 10.0) == [(ALICE, 1)]
-    transfers.bytes_arrived(held[0], 4, 11.0)
+    arrive(transfers, held[0], 4, 11.0)
     assert asked(transfers, 11.0) == [(ALICE, 2), (ALICE, 3)], "it serves again"
 
 
@@ -173,7 +184,8 @@ def test_a_liar_with_time_to_spare_does_not_keep_an_item_for_long(transfers: Tra
         asked_of_bob += [transfer for peer, transfer in transfers.request(now) if peer == BOB]
         if asked_of_bob:
             served = asked_of_bob.pop(0)
-            transfers.bytes_arrived(served, 4, now)
+            arrive(transfers, served, 4, now)
+            transfers.check(served)
             transfers.drop(served)
         transfers.give_up_stalled(now)
         now += 1.0
@@ -186,8 +198,9 @@ def test_a_lost_neighbours_work_goes_on_elsewhere_where_it_broke_off(
     [transfer] = hold(transfers, ALICE, 1)
     transfers.request(0.0)
     hold(transfers, BOB, 1)
-    transfers.bytes_arrived(transfer, 3, 0.0)
-    assert transfers.disconnected(ALICE) == []
+    arrive(transfers, transfer, 3, 0.0)
+    transfers.disconnected(ALICE)
+    assert transfers.forgotten() == []
     assert asked(transfers, 0.0) == [(BOB, 1)]
     assert transfer.received == 3
 
@@ -195,8 +208,9 @@ def test_a_lost_neighbours_work_goes_on_elsewhere_where_it_broke_off(
 def test_a_rumour_goes_with_its_last_holder_but_bytes_are_kept(transfers: Transfers) -> None:
     begun, _ = hold(transfers, ALICE, 1, 2)
     transfers.request(0.0)
-    transfers.bytes_arrived(begun, 3, 0.0)
-    assert transfers.disconnected(ALICE) == []
+    arrive(transfers, begun, 3, 0.0)
+    transfers.disconnected(ALICE)
+    assert transfers.forgotten() == []
     assert item(1) in transfers
     assert item(2) not in transfers
     hold(transfers, BOB, 1)
@@ -207,19 +221,61 @@ def test_a_rumour_goes_with_its_last_holder_but_bytes_are_kept(transfers: Transf
 def test_only_so_many_items_without_a_holder_are_kept(
     transfers: Transfers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_ORPHANS", 1)
-    for transfer in hold(transfers, ALICE, 1, 2, 3):
+    monkeypatch.setattr(module, "MAX_PARKED", 1)
+    for number in (1, 2, 3):
+        transfers.connected(PeerId(str(number)))
+        [transfer] = hold(transfers, PeerId(str(number)), number)
         transfers.request(0.0)
-        transfers.bytes_arrived(transfer, 1, 0.0)
-    assert transfers.disconnected(ALICE) == [item(1), item(2)]
+        arrive(transfers, transfer, 1, 0.0)
+    for number in (1, 2, 3):
+        transfers.disconnected(PeerId(str(number)))
+    assert transfers.forgotten() == [item(1), item(2)]
     assert len(transfers) == 1
+
+
+def test_a_byte_of_each_of_many_items_is_not_kept(
+    transfers: Transfers,
+) -> None:
+    """Each may be as large as the model: an attacker's bytes must not make ours."""
+    for transfer in hold(transfers, ALICE, *range(1, 30), size=LARGE):
+        transfers.request(0.0)
+        arrive(transfers, transfer, 1, 0.0)
+    assert len(transfers.forgotten()) == 28, "what was passed over"
+    assert sum(bool(t.received) for t in map(transfers.get, map(item, range(1, 30))) if t) == 1
+
+
+def test_what_was_asked_for_and_is_not_wanted_any_more_still_takes_its_place(
+    transfers: Transfers,
+) -> None:
+    """Or a holder that is busy would be asked for ever more."""
+    held = hold(transfers, ALICE, *range(1, WINDOW + 3))
+    assert len(asked(transfers, 0.0)) == WINDOW
+    for transfer in held[:WINDOW]:
+        transfers.drop(transfer)
+    assert asked(transfers, 0.0) == [], "it has not answered yet"
+    transfers.not_served(ALICE, item(1))
+    assert asked(transfers, 0.0) == [(ALICE, WINDOW + 1)]
+    transfers.serves(ALICE, item(5), 4, 0.0)
+    assert asked(transfers, 0.0) == [(ALICE, WINDOW + 2)], "and more before it were passed over"
+
+
+def test_a_line_of_things_not_wanted_any_more_does_not_block_for_ever(
+    transfers: Transfers,
+) -> None:
+    held = hold(transfers, ALICE, *range(1, WINDOW + 2))
+    transfers.request(0.0)
+    for transfer in held[:WINDOW]:
+        transfers.drop(transfer)
+    assert transfers.next_stall() == STALL_S
+    transfers.give_up_stalled(STALL_S)
+    assert asked(transfers, STALL_S) == [(ALICE, WINDOW + 1)]
 
 
 def test_corrupt_bytes_of_one_source_are_its_fault(transfers: Transfers) -> None:
     [transfer] = hold(transfers, ALICE, 1)
     transfers.request(0.0)
     hold(transfers, BOB, 1)
-    transfers.bytes_arrived(transfer, 4, 0.0)
+    arrive(transfers, transfer, 4, 0.0)
     transfers.check(transfer)
     assert transfers.restart(transfer) == ALICE
     assert asked(transfers, 0.0) == [(BOB, 1)]
@@ -232,15 +288,15 @@ def test_corrupt_bytes_of_two_sources_are_nobodys_fault_and_next_come_from_one(
     [transfer] = hold(transfers, ALICE, 1)
     transfers.request(0.0)
     hold(transfers, BOB, 1)
-    transfers.bytes_arrived(transfer, 3, 0.0)
+    arrive(transfers, transfer, 3, 0.0)
     transfers.unhold(transfer, ALICE)
     transfers.request(0.0)
-    transfers.bytes_arrived(transfer, 1, 0.0)
+    arrive(transfers, transfer, 1, 0.0)
     transfers.check(transfer)
     assert transfers.restart(transfer) is None
     hold(transfers, ALICE, 1)
     [(peer, _)] = transfers.request(0.0)
-    transfers.bytes_arrived(transfer, 3, 0.0)
+    arrive(transfers, transfer, 3, 0.0)
     transfers.unhold(transfer, peer)
     [(other, again)] = transfers.request(0.0)
     assert {peer, other} == {ALICE, BOB}
@@ -251,7 +307,7 @@ def test_a_corrupt_item_that_nobody_else_holds_is_forgotten(transfers: Transfers
     for leaves in (False, True):
         [transfer] = hold(transfers, ALICE, 1)
         transfers.request(0.0)
-        transfers.bytes_arrived(transfer, 4, 0.0)
+        arrive(transfers, transfer, 4, 0.0)
         transfers.check(transfer)
         if leaves:
             transfers.disconnected(ALICE)
@@ -272,7 +328,7 @@ def test_pending_is_what_a_live_peer_holds_or_what_is_here_unchecked(
     assert not transfers.any_pending({ALICE}, before=3, author=BOB)
     assert transfers.any_pending({ALICE}, before=3, author=AUTHOR)
     transfers.request(0.0)
-    transfers.bytes_arrived(transfer, 4, 0.0)
+    arrive(transfers, transfer, 4, 0.0)
     transfers.check(transfer)
     transfers.disconnected(ALICE)
     assert transfers.is_pending(slot, ())
@@ -297,10 +353,15 @@ def looked_for_one_by_one(
     """Be `Transfers.any_pending` as it is meant."""
     items = (transfers.get(item(number)) for number in range(6))
     able = {peer for peer in peers if not transfers._holders[peer].num_stalls}
+
+    def counts(slot: Slot) -> bool:
+        return slot[0] < before or slot[1] == author
+
     return any(
-        t.checking or able & t.holders.keys()
+        (t.checking and counts(t.slot))
+        or any(counts(claim.slot) for peer, claim in t.holders.items() if peer in able)
         for t in items
-        if t is not None and (t.slot[0] < before or t.slot[1] == author)
+        if t is not None
     )
 
 
@@ -337,7 +398,7 @@ def test_pending_agrees_with_a_look_at_every_item(
             continue
         elif step == "send":
             if transfer.source is not None and transfer.received < 4:
-                transfers.bytes_arrived(transfer, 4 - transfer.received, now)
+                arrive(transfers, transfer, 4 - transfer.received, now)
         elif step == "unhold":
             transfers.unhold(transfer, peer)
         elif step == "drop":

@@ -47,6 +47,7 @@ from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.messages import Absent, decode_message, encode_message
 from semantic_net.protocol.update import (
+    Item,
     Update,
     UpdateBody,
     UpdateId,
@@ -245,7 +246,7 @@ class Peer(Generic[Parsed]):
     def __init__(self, parts: PeerParts[Parsed]) -> None:
         self._parts = parts
         self._machine = parts.machine
-        self._incoming: dict[UpdateId, memoryview] = {}
+        self._incoming: dict[Item, memoryview] = {}
         self._serving: dict[PeerId, dict[UpdateId, PayloadSource]] = {}
         self._base = parts.learner.base()
         self._facts = RoundFacts(opened_at=0.0)
@@ -254,7 +255,7 @@ class Peer(Generic[Parsed]):
         self._skip_reason: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._alarm_is_due_anew = False
+        self._turn_ends = False
         self._is_over = False
         self._handlers: Mapping[type[Action], Callable[[Any], None]] = {
             Send: self._send,
@@ -364,15 +365,23 @@ class Peer(Generic[Parsed]):
         self._machine.rounds.waiting_for = self._parts.transport.unmet_addresses()
 
     def carry_out(self, actions: list[Action]) -> None:
-        """Carry out actions in order, and set the alarm for the next look."""
+        """Carry out actions in order, and look at what they lead to when the turn ends."""
+        self._do(actions)
+        if not self._turn_ends:  # once for all that happens in one turn of the loop
+            self._turn_ends = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _do(self, actions: list[Action]) -> None:
         for action in actions:
             self._handlers[type(action)](action)
-        if not self._alarm_is_due_anew:  # once for all that happens in one turn of the loop
-            self._alarm_is_due_anew = True
-            asyncio.get_running_loop().call_soon(self._set_alarm)
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        if not self._is_over:
+            self._do(self._machine.look(self._now()))
+        self._set_alarm()
 
     def _set_alarm(self) -> None:
-        self._alarm_is_due_anew = False
         if self._timer is not None:
             self._timer.cancel()
         if self._is_over:
@@ -435,13 +444,13 @@ class Peer(Generic[Parsed]):
         return memoryview(b"")
 
     def _write(self, action: Write) -> None:
-        buffer = self._incoming.get(action.id)
+        buffer = self._incoming.get(action.item)
         if buffer is None:
-            buffer = self._incoming[action.id] = new_buffer(action.size)
+            buffer = self._incoming[action.item] = new_buffer(action.size)
         buffer[action.offset : action.offset + len(action.data)] = action.data
 
     def _discard(self, action: Discard) -> None:
-        self._incoming.pop(action.id, None)
+        self._incoming.pop(action.item, None)
 
     def _dial(self, action: Dial) -> None:
         with contextlib.suppress(ValueError):  # a neighbour may tell of what is no address
@@ -468,12 +477,13 @@ class Peer(Generic[Parsed]):
 
     async def _check(self, action: Check) -> None:
         update = action.update
-        payload = self._incoming.pop(update.id, memoryview(b""))
+        item = Item(update.id, is_base=False)
+        payload = self._incoming.pop(item, memoryview(b""))
         intact = await self._parts.runner.check(
             lambda: hash_payload(payload) == update.payload_hash
         )
         if not intact:
-            self._corrupt(update.id)
+            self._corrupt(item)
             return
         fault = None
         try:
@@ -492,17 +502,18 @@ class Peer(Generic[Parsed]):
         self._parts.store.put(update, payload, parsed)
 
     async def _check_base(self, action: CheckBase) -> None:
-        payload = self._incoming[action.id]
+        item = Item(action.id, is_base=True)
+        payload = self._incoming[item]
         intact = await self._parts.runner.check(
             lambda: hash_payload(payload) == action.id and self._parts.learner.is_base(payload)
         )
         if not intact:
-            self._incoming.pop(action.id, None)
-            self._corrupt(action.id)
+            self._incoming.pop(item, None)
+            self._corrupt(item)
             return
         self.carry_out(self._machine.base_checked(action.id, self._now()))
 
-    def _corrupt(self, item: UpdateId) -> None:
+    def _corrupt(self, item: Item) -> None:
         self._count("corrupt")
         actions, culprit = self._machine.payload_corrupt(item, self._now())
         if culprit is not None:
@@ -511,7 +522,7 @@ class Peer(Generic[Parsed]):
         self.carry_out(actions)
 
     def _adopt_base(self, action: AdoptBase) -> None:
-        self._base = self._incoming.pop(action.id)
+        self._base = self._incoming.pop(Item(action.id, is_base=True))
         self._spawn(self._learn_base(self._base, action.given))
 
     async def _learn_base(self, base: memoryview, given: bool) -> None:

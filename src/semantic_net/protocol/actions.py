@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import Message
-from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.update import Item, Update, UpdateId
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Serve:
 class Write:
     """Put bytes in their place in an incoming item; ``data`` is only valid now."""
 
-    id: UpdateId
+    item: Item
     size: int
     offset: int
     data: memoryview
@@ -68,7 +68,7 @@ class AdoptBase:
 class Discard:
     """Forget what has arrived of an item that is not held: it is void, or of no use."""
 
-    id: UpdateId
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)

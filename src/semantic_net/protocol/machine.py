@@ -43,7 +43,15 @@ from semantic_net.protocol.neighbourhood import Neighbourhood
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES
-from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage, admit
+from semantic_net.protocol.update import (
+    Admission,
+    Item,
+    Update,
+    UpdateId,
+    UpdateMessage,
+    admit,
+    id_of,
+)
 from semantic_net.protocol.update_set import UpdateSet
 
 MAX_DIALLED = 1024
@@ -208,65 +216,67 @@ class PeerMachine:
         return self._after(self.sync.disconnected(peer, now), now)
 
     def received(self, peer: PeerId, message: Message, now: float) -> list[Action]:
-        """Take a neighbour's message.
+        """Take a neighbour's message; what it means for the rounds, `look` finds out.
+
+        The two are apart because messages come by the thousand, and a look at everybody that is
+        alive may take a while: once for all that has come together is enough.
 
         Raises:
             RemoteProtocolError: It breaks the protocol; the session with the neighbour must end.
         """
-        actions: list[Action]
         if isinstance(message, Chunk):
-            actions = self.sync.chunk(peer, message, now)
-            if len(actions) == 1:  # one of many: of news to the rounds only when it is the last
-                return actions
-        elif isinstance(message, HeartbeatMessage):
-            actions = self._hear(peer, message, now)
-        elif isinstance(message, Have):
-            actions = self.sync.have(peer, message, now)
-        elif isinstance(message, Neighbours):
-            actions = self._pass_on_again(peer, message, now)
-        elif isinstance(message, Want):
-            actions = self.sync.want(peer, message, self.base.digest, now)
-        elif isinstance(message, UpdateMessage):
-            update = admit(message, self._cfg.admission)
-            actions, is_void = self.sync.header(peer, update, now)
-            actions = [*self._void(update), *actions] if is_void else actions
-        else:
-            assert isinstance(message, Absent), message
-            actions = self.sync.absent(peer, message, now)
-        return self._after(actions, now)
+            return self.sync.chunk(peer, message, now)
+        if isinstance(message, HeartbeatMessage):
+            return self._hear(peer, message, now)
+        if isinstance(message, Have):
+            return self.sync.have(peer, message, now)
+        if isinstance(message, Neighbours):
+            return self._pass_on_again(peer, message, now)
+        if isinstance(message, Want):
+            return self.sync.want(peer, message, self.base.digest)
+        if isinstance(message, UpdateMessage):
+            return self._header(peer, message, now)
+        assert isinstance(message, Absent), message
+        return self.sync.absent(peer, message, now)
+
+    def look(self, now: float) -> list[Action]:
+        """Look at what the messages received have changed."""
+        return self._after([], now)
 
     def payload_checked(self, update: Update, fault: str | None, now: float) -> list[Action]:
         """The payload of an update is whole and decodes, or the fault of its author is named."""
-        if not self.sync.wanted(update.id):  # voided meanwhile
-            return [Discard(update.id)]
+        item = Item(update.id, is_base=False)
+        if not self.sync.wanted(item):  # voided meanwhile
+            return [Discard(item)]
         if fault is not None:
             text = f"update of {short_id(update.author)} for round {update.round}: {fault}"
             tell = Tell(Level.WARNING, text)
             return self._after([tell, *self.sync.inadmissible(update, now)], now)
         return self._after(self._add(update, now), now)
 
-    def payload_corrupt(self, item: UpdateId, now: float) -> tuple[list[Action], PeerId | None]:
+    def payload_corrupt(self, item: Item, now: float) -> tuple[list[Action], PeerId | None]:
         """The bytes do not match the hash: fetch them anew; return who served them, if known."""
         if not self.sync.wanted(item):
             return [Discard(item)], None
         actions, culprit = self.sync.corrupt(item, now)
         return self._after(actions, now), culprit
 
-    def base_checked(self, item: UpdateId, now: float) -> list[Action]:
+    def base_checked(self, base: UpdateId, now: float) -> list[Action]:
         """A base that was better than ours when it was offered is here, and intact."""
+        item = Item(base, is_base=True)
         if not self.sync.wanted(item):  # another one was taken meanwhile
             return [Discard(item)]
-        offer = self._offers.pop(item)
+        offer = self._offers.pop(base)
         if not self._is_better(offer, now):
-            return self._after(self.sync.base_accepted(item, now), now)
+            return self._after(self.sync.base_accepted(base, now), now)
         whose = "given by hand" if self.base.given else "of its own"
-        text = f"starting weights taken over from another peer ({item.hex()[:12]}), not those "
+        text = f"starting weights taken over from another peer ({base.hex()[:12]}), not those "
         tell = Tell(Level.WARNING if self.base.given else Level.INFO, text + whose)
         self.base = offer.base
         self._digests.clear()
-        self.rounds.base_changed(item)
+        self.rounds.base_changed(base)
         return self._after(
-            [AdoptBase(item, self.base.given), tell, *self.sync.base_accepted(item, now)], now
+            [AdoptBase(base, self.base.given), tell, *self.sync.base_accepted(base, now)], now
         )
 
     # The own rounds
@@ -350,6 +360,14 @@ class PeerMachine:
         )
         return sign_heartbeat(body, self._signer)
 
+    def _header(self, peer: PeerId, message: UpdateMessage, now: float) -> list[Action]:
+        # First whether it was asked for: a signature takes a while to verify.
+        if not self.sync.asks_for_header(peer, id_of(message)):
+            return []
+        update = admit(message, self._cfg.admission)
+        actions, is_void = self.sync.header(peer, update, now)
+        return [*self._void(update), *actions] if is_void else actions
+
     def _hear(self, sender: PeerId, message: HeartbeatMessage, now: float) -> list[Action]:
         peer, body = read_heartbeat(message, self.run)
         if peer == self.me:
@@ -409,7 +427,9 @@ class PeerMachine:
             return self.sync.base_offered(peer, None, 0, now)
         actions = self.sync.base_offered(peer, base.digest, base.size, now)
         self._offers[base.digest] = offer
-        self._offers = {d: o for d, o in self._offers.items() if self.sync.wanted(d)}
+        self._offers = {
+            d: o for d, o in self._offers.items() if self.sync.wanted(Item(d, is_base=True))
+        }
         return actions
 
     def _is_better(self, offer: _Offer, now: float) -> bool:

@@ -110,8 +110,13 @@ class Roster:
         return {p: s.message for p, s in self._sightings.items() if self._is_alive(s, now)}
 
     def open_round(self, now: float) -> int:
-        """Return the highest round open at a live peer; 0 if none is."""
-        return max((body.round for body in self.alive(now).values()), default=0)
+        """Return the highest round that two live peers have reached; 0 if none is open.
+
+        Where only one is alive it is believed. Where there are more, one that is wrong or lies
+        makes nobody skip rounds.
+        """
+        rounds = sorted(body.round for body in self.alive(now).values())
+        return rounds[-2:][0] if rounds else 0
 
     def next_expiry(self, now: float) -> float | None:
         """Return when the next live peer would count as gone, if it stays silent."""

@@ -232,7 +232,8 @@ class Rounds:
 
     def _step_starting(self, now: float) -> list[Action]:
         assert self.deadline is not None, "begin() comes first"
-        first = max(self.next_round, self._own_from(), self._roster.open_round(now))
+        # Whatever others say: who has published nothing in the last round may still do so.
+        first = max(self.next_round, self._own_from(), self._open_elsewhere(now))
         alive = self._roster.alive(now)
         is_behind = not self._sync.settled(alive, self._start_goal or first, self._me)
         heard = all(self._roster.latest(p) is not None for p in self._sync.neighbours())

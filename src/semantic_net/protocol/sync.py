@@ -11,8 +11,9 @@ the agreed model allows, and more announcements than a neighbour may keep us bus
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.actions import Action, Check, CheckBase, Discard, Send, Serve, Write
@@ -32,14 +33,17 @@ from semantic_net.protocol.transfers import (
     Transfer,
     Transfers,
 )
-from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.update import Item, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
 MAX_OFFERED = 1 << 16
 """Most updates that one neighbour may announce beyond those held: about 45 MB of notes."""
 
-MAX_UNANSWERED = 1 << 14
+MAX_UNANSWERED = 1 << 12
 """Most entries of our list that wait for a neighbour's word: what it may lack, or not have read."""
+
+MAX_TOLD_AGAIN = 64
+"""Most entries that a neighbour is told again at a time: it may be busy with those before."""
 
 MAX_RIVALS = 2
 """Most updates of a slot that one neighbour may announce: what is held of a void one."""
@@ -47,16 +51,16 @@ MAX_RIVALS = 2
 
 @dataclass(slots=True)
 class _Neighbour:
-    lacks: set[UpdateId]
-    """What we hold, and it has not announced."""
-    unlisted: dict[UpdateId, Update]
-    """What of that we have not told it of either, in the order in which we will."""
-    quiet_since: float
-    """When it last said or was told something of updates."""
+    lacks: dict[UpdateId, float] = field(default_factory=dict)
+    """What it was told of and has not announced itself, and when it was told last; that order."""
+    listed_to: tuple[int, str] = (0, "")
+    """How far our list for it has come, by round and author."""
+    ahead: set[UpdateId] = field(default_factory=set)
+    """What it has announced itself that our list has not come to."""
     listed: bool = False
     """It has announced everything that it held when the session began."""
     told_all: bool = False
-    """We have announced to it everything that we held when the session began."""
+    """So have we: our list has come to its end."""
     base: UpdateId | None = None
     """The better base that it offers."""
 
@@ -105,15 +109,21 @@ class Sync:
     def has_all(self, peer: PeerId, through: int) -> bool:
         """Tell whether a peer, if a neighbour, has announced all that we hold through a round."""
         neighbour = self._neighbours.get(peer)
-        lacks = neighbour.lacks if neighbour is not None else ()
-        held = (self._updates.get(item) for item in lacks)
-        return not any(update is not None and update.round <= through for update in held)
+        if neighbour is None:
+            return True
+        told = (self._updates.get(item) for item in neighbour.lacks)
+        if any(update is not None and update.round <= through for update in told):
+            return False
+        return neighbour.told_all or all(
+            update.round > through or update.id in neighbour.ahead
+            for update in self._updates.after(*neighbour.listed_to)
+        )
 
     def fetching_until(self) -> float:
         """Return until when what was asked for counts as arriving, if nothing more comes."""
         return self._transfers.progress_at + self._stall_s
 
-    def wanted(self, item: UpdateId) -> bool:
+    def wanted(self, item: Item) -> bool:
         """Tell whether an item is still to come."""
         return item in self._transfers
 
@@ -126,32 +136,32 @@ class Sync:
 
     def connected(self, peer: PeerId, now: float) -> list[Action]:
         """List what we hold to a new neighbour."""
-        held = {update.id: update for update in self._updates}
-        self._neighbours[peer] = _Neighbour(set(held), held, now)
+        self._neighbours[peer] = _Neighbour()
         self._transfers.connected(peer)
-        return self._list_on(peer, MAX_UNANSWERED)
+        return self._list_on(peer, MAX_UNANSWERED, now)
 
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
         """Ask others for what was under way from a lost neighbour."""
         del self._neighbours[peer]
-        forgotten = self._transfers.disconnected(peer)
-        return [*map(Discard, forgotten), *self._request(now)]
+        self._transfers.disconnected(peer)
+        return self._request(now)
 
     def tick(self, now: float) -> list[Action]:
         """Ask again for what makes no progress; tell again what is not acknowledged."""
         self._transfers.give_up_stalled(now)
         actions: list[Action] = []
-        for peer, neighbour in self._neighbours.items():
-            if neighbour.lacks and now >= neighbour.quiet_since + self._stall_s:
-                neighbour.quiet_since = now
-                actions += self._tell_again(peer)
+        for peer in self._neighbours:
+            if now >= self._told_again_at(peer):
+                actions += self._tell_again(peer, now)
         return [*actions, *self._request(now)]
 
     def next_wakeup(self) -> float | None:
         """Return when `tick` is due, if nothing happens before."""
-        times = [n.quiet_since + self._stall_s for n in self._neighbours.values() if n.lacks]
-        stall = self._transfers.next_stall()
-        return min(times if stall is None else [stall, *times], default=None)
+        times = [self._told_again_at(peer) for peer in self._neighbours]
+        if (stall := self._transfers.next_stall()) is not None:
+            times.append(stall)
+        first = min(times, default=math.inf)
+        return None if math.isinf(first) else first
 
     # What neighbours say.
 
@@ -163,20 +173,20 @@ class Sync:
                 beyond ours, or `MAX_RIVALS` under one (round, author).
         """
         neighbour = self._neighbours[peer]
-        neighbour.quiet_since = now
         neighbour.listed |= message.complete
         answered: list[Update] = []
         for entry in message.entries:
-            neighbour.lacks.discard(entry.id)
-            if (both_hold := neighbour.unlisted.pop(entry.id, None)) is not None:
-                answered.append(both_hold)
+            neighbour.lacks.pop(entry.id, None)
+            update = self._updates.get(entry.id)
+            if update is not None and _is_ahead_of_list(neighbour, update):
+                answered.append(update)
+                neighbour.ahead.add(entry.id)
             if not self._is_known(entry):
-                self._transfers.hold(peer, entry.id, (entry.round, PeerId(entry.author)))
-                self._check_offers(peer, entry)
+                self._hold(peer, entry)
         # It waits for our word on its list as we do for its word on ours.
         parts = _entries(answered) if answered else []
         actions: list[Action] = [Send((peer,), Have(part, False)) for part in parts]
-        return [*actions, *self._list_more(peer), *self._request(now)]
+        return [*actions, *self._list_more(peer, now), *self._request(now)]
 
     def base_offered(
         self, peer: PeerId, base: UpdateId | None, size: int, now: float
@@ -189,34 +199,28 @@ class Sync:
         neighbour = self._neighbours[peer]
         if neighbour.base == base:
             return []
-        if base is not None and self._is_update(base):
+        if base is not None and base in self._updates:
             raise RemoteProtocolError("offers an update as its base")
-        actions: list[Action] = []
         if neighbour.base is not None:
-            before = self._transfers.get(neighbour.base)
-            if before is not None and before.slot == BASE_SLOT:
-                actions += map(Discard, self._transfers.unhold(before, peer))
+            before = self._transfers.get(Item(neighbour.base, is_base=True))
+            if before is not None:
+                self._transfers.unhold(before, peer)
         neighbour.base = base
         if base is not None:
-            known = self._transfers.get(base)
-            if known is not None and known.slot != BASE_SLOT:  # announced as if it were an update
-                self._transfers.drop(known)
-            self._transfers.hold(peer, base, BASE_SLOT, size)
-        return [*actions, *self._request(now)]
+            self._transfers.hold(peer, Item(base, is_base=True), BASE_SLOT, size)
+        return self._request(now)
 
-    def want(self, peer: PeerId, message: Want, base: UpdateId, now: float) -> list[Action]:
+    def want(self, peer: PeerId, message: Want, base: UpdateId) -> list[Action]:
         """Serve what a neighbour asks for, if we hold it.
 
         Args:
             peer: Who asks.
             message: For what, from which byte on.
             base: The one base that we serve.
-            now: The time.
 
         Raises:
             RemoteProtocolError: It wants bytes beyond the item's end.
         """
-        self._neighbours[peer].quiet_since = now
         if message.id == base:
             return [Serve(peer, message.id, message.offset)]
         update = self._updates.get(message.id)
@@ -231,28 +235,30 @@ class Sync:
 
     def absent(self, peer: PeerId, message: Absent, now: float) -> list[Action]:
         """Look elsewhere for what a neighbour does not hold after all."""
-        transfer = self._transfers.get(message.id)
-        if transfer is None:
-            return []
-        return [*map(Discard, self._transfers.unhold(transfer, peer)), *self._request(now)]
+        for item in (Item(message.id, is_base=False), Item(message.id, is_base=True)):
+            self._transfers.not_served(peer, item)
+            if (transfer := self._transfers.get(item)) is not None:
+                self._transfers.unhold(transfer, peer)
+        return self._request(now)
+
+    def asks_for_header(self, peer: PeerId, item: UpdateId) -> bool:
+        """Tell whether a neighbour was asked for an update, and its header is to be looked at."""
+        transfer = self._transfers.get(Item(item, is_base=False))
+        return transfer is not None and transfer.source == peer
 
     def header(self, peer: PeerId, update: Update, now: float) -> tuple[list[Action], bool]:
-        """Take an admitted header; tell also whether it voided its slot."""
-        transfer = self._transfers.get(update.id)
-        if transfer is None or transfer.checking:  # it came by another way, or is void
+        """Take an admitted header, if it was asked for; tell also whether it voided its slot."""
+        transfer = self._transfers.get(_item(update))
+        if transfer is None or transfer.source != peer:
             return [], False
-        actions: list[Action] = []
-        if transfer.slot == BASE_SLOT:  # somebody offered an update as its base
-            self._transfers.start_over(transfer)
-            actions.append(Discard(transfer.id))
         if transfer.slot != _slot(update):  # announced under another; the author's word counts
             self._transfers.move(transfer, _slot(update))
-        self._transfers.header_arrived(transfer, peer, update, now)
+        self._transfers.header_arrived(transfer, update, now)
         if rivals := self._rivals(update):
             return self._void(update, rivals, now), True
         if self._updates.is_void(update.round, update.author):  # by two others
             return self._forget([transfer], now), False
-        return [*actions, *self._look_at(transfer, now)], False
+        return [*self._look_at(transfer), *self._request(now)], False
 
     def chunk(self, peer: PeerId, chunk: Chunk, now: float) -> list[Action]:
         """Place a chunk if it continues something that the neighbour was asked for.
@@ -260,20 +266,27 @@ class Sync:
         Raises:
             RemoteProtocolError: It goes beyond the item's end, is empty, or precedes its header.
         """
-        transfer = self._transfers.get(chunk.id)
-        if transfer is None or transfer.source != peer:
-            return []  # left over from an earlier request
+        if not chunk.data:
+            raise RemoteProtocolError("an empty chunk")
+        for item in (Item(chunk.id, is_base=False), Item(chunk.id, is_base=True)):
+            self._transfers.serves(peer, item, len(chunk.data), now)
+            transfer = self._transfers.get(item)
+            if transfer is not None and transfer.source == peer:
+                return [*self._place(transfer, chunk, now), *self._request(now)]
+        return self._request(now)  # left over from an earlier request
+
+    def _place(self, transfer: Transfer, chunk: Chunk, now: float) -> list[Action]:
         if transfer.size is None:
             raise RemoteProtocolError("a payload ahead of its header")
         end = chunk.offset + len(chunk.data)
-        if not chunk.data or end > transfer.size:
-            raise RemoteProtocolError("a chunk that is empty or beyond its item's end")
+        if end > transfer.size:
+            raise RemoteProtocolError("a chunk beyond its item's end")
         if not chunk.offset <= transfer.received < end:
             return []  # left over as well
         data = chunk.data[transfer.received - chunk.offset :]
-        write = Write(chunk.id, transfer.size, transfer.received, data)
+        write = Write(transfer.item, transfer.size, transfer.received, data)
         self._transfers.bytes_arrived(transfer, len(data), now)
-        return [write, *self._look_at(transfer, now)]
+        return [write, *self._look_at(transfer)]
 
     # What became of it.
 
@@ -288,22 +301,22 @@ class Sync:
             return [], False
         self._updates.add(update)
         announce = self._announce([update], now)
-        if (transfer := self._transfers.get(update.id)) is not None:
+        if (transfer := self._transfers.get(_item(update))) is not None:
             self._transfers.drop(transfer)
         return [*announce, *self._request(now)], False
 
     def inadmissible(self, update: Update, now: float) -> list[Action]:
         """Never want this update again: it has its author's word, and does not decode."""
         self._inadmissible[_slot(update)] = update
-        transfer = self._transfers.get(update.id)
+        transfer = self._transfers.get(_item(update))
         return self._forget([] if transfer is None else [transfer], now)
 
-    def corrupt(self, item: UpdateId, now: float) -> tuple[list[Action], PeerId | None]:
+    def corrupt(self, item: Item, now: float) -> tuple[list[Action], PeerId | None]:
         """Start an item anew whose bytes do not match its hash; return who served it, if known."""
         transfer = self._transfers.get(item)
         assert transfer is not None, "only a wanted item is checked"
         culprit = self._transfers.restart(transfer)
-        return [Discard(item), *self._request(now)], culprit
+        return self._request(now), culprit
 
     def base_accepted(self, base: UpdateId, now: float) -> list[Action]:
         """Want no base any more: this one is here, and what is better still is offered anew."""
@@ -315,21 +328,30 @@ class Sync:
 
     # The inside.
 
-    def _list_more(self, peer: PeerId) -> list[Action]:
+    def _list_more(self, peer: PeerId, now: float) -> list[Action]:
         """Go on with our list once the neighbour has answered half of what it was told."""
         neighbour = self._neighbours[peer]
-        unanswered = len(neighbour.lacks) - len(neighbour.unlisted)
+        unanswered = len(neighbour.lacks)
         if neighbour.told_all or 2 * unanswered > MAX_UNANSWERED:
             return []
-        return self._list_on(peer, MAX_UNANSWERED - unanswered)
+        return self._list_on(peer, MAX_UNANSWERED - unanswered, now)
 
-    def _list_on(self, peer: PeerId, num_entries: int) -> list[Action]:
+    def _list_on(self, peer: PeerId, num_entries: int, now: float) -> list[Action]:
         """Tell a neighbour the next entries of our list, and when they are the last."""
         neighbour = self._neighbours[peer]
-        listed = list(itertools.islice(neighbour.unlisted.values(), num_entries))
-        for update in listed:
-            del neighbour.unlisted[update.id]
-        neighbour.told_all = not neighbour.unlisted
+        listed: list[Update] = []
+        neighbour.told_all = True
+        for update in self._updates.after(*neighbour.listed_to):
+            if update.id in neighbour.ahead:
+                continue
+            # Both of a void slot go together: one alone would look like an update.
+            if len(listed) >= num_entries and _slot(update) != _slot(listed[-1]):
+                neighbour.listed_to, neighbour.told_all = _slot(listed[-1]), False
+                break
+            listed.append(update)
+        if neighbour.told_all:
+            neighbour.ahead.clear()
+        neighbour.lacks |= dict.fromkeys((update.id for update in listed), now)
         parts = _entries(listed)
         last = len(parts) - 1
         return [
@@ -337,24 +359,29 @@ class Sync:
             for i, part in enumerate(parts)
         ]
 
-    def _tell_again(self, peer: PeerId) -> list[Action]:
-        """Go on with our list though it was not answered, or repeat what was not."""
+    def _told_again_at(self, peer: PeerId) -> float:
+        lacks = self._neighbours[peer].lacks
+        return next(iter(lacks.values()), math.inf) + self._stall_s
+
+    def _tell_again(self, peer: PeerId, now: float) -> list[Action]:
+        """Repeat what was not answered for long; go on with our list though, if it can."""
         neighbour = self._neighbours[peer]
-        unanswered = len(neighbour.lacks) - len(neighbour.unlisted)
-        if not neighbour.told_all and unanswered <= MAX_OFFERED // 2:
-            return self._list_on(peer, MAX_HAVE_ENTRIES)
-        lacked = (update for update in self._updates if update.id in neighbour.lacks)
-        return [Send((peer,), Have(_entries(itertools.islice(lacked, MAX_HAVE_ENTRIES))[0], False))]
+        first = itertools.islice(neighbour.lacks, MAX_TOLD_AGAIN)
+        again = [u for item in list(first) if (u := self._updates.get(item)) is not None]
+        for update in again:
+            del neighbour.lacks[update.id]
+            neighbour.lacks[update.id] = now
+        actions: list[Action] = [Send((peer,), Have(part, False)) for part in _entries(again)]
+        if not neighbour.told_all and len(neighbour.lacks) <= MAX_OFFERED // 2:
+            actions += self._list_on(peer, MAX_HAVE_ENTRIES, now)
+        return actions
 
-    def _is_update(self, item: UpdateId) -> bool:
-        transfer = self._transfers.get(item)
-        return item in self._updates or (transfer is not None and transfer.update is not None)
-
-    def _check_offers(self, peer: PeerId, entry: HaveEntry) -> None:
+    def _hold(self, peer: PeerId, entry: HaveEntry) -> None:
+        slot = (entry.round, PeerId(entry.author))
+        self._transfers.hold(peer, Item(entry.id, is_base=False), slot)
         if self._transfers.num_offered_by(peer) > MAX_OFFERED:
             raise RemoteProtocolError(f"announces more than {MAX_OFFERED} updates")
-        rivals = self._transfers.in_slot((entry.round, PeerId(entry.author)))
-        if sum(peer in t.holders for t in rivals) > MAX_RIVALS:
+        if self._transfers.num_offered_by(peer, slot) > MAX_RIVALS:
             raise RemoteProtocolError(f"announces more than {MAX_RIVALS} updates of one slot")
 
     def _is_known(self, entry: HaveEntry) -> bool:
@@ -388,11 +415,10 @@ class Sync:
 
     def _announce(self, updates: Collection[Update], now: float) -> list[Action]:
         for update in updates:
-            transfer = self._transfers.get(update.id)
+            transfer = self._transfers.get(_item(update))
             for peer, neighbour in self._neighbours.items():
                 if transfer is None or peer not in transfer.holders:
-                    neighbour.lacks.add(update.id)
-                    neighbour.quiet_since = now
+                    neighbour.lacks[update.id] = now
         message = Have(tuple(_entry(u) for u in updates), False)
         return [Send(self.neighbours(), message)] if self._neighbours else []
 
@@ -400,22 +426,23 @@ class Sync:
         actions: list[Action] = []
         for transfer in transfers:
             self._transfers.drop(transfer)
-            actions.append(Discard(transfer.id))
+            actions.append(Discard(transfer.item))
         return [*actions, *self._request(now)]
 
-    def _look_at(self, transfer: Transfer, now: float) -> list[Action]:
+    def _look_at(self, transfer: Transfer) -> list[Action]:
         actions: list[Action] = []
         if self._transfers.is_whole(transfer):
             self._transfers.check(transfer)
             update = transfer.update
             actions.append(CheckBase(transfer.id) if update is None else Check(update))
-        return [*actions, *self._request(now)]
+        return actions
 
     def _request(self, now: float) -> list[Action]:
-        return [
+        wants = [
             Send((peer,), Want(transfer.id, transfer.received))
             for peer, transfer in self._transfers.request(now)
         ]
+        return [*map(Discard, self._transfers.forgotten()), *wants]
 
 
 def _entries(updates: Iterable[Update]) -> list[tuple[HaveEntry, ...]]:
@@ -429,5 +456,15 @@ def _entry(update: Update) -> HaveEntry:
     return HaveEntry(update.round, update.author, update.id)
 
 
+def _is_ahead_of_list(neighbour: _Neighbour, update: Update) -> bool:
+    """Tell whether our list would only tell a neighbour later of what it has announced itself."""
+    is_listed = neighbour.told_all or _slot(update) <= neighbour.listed_to
+    return not is_listed and update.id not in neighbour.ahead
+
+
 def _slot(update: Update) -> tuple[int, PeerId]:
     return update.round, update.author
+
+
+def _item(update: Update) -> Item:
+    return Item(update.id, is_base=False)

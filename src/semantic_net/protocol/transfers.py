@@ -5,11 +5,13 @@
 
 An item is asked of one holder at a time, from the byte where the last one broke off: of whoever is
 least busy, older rounds first, and last of those who let us wait for it in vain. A connection
-serves payloads one after the other, so an item waits for those asked before it, and has stalled
-only when the whole connection has, or when a later one is served first. A holder that has nothing
-to do takes over what has waited for long.
+serves payloads one after the other, so what was asked of a holder forms a *line*: an item waits for
+those asked before it, and has stalled only when the whole connection has, or when a later one is
+served first. A holder that has nothing to do takes over what has waited for long.
 
-What a neighbour says may be a lie, so nothing here takes longer the more it has announced.
+What a neighbour says may be a lie: nothing here takes longer the more it has announced, its claims
+are counted against itself alone, and what has begun to arrive takes bounded memory. An update and
+a base are different items, whatever their ids.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.update import Item, Update, UpdateId
 
 Slot = tuple[int, PeerId | None]
 """Round and author; (0, None) for a base."""
@@ -31,10 +33,10 @@ BASE_SLOT: Slot = (0, None)
 T = TypeVar("T")
 
 WINDOW = 32
-"""Most items asked of one neighbour at a time; 1 after a stall, until something comes."""
+"""Most items that a neighbour has to serve or we to check; 1 after a stall, until it serves."""
 
-MAX_ORPHANS = 16
-"""Most items kept that have begun to arrive, and that nobody here holds any more."""
+MAX_PARKED = 16
+"""Most items that have begun to arrive and are asked of nobody, of which the bytes are kept."""
 
 PROGRESS_BYTES = 16 * 1024
 """Bytes that count as progress, if an item's end does not come first: no more than the smallest
@@ -44,18 +46,26 @@ PATIENCE = 3
 """Times the stall after which an idle holder may take over an item that has not begun to arrive."""
 
 
+@dataclass(slots=True)
+class _Claim:
+    """What a holder has said of an item."""
+
+    slot: Slot
+    num_vain: int = 0
+    """How often it let us wait for the item in vain."""
+
+
 @dataclass(slots=True, eq=False)
 class Transfer:
     """An item that we want."""
 
-    id: UpdateId
+    item: Item
     slot: Slot
     size: int | None
     """Known from its header, or for a base from the start."""
     update: Update | None = None
     """The header, once it is here; None for a base."""
-    holders: dict[PeerId, int] = field(default_factory=dict)
-    """Who holds it, and how often each let us wait for it in vain."""
+    holders: dict[PeerId, _Claim] = field(default_factory=dict)
     received: int = 0
     sources: frozenset[PeerId] = frozenset()
     """Whose bytes have arrived."""
@@ -70,6 +80,13 @@ class Transfer:
     """Bytes have come since."""
     progress_at: float = 0.0
     checking: bool = False
+    checked_for: PeerId | None = None
+    """Who has sent what is being checked."""
+
+    @property
+    def id(self) -> UpdateId:
+        """The update's or the base's id."""
+        return self.item.id
 
 
 class _RoundCounts:
@@ -99,35 +116,49 @@ class _RoundCounts:
 class _Holder:
     """A neighbour, as somebody to ask."""
 
-    queue: list[tuple[int, int, UpdateId]] = field(default_factory=list)
-    """A heap of (times in vain, round, id); what is no longer to be asked is skipped later."""
+    queue: list[tuple[int, int, Item]] = field(default_factory=list)
+    """A heap of (times in vain, round, item); what is no longer to be asked is skipped later."""
     rounds: _RoundCounts = field(default_factory=_RoundCounts)
-    """The rounds of the items that it offers."""
+    """The rounds of the items that it offers, as it says."""
     authors: Counter[PeerId | None] = field(default_factory=Counter)
-    """The authors of the items that it offers."""
+    """Their authors."""
+    slots: Counter[Slot] = field(default_factory=Counter)
+    """Both."""
     num_offered: int = 0
-    num_asked: int = 0
+    line: dict[Item, None] = field(default_factory=dict)
+    """What it was asked for and has not served or passed over, in order; wanted still or not."""
+    under_way: dict[Item, Transfer] = field(default_factory=dict)
+    """What of that is wanted of it."""
+    num_checking: int = 0
+    """Items that have come from it and are looked at."""
     num_stalls: int = 0
     """Since it made progress last."""
+    asked_at: float = float("-inf")
     progress_at: float = float("-inf")
     num_bytes: int = 0
     """Since then."""
 
     def has_room(self) -> bool:
         """Tell whether one more item may be asked of it."""
-        return self.num_asked < (1 if self.num_stalls else WINDOW)
+        return len(self.line) + self.num_checking < (1 if self.num_stalls else WINDOW)
+
+    def is_idle(self) -> bool:
+        """Tell whether it has nothing to do, and would do it."""
+        return not (self.line or self.queue or self.num_checking or self.num_stalls)
 
     def offers(self, slot: Slot) -> None:
         """Count an item that it offers."""
         self.num_offered += 1
         self.rounds.add(slot[0])
         self.authors[slot[1]] += 1
+        self.slots[slot] += 1
 
     def offers_no_more(self, slot: Slot) -> None:
         """Count no longer what was counted."""
         self.num_offered -= 1
         self.rounds.remove(slot[0])
         _count_down(self.authors, slot[1])
+        _count_down(self.slots, slot)
 
 
 class Transfers:
@@ -142,11 +173,11 @@ class Transfers:
         """
         self._stall_s = stall_s
         self._progress_bytes = progress_bytes
-        self._items: dict[UpdateId, Transfer] = {}
+        self._items: dict[Item, Transfer] = {}
         self._slots: dict[Slot, list[Transfer]] = {}
-        self._under_way: dict[UpdateId, Transfer] = {}
-        self._checking: dict[UpdateId, Transfer] = {}
-        self._orphans: dict[UpdateId, Transfer] = {}  # no holders, but some bytes; oldest first
+        self._checking: dict[Item, Transfer] = {}
+        self._parked: dict[Item, Transfer] = {}  # some bytes, asked of nobody; oldest first
+        self._forgotten: list[Item] = []
         self._holders: dict[PeerId, _Holder] = {}
         self._num_asked = 0
         self.progress_at = float("-inf")
@@ -161,9 +192,9 @@ class Transfers:
     @property
     def num_coming(self) -> int:
         """Number of items without those that nobody here holds any more."""
-        return len(self._items) - len(self._orphans)
+        return len(self._items) - sum(not t.holders for t in self._parked.values())
 
-    def get(self, item: UpdateId) -> Transfer | None:
+    def get(self, item: Item) -> Transfer | None:
         """Return a wanted item."""
         return self._items.get(item)
 
@@ -171,9 +202,10 @@ class Transfers:
         """Return the wanted items of a slot."""
         return self._slots.get(slot, [])[:]
 
-    def num_offered_by(self, peer: PeerId) -> int:
-        """Return how many wanted items a neighbour holds."""
-        return self._holders[peer].num_offered
+    def num_offered_by(self, peer: PeerId, slot: Slot | None = None) -> int:
+        """Return how many wanted items a neighbour says that it holds, of a slot or of all."""
+        holder = self._holders[peer]
+        return holder.num_offered if slot is None else holder.slots[slot]
 
     def is_pending(self, slot: Slot, peers: Collection[PeerId]) -> bool:
         """Tell whether an item of the slot is here unchecked, or one of these peers serves it."""
@@ -190,75 +222,72 @@ class Transfers:
                     return True
         return False
 
-    # Who holds what. What returns ids has forgotten these items: their bytes are of no use.
+    def forgotten(self) -> list[Item]:
+        """Return the items whose bytes are of no use any more, since the last call."""
+        items, self._forgotten = self._forgotten, []
+        return items
+
+    # Who holds what.
 
     def connected(self, peer: PeerId) -> None:
         """Take a neighbour in."""
         self._holders[peer] = _Holder()
 
-    def disconnected(self, peer: PeerId) -> list[UpdateId]:
+    def disconnected(self, peer: PeerId) -> None:
         """Ask a neighbour for nothing more."""
-        held = [t for t in self._items.values() if peer in t.holders]
-        forgotten = [item for t in held for item in self.unhold(t, peer)]
+        for transfer in [t for t in self._items.values() if peer in t.holders]:
+            self.unhold(transfer, peer)
+        for transfer in self._checking.values():
+            if transfer.checked_for == peer:
+                transfer.checked_for = None
         del self._holders[peer]
-        return forgotten
 
-    def hold(self, peer: PeerId, item: UpdateId, slot: Slot, size: int | None = None) -> None:
-        """Note that a neighbour holds an item that we want."""
+    def hold(self, peer: PeerId, item: Item, slot: Slot, size: int | None = None) -> None:
+        """Note that a neighbour says that it holds an item that we want."""
         transfer = self._items.get(item)
         if transfer is None:
             transfer = self._items[item] = Transfer(item, slot, size)
             self._slots.setdefault(slot, []).append(transfer)
         if peer in transfer.holders:
             return
-        self._orphans.pop(item, None)
-        transfer.holders[peer] = 0
-        self._holders[peer].offers(transfer.slot)
+        transfer.holders[peer] = _Claim(slot)
+        self._holders[peer].offers(slot)
         if transfer.source is None and not transfer.checking:
             self._enqueue(transfer, (peer,))
 
-    def unhold(self, transfer: Transfer, peer: PeerId) -> list[UpdateId]:
+    def unhold(self, transfer: Transfer, peer: PeerId) -> None:
         """Note that a neighbour does not hold an item any more."""
-        if transfer.holders.pop(peer, None) is None:
-            return []
-        self._holders[peer].offers_no_more(transfer.slot)
+        claim = transfer.holders.pop(peer, None)
+        if claim is None:
+            return
+        holder = self._holders[peer]
+        holder.offers_no_more(claim.slot)
+        holder.line.pop(transfer.item, None)
         if transfer.source == peer:
             self._release(transfer)
-        if transfer.holders or transfer.checking:
-            return []
-        if not transfer.received:
+        if not (transfer.holders or transfer.checking or transfer.received):
             self.drop(transfer)
-            return []
-        self._orphans[transfer.id] = transfer
-        if len(self._orphans) <= MAX_ORPHANS:
-            return []
-        oldest = next(iter(self._orphans.values()))
-        self.drop(oldest)
-        return [oldest.id]
+
+    def not_served(self, peer: PeerId, item: Item) -> None:
+        """Note that a neighbour will not serve what it was asked for, wanted still or not."""
+        self._holders[peer].line.pop(item, None)
 
     def drop(self, transfer: Transfer) -> None:
         """Want an item no more: it is here, or of no use."""
         if transfer.source is not None:
             self._take_back(transfer)
-        for peer in transfer.holders:
-            self._holders[peer].offers_no_more(transfer.slot)
-        del self._items[transfer.id]
-        self._orphans.pop(transfer.id, None)
-        self._checking.pop(transfer.id, None)
+        for peer, claim in transfer.holders.items():
+            self._holders[peer].offers_no_more(claim.slot)
+        del self._items[transfer.item]
+        self._parked.pop(transfer.item, None)
+        self._end_check(transfer)
         self._leave_slot(transfer)
 
     def move(self, transfer: Transfer, slot: Slot) -> None:
         """File an item under its true slot; it was announced under another."""
         self._leave_slot(transfer)
-        for peer in transfer.holders:
-            self._holders[peer].offers_no_more(transfer.slot)
-            self._holders[peer].offers(slot)
         transfer.slot = slot
         self._slots.setdefault(slot, []).append(transfer)
-
-    def start_over(self, transfer: Transfer) -> None:
-        """Count nothing that has arrived of an item."""
-        transfer.received, transfer.sources = 0, frozenset()
 
     # The bytes.
 
@@ -267,7 +296,7 @@ class Transfers:
         requests = []
         able = {p: h for p, h in self._holders.items() if h.queue and h.has_room()}
         while able:
-            peer = min(able, key=lambda p: (able[p].num_stalls, able[p].num_asked))
+            peer = min(able, key=lambda p: (able[p].num_stalls, len(able[p].line)))
             transfer = self._next_of(peer)
             if transfer is None:
                 del able[peer]
@@ -278,27 +307,41 @@ class Transfers:
                 del able[peer]
         return requests
 
-    def header_arrived(self, transfer: Transfer, peer: PeerId, update: Update, now: float) -> None:
-        """Note an item's header, from whomever it came: it is signed."""
+    def header_arrived(self, transfer: Transfer, update: Update, now: float) -> None:
+        """Note an item's header, from its source."""
+        assert transfer.source is not None, "only the source's header is taken"
         is_news = transfer.update is None
         transfer.update, transfer.size = update, update.payload_bytes
-        if is_news and peer == transfer.source:
-            self._progress(transfer, peer, now)
+        if is_news:
+            self._progress(transfer.source, now)
+            transfer.progress_at = now
+
+    def serves(self, peer: PeerId, item: Item, num_bytes: int, now: float) -> None:
+        """Note bytes of something that a neighbour was asked for, whether still wanted or not.
+
+        What was asked of it before has been served by then, or passed over.
+        """
+        holder = self._holders[peer]
+        if item not in holder.line:
+            return
+        while (first := next(iter(holder.line))) != item:
+            del holder.line[first]
+            if (passed_over := holder.under_way.get(first)) is not None:
+                self._fail(passed_over)
+                self._forget(passed_over)
+        holder.num_bytes += num_bytes
+        if holder.num_bytes >= self._progress_bytes:
+            self._progress(peer, now)
 
     def bytes_arrived(self, transfer: Transfer, num_bytes: int, now: float) -> None:
-        """Note that the source has sent the next bytes."""
+        """Note that the source has sent the next bytes; `serves` comes first."""
         peer = transfer.source
         assert peer is not None, "only the source's bytes are taken"
         transfer.received += num_bytes
         transfer.sources |= {peer}
         transfer.has_begun = True
-        holder = self._holders[peer]
-        holder.num_bytes += num_bytes
-        if holder.num_bytes >= self._progress_bytes or self.is_whole(transfer):
-            self._progress(transfer, peer, now)
-        for other in list(self._under_way.values()):
-            if other.source == peer and other.asked < transfer.asked:
-                self._fail(other)  # passed over
+        if self.is_whole(transfer):
+            self._progress(peer, now)
 
     def is_whole(self, transfer: Transfer) -> bool:
         """Tell whether all of an item is here."""
@@ -307,37 +350,46 @@ class Transfers:
     def check(self, transfer: Transfer) -> None:
         """Ask nobody for a whole item while it is looked at."""
         transfer.checking = True
-        self._checking[transfer.id] = transfer
-        if transfer.source is not None:
+        self._checking[transfer.item] = transfer
+        self._parked.pop(transfer.item, None)
+        if (peer := transfer.source) is not None:
             self._take_back(transfer)
+            self._holders[peer].line.pop(transfer.item, None)
+            self._holders[peer].num_checking += 1
+            transfer.checked_for = peer
 
     def restart(self, transfer: Transfer) -> PeerId | None:
         """Fetch a whole item anew that turned out corrupt; return whose fault it was, if known."""
         culprit = next(iter(transfer.sources)) if len(transfer.sources) == 1 else None
         transfer.from_one = transfer.from_one or culprit is None
-        transfer.checking = False
-        del self._checking[transfer.id]
-        self.start_over(transfer)
-        if not transfer.holders:
-            self.drop(transfer)
-        elif culprit in transfer.holders:
+        self._end_check(transfer)
+        self._forget(transfer)
+        if culprit in transfer.holders:
             self.unhold(transfer, culprit)
-        if transfer.id in self._items:
+        elif not transfer.holders:
+            self.drop(transfer)
+        if transfer.item in self._items:
             self._enqueue(transfer, transfer.holders)
         return culprit if culprit in self._holders else None
 
     def give_up_stalled(self, now: float) -> None:
         """Take what makes no progress from those it was asked of."""
-        stalled = [t for t in self._under_way.values() if now >= self._stalls_at(t)]
-        for peer in {t.source for t in stalled if t.source is not None}:
-            self._holders[peer].num_stalls += 1
-        for transfer in stalled:
-            self._fail(transfer)
+        for holder in self._holders.values():
+            if holder.line and now >= self._line_stalls_at(holder):
+                holder.line.clear()
+            stalled = [t for t in holder.under_way.values() if now >= self._stalls_at(t)]
+            holder.num_stalls += bool(stalled)
+            for transfer in stalled:
+                holder.line.pop(transfer.item, None)
+                self._fail(transfer)
         self._relieve(now)
 
     def next_stall(self) -> float | None:
         """Return when the next item would count as stalled."""
-        return min((self._stalls_at(t) for t in self._under_way.values()), default=None)
+        holders = self._holders.values()
+        times = [self._stalls_at(t) for h in holders for t in h.under_way.values()]
+        times += [self._line_stalls_at(h) for h in holders if h.line]
+        return min(times, default=None)
 
     # The inside.
 
@@ -351,16 +403,20 @@ class Transfers:
         heard_at = self._holders[transfer.source].progress_at
         return max(transfer.progress_at, heard_at) + self._stall_s
 
+    def _line_stalls_at(self, holder: _Holder) -> float:
+        return max(holder.asked_at, holder.progress_at) + self._stall_s
+
     def _relieve(self, now: float) -> None:
         """Let each idle holder take over one item that has waited for long behind others.
 
-        The last in a queue, since a slow but honest holder will send the others sooner; and one
-        at a time, since what was asked of it is sent all the same, and then of no use.
+        The last in a line, since a slow but honest holder will send the others sooner; and one at
+        a time, since what was asked of it is sent all the same, and then of no use.
         """
-        idle = {p for p, h in self._holders.items() if not (h.num_asked or h.num_stalls or h.queue)}
+        idle = {peer for peer, holder in self._holders.items() if holder.is_idle()}
         if not idle:
             return
-        for transfer in sorted(self._under_way.values(), key=lambda t: t.asked, reverse=True):
+        under_way = [t for holder in self._holders.values() for t in holder.under_way.values()]
+        for transfer in sorted(under_way, key=lambda t: t.asked, reverse=True):
             has_waited = now >= transfer.asked_at + PATIENCE * self._stall_s
             takers = idle & transfer.holders.keys()
             if takers and has_waited and not transfer.has_begun:
@@ -382,43 +438,76 @@ class Transfers:
 
     def _ask(self, transfer: Transfer, peer: PeerId, now: float) -> None:
         if transfer.from_one and transfer.sources - {peer}:
-            self.start_over(transfer)
+            self._forget(transfer)
+        self._parked.pop(transfer.item, None)
         self._num_asked += 1
         transfer.source, transfer.asked, transfer.has_begun = peer, self._num_asked, False
         transfer.asked_at = transfer.progress_at = now
-        self._under_way[transfer.id] = transfer
-        self._holders[peer].num_asked += 1
+        holder = self._holders[peer]
+        holder.asked_at = now
+        holder.under_way[transfer.item] = transfer
+        if transfer.item != next(iter(holder.line), None):  # what is being sent keeps its place
+            holder.line.pop(transfer.item, None)
+            holder.line[transfer.item] = None
 
-    def _progress(self, transfer: Transfer, peer: PeerId, now: float) -> None:
+    def _progress(self, peer: PeerId, now: float) -> None:
         holder = self._holders[peer]
         holder.num_stalls = holder.num_bytes = 0
-        holder.progress_at = transfer.progress_at = self.progress_at = now
+        holder.progress_at = self.progress_at = now
 
     def _fail(self, transfer: Transfer) -> None:
         assert transfer.source is not None, "it is under way"
-        transfer.holders[transfer.source] += 1
+        transfer.holders[transfer.source].num_vain += 1
         self._release(transfer)
 
     def _release(self, transfer: Transfer) -> None:
         self._take_back(transfer)
         self._enqueue(transfer, transfer.holders)
+        if transfer.received:
+            self._park(transfer)
 
     def _take_back(self, transfer: Transfer) -> None:
         assert transfer.source is not None, "it is under way"
-        self._holders[transfer.source].num_asked -= 1
+        del self._holders[transfer.source].under_way[transfer.item]
         transfer.source = None
-        del self._under_way[transfer.id]
+
+    def _park(self, transfer: Transfer) -> None:
+        """Keep the bytes of an item that nobody is asked for, if there are not too many such."""
+        self._parked[transfer.item] = transfer
+        if len(self._parked) > MAX_PARKED:
+            oldest = next(iter(self._parked.values()))
+            self._forget(oldest)
+            if not oldest.holders:
+                self.drop(oldest)
+
+    def _forget(self, transfer: Transfer) -> None:
+        """Count nothing that has arrived of an item."""
+        if transfer.received:
+            self._forgotten.append(transfer.item)
+        transfer.received, transfer.sources = 0, frozenset()
+        self._parked.pop(transfer.item, None)
+
+    def _end_check(self, transfer: Transfer) -> None:
+        if not transfer.checking:
+            return
+        transfer.checking = False
+        del self._checking[transfer.item]
+        if transfer.checked_for is not None:
+            self._holders[transfer.checked_for].num_checking -= 1
+            transfer.checked_for = None
 
     def _enqueue(self, transfer: Transfer, peers: Iterable[PeerId]) -> None:
         for peer in peers:
             holder = self._holders[peer]
-            heapq.heappush(holder.queue, (transfer.holders[peer], transfer.slot[0], transfer.id))
+            num_vain = transfer.holders[peer].num_vain
+            heapq.heappush(holder.queue, (num_vain, transfer.slot[0], transfer.item))
             if _is_mostly_stale(holder.queue, holder.num_offered):
                 holder.queue = sorted({e for e in holder.queue if self._is_queued(peer, e)})
 
-    def _is_queued(self, peer: PeerId, entry: tuple[int, int, UpdateId]) -> bool:
+    def _is_queued(self, peer: PeerId, entry: tuple[int, int, Item]) -> bool:
         transfer = self._items.get(entry[2])
-        return transfer is not None and transfer.holders.get(peer) == entry[0]
+        claim = transfer.holders.get(peer) if transfer is not None else None
+        return claim is not None and claim.num_vain == entry[0]
 
     def _leave_slot(self, transfer: Transfer) -> None:
         items = self._slots[transfer.slot]

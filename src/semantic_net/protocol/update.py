@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -82,6 +82,13 @@ class Update:
     """The signed form, for relaying."""
 
 
+class Item(NamedTuple):
+    """What peers send each other bytes of: an update, or a base."""
+
+    id: UpdateId
+    is_base: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """What this run admits."""
@@ -130,9 +137,14 @@ def admit(message: UpdateMessage, admission: Admission) -> Update:
     return _update(body, message)
 
 
+def id_of(message: UpdateMessage) -> UpdateId:
+    """Return an update's id, whether or not it may be admitted."""
+    return hashlib.sha256(signed_bytes(_CONTEXT, message.body + message.public_key)).digest()
+
+
 def _update(body: UpdateBody, message: UpdateMessage) -> Update:
     return Update(
-        id=hashlib.sha256(signed_bytes(_CONTEXT, message.body + message.public_key)).digest(),
+        id=id_of(message),
         author=peer_id_of(message.public_key),
         round=body.round,
         weight=body.weight,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import itertools
 from collections.abc import Iterable, Iterator
 
 from semantic_net.protocol.identity import PeerId
@@ -28,6 +27,7 @@ class UpdateSet:
         self._live: dict[int, tuple[Update, ...]] = {}  # cached, as the digests are
         self._digests: list[bytes] = []  # through each round of a first part of the order
         self._evidence: list[Update] = []
+        self._last_rounds: dict[PeerId, int] = {}
         for update in updates:
             self.add(update)
 
@@ -36,9 +36,15 @@ class UpdateSet:
 
     def __iter__(self) -> Iterator[Update]:
         """Iterate over everything held, void slots' evidence included, by round and author."""
-        for number in self._order:
+        return self.after(0, "")
+
+    def after(self, round_index: int, author: str) -> Iterator[Update]:
+        """Iterate over what is held under later slots than this one, by round and author."""
+        for number in self._order[bisect.bisect_left(self._order, round_index) :]:
             slots = self._rounds[number]
-            yield from itertools.chain.from_iterable(slots[author] for author in sorted(slots))
+            for other in sorted(slots):
+                if (number, other) > (round_index, author):
+                    yield from slots[other]
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -60,6 +66,8 @@ class UpdateSet:
         slots = self._rounds.setdefault(update.round, {})
         slots[update.author] = tuple(sorted((*held, update), key=lambda u: u.id))
         self._by_id[update.id] = update
+        last = self._last_rounds.get(update.author, 0)
+        self._last_rounds[update.author] = max(last, update.round)
         if held:
             self._evidence.extend((*held, update))
         self._live.pop(update.round, None)
@@ -100,7 +108,7 @@ class UpdateSet:
 
     def last_round_of(self, author: PeerId) -> int:
         """Return the highest round in which the author has an update here; 0 for none."""
-        return max((n for n, slots in self._rounds.items() if author in slots), default=0)
+        return self._last_rounds.get(author, 0)
 
     @property
     def digest(self) -> bytes:

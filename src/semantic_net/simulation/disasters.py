@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from semantic_net.protocol.update import MAX_ROUND, UpdateId
-from semantic_net.simulation.node import Node, NodeConfig, fold_afresh
+from semantic_net.simulation.node import Closed, Node, NodeConfig, fold_afresh
 from semantic_net.simulation.world import LinkConfig, World
 
 TROUBLE_S = 60.0
@@ -171,9 +171,21 @@ def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
         broken += [
             f"{node.name} closed round {closed.round} at {closed.at:.1f} s: {closed.reason}"
             for closed in since
-            if closed.at > TROUBLE_S + SETTLE_S and closed.reason.startswith("deadline")
+            if closed.at > TROUBLE_S + SETTLE_S
+            and closed.reason.startswith("deadline")
+            and not _is_alone_ahead(node, closed, nodes)
         ]
     return broken
+
+
+def _is_alone_ahead(node: Node, closed: Closed, nodes: Sequence[Node]) -> bool:
+    """Tell whether nobody else had come near a round: one peer's word makes nobody skip rounds."""
+    others = [
+        max((c.round for c in other.closed if c.at <= closed.at), default=0)
+        for other in nodes
+        if other is not node
+    ]
+    return all(last < closed.round - 1 for last in others)
 
 
 def _is_void(nodes: Sequence[Node], item: UpdateId) -> bool:

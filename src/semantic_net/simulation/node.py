@@ -38,6 +38,7 @@ from semantic_net.protocol.messages import Message
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import (
     Admission,
+    Item,
     Update,
     UpdateBody,
     UpdateId,
@@ -169,7 +170,7 @@ class Node:
         self._waiting: list[Callable[[PeerMachine, float], list[Action]]] = []
         self._fold = Fold()
         self._payloads: dict[UpdateId, bytes] = {}
-        self._incoming: dict[UpdateId, bytearray] = {}
+        self._incoming: dict[Item, bytearray] = {}
         self._collecting_since = 0.0
 
     @property
@@ -257,6 +258,8 @@ class Node:
             self._waiting.append(call)
         elif self.machine is not None:
             self._do(call(self.machine, self.world.now))
+            if self.machine is not None:
+                self._do(self.machine.look(self.world.now))
 
     # Time
 
@@ -296,15 +299,15 @@ class Node:
         self.world.stream(self, action.to, action.id, data, action.offset)
 
     def _write(self, action: Write) -> None:
-        buffer = self._incoming.setdefault(action.id, bytearray(action.size))
+        buffer = self._incoming.setdefault(action.item, bytearray(action.size))
         buffer[action.offset : action.offset + len(action.data)] = action.data
 
     def _discard(self, action: Discard) -> None:
-        self._incoming.pop(action.id, None)
-        self._payloads.pop(action.id, None)
+        self._incoming.pop(action.item, None)
 
     def _check(self, action: Check) -> None:
-        update, payload = action.update, bytes(self._incoming.pop(action.update.id, b""))
+        update = action.update
+        payload = bytes(self._incoming.pop(Item(update.id, is_base=False), b""))
 
         def done() -> None:
             assert hash_payload(payload) == update.payload_hash, "links do not corrupt"
@@ -315,14 +318,14 @@ class Node:
 
     def _check_base(self, action: CheckBase) -> None:
         def done() -> None:
-            if action.id in self._incoming:
-                assert self._incoming[action.id] == action.id, "links do not corrupt"
+            if (data := self._incoming.get(Item(action.id, is_base=True))) is not None:
+                assert data == action.id, "links do not corrupt"
             self.feed(lambda m, now: m.base_checked(action.id, now))
 
         self._later(self.cfg.work_s, done)
 
     def _adopt_base(self, action: AdoptBase) -> None:
-        del self._incoming[action.id]
+        del self._incoming[Item(action.id, is_base=True)]
         self.base = (action.id, action.given)
 
     def _fold_plan(self, plan: FoldPlan) -> bytes:

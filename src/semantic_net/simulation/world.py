@@ -189,7 +189,8 @@ class World:
         """Carry an item's bytes, behind those that are under way to the same peer."""
         way = self._ways.get((sender.name, to))
         if way is not None:
-            way.bulk.pop(item, None)
+            if not (way.is_pumping and item == next(iter(way.bulk), None)):
+                way.bulk.pop(item, None)  # to the end, but for what is being sent
             way.bulk[item] = (data, offset)
             self._pump(way)
 
