@@ -1,7 +1,8 @@
 """The command line: flags to a configuration, the parts put together, errors to exit codes.
 
     0    done
-    1    the run broke: an error in a task's own code, or a bug of ours; or the demo's peers differ
+    1    the run broke: an error in a task's own code, a bug of ours, or nowhere to write the
+         model; or the demo's peers differ
     2    wrong usage or configuration
     3    this peer cannot start: port busy, no data, bad checkpoint
     130  interrupted, after a goodbye and a checkpoint; a second signal ends at once
@@ -27,7 +28,7 @@ import msgspec
 
 from semantic_net import __version__
 from semantic_net.config import Config, load_config
-from semantic_net.errors import ConfigError, SemanticNetError
+from semantic_net.errors import ConfigError, OutputError, SemanticNetError
 from semantic_net.records import RoundRecord
 
 DONE, BROKE, USAGE, CANNOT_START, INTERRUPTED = 0, 1, 2, 3, 130
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except ConfigError as exc:
         return _fail(exc, USAGE)
+    except OutputError as exc:
+        return _fail(exc, BROKE)
     except SemanticNetError as exc:
         return _fail(exc, CANNOT_START)
     except KeyboardInterrupt:

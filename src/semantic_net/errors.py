@@ -10,6 +10,7 @@ SemanticNetError
         RemoteProtocolError     a peer sent something illegal (drop that peer)
     TransportError          the network failed (the round goes on without that peer)
     TrainingError           local training gave no update (the round goes on without it)
+    OutputError             the run is over, and what it gave could not be written
 
 Each message is one line: what is wrong, where, and what to do.
 """
@@ -55,3 +56,7 @@ class TransportError(SemanticNetError):
 
 class TrainingError(SemanticNetError):
     """Local training could not produce an update; the round goes on without it."""
+
+
+class OutputError(SemanticNetError):
+    """The run is over, and what it gave could not be written."""

@@ -241,6 +241,42 @@ def test_an_error_in_a_tasks_own_code_is_one_line_and_a_traceback_in_the_log(
     assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()
 
 
+def test_a_model_that_cannot_be_written_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "model.safetensors").mkdir(parents=True)  # in its place
+    code, said = run(
+        capsys,
+        *("--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0", "--rounds", "2"),
+        *settings(write_task(tmp_path / "mine.py")),
+    )
+    assert code == 1
+    assert said.splitlines()[-1].startswith("semantic-net: error: ")
+    assert "model.safetensors cannot be written: Is a directory" in said.splitlines()[-1]
+    first, second = read_rounds(tmp_path / "out" / "rounds.jsonl")
+    assert any("model.safetensors cannot be written" in note for note in second.notes), "recorded"
+    assert first.updates_in == second.updates_in, "the run went on"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "code", "said"),
+    [
+        ("lambda model, batches, device: 0.5", 2, "metrics must return numbers by name, got 0.5"),
+        ("accuracy, metric='f1'", 0, "the task's metric 'f1' is not among accuracy"),
+        ("accuracy, fingerprint={'classes': 3}", 2, "fingerprint must be of texts, got 'classes'"),
+    ],
+)
+def test_what_a_task_must_give_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metrics: str, code: int, said: str
+) -> None:
+    task = tmp_path / "mine.py"
+    used = write_task(task)
+    task.write_text(task.read_text().replace("metrics=accuracy", f"metrics={metrics}"))
+    common = ["--out", str(tmp_path / "out"), "--listen", "127.0.0.1:0", "--rounds", "1"]
+    ended, heard = run(capsys, *common, *settings(used))
+    assert (ended, said in heard) == (code, True), heard
+
+
 def test_weights_given_to_a_resumed_run_are_said_to_be_of_no_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

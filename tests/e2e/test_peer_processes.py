@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from processes_support import PeerProcess, running, settings
+from processes_support import PeerProcess, free_ports, running, settings
 
 from semantic_net.protocol.identity import PEER_ID_CHARS
 
@@ -100,6 +100,29 @@ def test_stopped_peers_say_goodbye_and_go_on_where_they_stopped(tmp_path: Path) 
         assert numbers == sorted(set(numbers)), "no round is recorded twice"
         assert numbers[-1] == 6
         assert {r.peer for r in after.rounds} == {before.rounds[0].peer}, "the same key goes on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_own_update_outlives_the_round_that_it_was_made_in(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Stopped while it waits for others, a peer has learned something all the same."""
+    [nobody] = free_ports(1)
+    waits = settings("p2p.start_timeout_s=0.2", "p2p.listen_timeout_s=60")
+    common = ["--listen", "127.0.0.1:0", "--rounds", "1"]
+    peer = PeerProcess(tmp_path / "out", [*common, "--peers", f"127.0.0.1:{nobody}", *waits])
+    updates = tmp_path / "out" / "checkpoint" / "updates"
+    try:
+        peer.wait_until(lambda p: any(updates.glob("*.update")), "kept its update")
+        peer.send(number)
+        assert peer.wait() == (130 if number is signal.SIGINT else -9)
+    finally:
+        peer.kill()
+    again = PeerProcess(tmp_path / "out", [*common, *settings()])
+    assert again.wait() == 0, again.said()
+    again.read_rounds()
+    [record] = again.rounds
+    assert record.updates_in == [record.peer]
 
 
 def test_rounds_recorded_after_the_last_checkpoint_are_not_lost(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_what_is_gone_when_its_turn_comes_is_said_to_be_absent() -> None:
         await a.run()
         sent: list[bytes] = []
         queued: list[BulkSource] = []
-        a.transport.send = lambda peer, frame: sent.append(frame)  # type: ignore[method-assign]
+        a.transport.send = lambda peer, frame, replaces=None: sent.append(frame)  # type: ignore[method-assign]
         a.transport.stream = lambda peer, source: queued.append(source)  # type: ignore[method-assign]
         gone, damaged = (update.id for update in a.machine.updates)
         a.peer.carry_out([Serve(PeerId("b"), gone, 0), Serve(PeerId("b"), damaged, 0)])

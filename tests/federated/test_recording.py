@@ -46,7 +46,7 @@ def test_a_divergence_is_written_down_with_the_whole_set(
     recording = make(folder)
     for number in (7, 8, 9):
         recording.diverged(report(number), held)
-    recording.finish(finished=False)
+    recording._recorder.close()
     files = sorted(folder.root.glob("diverged-*.json"))
     assert [path.name for path in files] == [
         f"diverged-00000{number}-{OTHER[:8]}.json" for number in (7, 8)

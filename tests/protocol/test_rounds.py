@@ -138,11 +138,8 @@ def opened(actions: list[Action]) -> tuple[int, frozenset[PeerId]]:
 def scene_in_round(number: int, *names: str, quorum: float = 1.0) -> Scene:
     """Return a scene that trains in a round, of five, in which these peers are expected."""
     made = Scene(past=Past(closed_round=number - 1), quorum=quorum)
-    made.rounds.waiting_for = ("somebody",)
-    made.begin()
     made.hear(*names, round_index=number, next_round=number)
-    made.rounds.waiting_for = ()
-    assert opened(made.step()) == (number, peers(*names))
+    assert opened(made.begin()) == (number, peers(*names))
     return made
 
 
@@ -291,6 +288,17 @@ def test_a_restarted_peer_goes_on_after_its_last_round() -> None:
         assert scene.rounds.next_round == 7
 
 
+def test_a_late_peer_does_not_wait_for_those_who_may_be_anywhere() -> None:
+    scene = Scene(rounds=9)
+    scene.rounds.waiting_for = ("10.0.0.9:5000",)
+    assert only(scene.begin(), Train) == []
+    scene.meet("a", round_index=0, next_round=1)
+    assert only(scene.step(), Train) == [], "no round is open yet"
+    scene.hear("a", round_index=4, next_round=4)
+    assert [train.round for train in only(scene.said, Train)] == [4]
+    assert not any("no answer" in text for text in scene.texts())
+
+
 def test_where_a_peer_comes_in_is_said() -> None:
     scene = Scene(rounds=9, past=Past(closed_round=5, authored_round=6))
     scene.meet("a", round_index=8, next_round=8)
@@ -336,7 +344,10 @@ def test_an_own_update_of_the_last_round_leaves_nothing_to_publish() -> None:
 
 def test_a_run_that_is_over_is_not_begun_again() -> None:
     [finish] = only(Scene(rounds=5, past=Past(closed_round=5)).begin(), Finish)
-    assert finish.reason == "nothing to do: training.rounds is 5, and round 6 is next"
+    assert finish.reason == (
+        "nothing to do: all rounds up to training.rounds = 5 are done; "
+        "more of them (--rounds) goes on, --resume never starts afresh"
+    )
 
 
 def test_a_peer_that_died_before_its_last_record_only_collects_and_folds() -> None:

@@ -167,6 +167,42 @@ def test_a_peer_takes_only_so_many_sessions_and_those_that_it_dials() -> None:
     play_over_tcp(scenario)
 
 
+def test_a_silent_session_makes_room_for_who_calls() -> None:
+    async def scenario(world: World) -> None:
+        full = TransportSettings(max_sessions=1, liveness_s=0.05)
+        a = await world.peer("a", A, settings=full)
+        async with raw_client(a) as silent:
+            await shake_hands(silent, B)
+            await a.expect(Connected)
+            c = await world.peer("c", C, dial=[a])
+            await c.expect(Connected)
+            assert a.of(Disconnected)[0].reason == "silent, and others call"
+
+    play_over_tcp(scenario)
+
+
+def test_many_small_frames_are_taken_in_turns() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        async with raw_client(a) as client:
+            await shake_hands(client, B)
+            await a.expect(Connected)
+            num_frames, turns = 20_000, 0
+            loop = asyncio.get_running_loop()
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                loop.call_soon(turn)
+
+            turn()
+            client.writer.write(encode_frame(Kind.WANT, b"x") * num_frames)
+            await a.until(lambda: len(a.bodies(Kind.WANT)) == num_frames)
+            assert turns >= num_frames / tcp.FRAMES_A_TURN
+
+    play_over_tcp(scenario)
+
+
 def test_two_peers_that_name_each_other_meet_however_full_both_are() -> None:
     async def scenario(world: World) -> None:
         full = TransportSettings(max_sessions=1)
@@ -246,6 +282,28 @@ def test_strangers_hold_a_bounded_number_of_connections() -> None:
                 assert (await client.frame()).kind is Kind.HELLO
             b = await world.peer("b", B, dial=[a])
             await b.expect(Connected)
+
+    play_over_tcp(scenario)
+
+
+def test_a_flood_of_silent_strangers_does_not_cost_a_caller_its_turn() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A, settings=TransportSettings(max_pending=2))
+        async with raw_client(a) as honest:
+            handshake = Handshake(
+                B, hello_content(), secrets.token_bytes(32), dialled=True, book=EmptyBook()
+            )
+            honest.writer.write(handshake.start())
+            reply, _ = handshake.receive(await honest.frame())
+            async with raw_client(a), raw_client(a), raw_client(a):
+                for _ in range(2):
+                    assert (await a.expect(Refused)).code == "busy"
+                honest.writer.write(reply)  # on a slow link, it took a while
+                outcome = None
+                while outcome is None:
+                    reply, outcome = handshake.receive(await honest.frame())
+                    honest.writer.write(reply)
+                assert (await a.expect(Connected)).peer == B.peer_id
 
     play_over_tcp(scenario)
 

@@ -230,7 +230,7 @@ def test_a_refusal_is_told_once_and_dialled_more_and_more_rarely() -> None:
         assert len(b.of(Refused)) == 1
         assert 20 < len(times) < 50
         assert times[-1] - times[-2] > 14.0
-        assert b.transport.unmet_addresses() == (), "somebody said hello there"
+        assert b.transport.unmet_addresses() == ("a:5000",), "who refuses us is not met"
 
     play(scenario)
 

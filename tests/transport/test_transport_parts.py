@@ -14,6 +14,7 @@ from transport_support import signer
 from semantic_net.protocol.frames import MAX_CHUNK_BYTES
 from semantic_net.protocol.handshake import MAX_LOST_SESSIONS, Established, Hello, Refusal
 from semantic_net.protocol.identity import PeerId
+from semantic_net.transport import lanes as lanes_module
 from semantic_net.transport.address import Address, dialable_addresses, parse_address
 from semantic_net.transport.base import Buffer
 from semantic_net.transport.lanes import FIRST_CHUNK_BYTES, MIN_CHUNK_BYTES, Lanes, Pace
@@ -109,6 +110,18 @@ def test_payloads_leave_one_after_the_other() -> None:
     for source in (Frames(0), Frames(2), Frames(1)):
         lanes.add_bulk(source)
     assert [lanes.next_bulk(7) for _ in range(4)] == [(b"1",), (b"0",), (b"0",), None]
+
+
+def test_what_is_passed_on_waits_once_a_key_and_leaves_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes_module, "LATEST_BYTES", 5)
+    lanes = Lanes()
+    for key, frame in ((b"a", b"old"), (b"b", b"bbb"), (b"c", b"ccc"), (b"a", b"new")):
+        lanes.add_latest(key, frame)
+    assert lanes.control_bytes == 0, "it never counts as what the other does not read"
+    assert [lanes.take_latest(), lanes.take_latest()] == [b"newbbb", b"ccc"]
+    assert not lanes.has_latest
 
 
 def test_a_payload_that_is_queued_again_goes_to_the_end() -> None:
@@ -266,6 +279,18 @@ def test_strangers_cannot_fill_the_memory_with_lost_sessions() -> None:
         table.note_lost(PeerId(str(number)), b"x")
     assert table.lost_sessions(PeerId("0")) == ()
     assert table.lost_sessions(PeerId("1")) == (b"x",)
+
+
+def test_sessions_without_a_sign_of_life_are_known() -> None:
+    clock = Clock()
+    table: SessionTable[Line] = SessionTable(9, 10.0, clock)
+    line = Line(heard_at=0.0)
+    table.begin(session(1), line)
+    clock.now = 10.0
+    assert table.silent() == []
+    clock.now = 10.1
+    assert table.silent() == [line]
+    assert len(table) == 1
 
 
 def test_a_cleared_table_has_no_session() -> None:

@@ -42,10 +42,15 @@ from semantic_net.protocol.actions import (
     Train,
     Write,
 )
-from semantic_net.protocol.handshake import FACTS
+from semantic_net.protocol.handshake import FACTS, REFUSAL_CODES
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.machine import PeerMachine
-from semantic_net.protocol.messages import Absent, decode_message, encode_message
+from semantic_net.protocol.messages import (
+    Absent,
+    HeartbeatMessage,
+    decode_message,
+    encode_message,
+)
 from semantic_net.protocol.update import (
     Item,
     Update,
@@ -246,6 +251,7 @@ class Peer(Generic[Parsed]):
     def __init__(self, parts: PeerParts[Parsed]) -> None:
         self._parts = parts
         self._machine = parts.machine
+        self._own_key = parts.signer.public_key
         self._incoming: dict[Item, memoryview] = {}
         self._serving: dict[PeerId, dict[UpdateId, PayloadSource]] = {}
         self._base = parts.learner.base()
@@ -344,7 +350,7 @@ class Peer(Generic[Parsed]):
 
     def _refused(self, event: Refused) -> None:
         """Count every refusal, and tell of each kind once: whoever is refused tries again."""
-        self._count(event.code)
+        self._count(event.code if event.code in REFUSAL_CODES else "other")
         seen = (event.peer or parse_address(event.address).host, event.code, event.reason)
         is_news = seen not in self._refusals and len(self._refusals) < MAX_REFUSALS_TOLD
         if is_news:
@@ -405,10 +411,14 @@ class Peer(Generic[Parsed]):
     # Small actions.
 
     def _send(self, action: Send) -> None:
-        frame = encode_message(action.message)
+        message = action.message
+        frame = encode_message(message)
+        replaces = None
+        if isinstance(message, HeartbeatMessage) and message.public_key != self._own_key:
+            replaces = message.public_key  # of what is passed on only the latest is of use
         for peer in action.to:
             with contextlib.suppress(TransportError):  # its Disconnected is on the way
-                self._parts.transport.send(peer, frame)
+                self._parts.transport.send(peer, frame, replaces)
 
     def _serve(self, action: Serve) -> None:
         peer, item = action.to, action.id
@@ -565,6 +575,8 @@ class Peer(Generic[Parsed]):
         facts.encode_s = facts.collecting_since - began
         facts.payload_bytes, facts.dense_bytes = len(encoded.payload), encoded.dense_bytes
         self.carry_out(self._machine.authored(update, self._now()))
+        # What the journal says was published should outlive this process, whoever has it.
+        await parts.runner.check(lambda: parts.store.keep(update.id))
 
     async def _diverged(self, action: Diverged) -> None:
         self._count("diverged")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import semantic_net
 from semantic_net.config import Config
+from semantic_net.errors import OutputError
 from semantic_net.federated.checkpoint import Checkpoint, Progress
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import ModelLearner
@@ -78,6 +79,7 @@ class Recording:
         self._best_metrics = progress.best_metrics if progress else {}
         self._last: RoundRecord | None = None
         self._notes: list[str] = []
+        self._told_of_metric = False
         for record in self._recorder.resumed:
             if record.round > closed_round:
                 self._count(record)
@@ -166,12 +168,20 @@ class Recording:
             self._warn(self._folder.checkpoint, exc)
 
     def finish(self, *, finished: bool) -> None:
-        """Write the last checkpoint and the summary."""
-        if self._last is not None:
+        """Write the last checkpoint and the summary.
+
+        Raises:
+            OutputError: The model or the checkpoint cannot be written.
+        """
+        self._notes.clear()
+        if self._last is not None or self._machine.rounds.last_own is not None:
             self._learner.restore()  # an interrupted round leaves what this peer alone has learned
             self.checkpoint()
+        if self._last is not None:
             self._recorder.summary(self._summary(self._last, finished))
         self._recorder.close()
+        if self._notes:
+            raise OutputError("; ".join(self._notes).replace(", the run goes on", ""))
 
     def _record(self, closed: ClosedRound) -> RoundRecord:
         close, facts = closed.close, closed.facts
@@ -214,6 +224,10 @@ class Recording:
     def _is_best(self, metrics: dict[str, float]) -> bool:
         name = self._task.metric or next(iter(metrics), "")
         if name not in metrics:
+            if metrics and not self._told_of_metric:
+                self._told_of_metric = True
+                known = ", ".join(metrics)
+                log.warning("the task's metric %r is not among %s: no best model", name, known)
             return False
         before = self._best_metrics.get(name)
         if before is None:

@@ -137,12 +137,16 @@ class UpdateStore(Generic[Parsed]):
             evidence: Updates of void slots, whose payloads nobody needs any more.
         """
         for update_id in list(self._held):
-            with self._lock:  # one file at a time: whoever puts or discards waits for no more
-                if (held := self._held.get(update_id)) is not None:
-                    self._write(held)
+            self.keep(update_id)
         for update in evidence:
             if update.id not in self._evidence and self._write_evidence(update):
                 self._evidence.add(update.id)
+
+    def keep(self, update_id: UpdateId) -> None:
+        """Write a payload to disk, so that a restart finds it."""
+        with self._lock:  # one file at a time: whoever puts or discards waits for no more
+            if (held := self._held.get(update_id)) is not None:
+                self._write(held)
 
     def load(self, admission: Admission) -> Iterator[Update]:
         """Take in what an earlier process left, and yield each update that is sound."""

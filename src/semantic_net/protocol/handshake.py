@@ -46,6 +46,18 @@ DUPLICATE_CONNECTION = "duplicate_connection"
 PROTOCOL = "protocol"
 SIGNATURE = "signature"
 BUSY = "busy"
+TIMEOUT = "timeout"
+REFUSAL_CODES = (
+    FACTS,
+    SELF,
+    DUPLICATE_KEY,
+    DUPLICATE_CONNECTION,
+    PROTOCOL,
+    SIGNATURE,
+    BUSY,
+    TIMEOUT,
+)
+"""Those that we give; a stranger may give any."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):

@@ -238,20 +238,23 @@ class Rounds:
         is_behind = not self._sync.settled(alive, self._start_goal or first, self._me)
         heard = all(self._roster.latest(p) is not None for p in self._sync.neighbours())
         actions: list[Action] = []
-        if self.waiting_for or is_behind or not heard:
+        if self._past.closed_round >= self._cfg.rounds:
+            return self._finish(
+                f"nothing to do: all rounds up to training.rounds = {self._cfg.rounds} are done; "
+                "more of them (--rounds) goes on, --resume never starts afresh"
+            )
+        # Where a round is open nobody waits for those who may be anywhere.
+        is_early = bool(self.waiting_for) and not self._open_elsewhere(now)
+        if is_early or is_behind or not heard:
             if now < self.deadline:
                 return []
             wait_until = min(self._sync.fetching_until(), self._patience_ends_at)
             if is_behind and now < wait_until:
                 return self._fetch_on(first, wait_until)
-            actions.append(Tell(Level.WARNING, self._why_unready(is_behind)))
+            actions.append(Tell(Level.WARNING, self._why_unready(is_early, is_behind)))
         if first <= self._cfg.rounds:
             actions += self._tell_where_we_are(first, now)
             return [*actions, *self._open(first, self.plan(first - 1), now)]
-        if self._past.closed_round >= self._cfg.rounds:
-            last = self._cfg.rounds
-            reason = f"nothing to do: training.rounds is {last}, and round {first} is next"
-            return [*actions, *self._finish(reason)]
         self.round = self._cfg.rounds  # nothing more to publish, but a last round to fold
         self._expect(now)
         return [*actions, *self._collect(now)]
@@ -267,9 +270,9 @@ class Rounds:
         self._start_goal = first
         return [_info("still fetching the others' updates at the start timeout; starting after")]
 
-    def _why_unready(self, is_behind: bool) -> str:
+    def _why_unready(self, is_early: bool, is_behind: bool) -> str:
         limit_s = self._cfg.start_timeout_s
-        if self.waiting_for:
+        if is_early:
             return f"no answer from {', '.join(self.waiting_for)} in {limit_s:g} s; going on"
         what = "updates" if is_behind else "heartbeats"
         return f"still without some of the others' {what} after {limit_s:g} s; going on"

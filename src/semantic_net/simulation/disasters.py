@@ -179,9 +179,13 @@ def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
 
 
 def _is_alone_ahead(node: Node, closed: Closed, nodes: Sequence[Node]) -> bool:
-    """Tell whether nobody else had come near a round: one peer's word makes nobody skip rounds."""
+    """Tell whether nobody else was near a round when its updates were waited for.
+
+    One peer's word makes nobody skip rounds: who is ahead alone waits for the others.
+    """
+    since = closed.at - closed.waited_s
     others = [
-        max((c.round for c in other.closed if c.at <= closed.at), default=0)
+        max((c.round for c in other.closed if c.at <= since), default=0)
         for other in nodes
         if other is not node
     ]

@@ -41,6 +41,10 @@ def load_task(cfg: TaskConfig) -> Task:
         task = load(cfg)
     else:
         task = _load_file(cfg)
+    for key, value in task.fingerprint.items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            found = f"{key!r}: {value!r:.60}"
+            raise ConfigError(f"task.name: {cfg.name}: fingerprint must be of texts, got {found}")
     for what in ("train_data", "val_data"):
         try:
             length = len(getattr(task, what))

@@ -171,7 +171,12 @@ class Trainer:
                     ) from exc
             size = self._free_and_halve(size)
             log.warning("evaluation: out of memory, trying again with batches of %d", size)
-        metrics = {name: float(value) for name, value in found.items()}
+        try:
+            metrics = {name: float(value) for name, value in found.items()}
+        except (AttributeError, TypeError, ValueError) as exc:
+            raise ConfigError(
+                f"the task's metrics must return numbers by name, got {found!r:.80}"
+            ) from exc
         for name in [name for name, value in metrics.items() if not math.isfinite(value)]:
             log.warning("evaluation: %s is %s and is left out", name, metrics.pop(name))
         return metrics
@@ -278,7 +283,7 @@ class Trainer:
         for step, value in enumerate(values, start=done + 1):
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"round {round_index}: the loss became {value} in step {step} of {steps}; "
+                    f"the loss became {value} in step {step} of {steps}; "
                     "lower training.learning_rate, or set training.max_grad_norm"
                 )
         return math.fsum(values)

@@ -132,11 +132,17 @@ class Transport(Protocol):
         ...
 
     def unmet_addresses(self) -> tuple[str, ...]:
-        """Return the addresses to dial at which nobody has said hello so far."""
+        """Return the addresses to dial with whose peers there was no session yet."""
         ...
 
-    def send(self, peer: PeerId, frame: bytes) -> None:
+    def send(self, peer: PeerId, frame: bytes, replaces: bytes | None = None) -> None:
         """Queue one encoded control frame.
+
+        Args:
+            peer: To whom.
+            frame: It goes ahead of all payloads, unless it has a key.
+            replaces: A key, for what is only passed on: it takes turns with payloads, and the
+                place of an earlier frame with this key that still waits.
 
         Raises:
             TransportError: ``peer`` is not connected.

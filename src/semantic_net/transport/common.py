@@ -83,16 +83,16 @@ class HubTransport:
         self._dialer.add(address, learned=True)
 
     def unmet_addresses(self) -> tuple[str, ...]:
-        """Return those of ``settings.peers`` at which nobody has said hello so far."""
+        """Return those of ``settings.peers`` with whom there was no session yet."""
         return self._dialer.unmet()
 
-    def send(self, peer: PeerId, frame: bytes) -> None:
-        """Queue one encoded control frame.
+    def send(self, peer: PeerId, frame: bytes, replaces: bytes | None = None) -> None:
+        """Queue one encoded control frame; see `Transport.send`.
 
         Raises:
             TransportError: ``peer`` is not connected.
         """
-        self._hub.send(peer, frame)
+        self._hub.send(peer, frame, replaces)
 
     def stream(self, peer: PeerId, source: BulkSource) -> None:
         """Queue a payload behind those already queued for ``peer``.

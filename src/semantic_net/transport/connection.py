@@ -113,6 +113,7 @@ class Connection:
         self._lanes = Lanes()
         self._pace = Pace()
         self._pump_soon: asyncio.Handle | None = None
+        self._bulk_is_next = False
 
     @property
     def is_over(self) -> bool:
@@ -192,12 +193,16 @@ class Connection:
         while self._phase is _Phase.UP and self._wire.ready():
             if self._lanes.control_bytes:
                 self._wire.write((self._lanes.take_control(),))
+            elif self._lanes.has_latest and not self._bulk_is_next:
+                self._wire.write((self._lanes.take_latest(),))
+                self._bulk_is_next = True
             elif budget <= 0:
                 self._pump_later()
                 return
             else:
+                self._bulk_is_next = False
                 num_bytes = self._pump_bulk()
-                if not num_bytes:
+                if not (num_bytes or self._lanes.has_latest):
                     return
                 budget -= num_bytes
 
@@ -226,9 +231,15 @@ class Connection:
 
     # What the owner wants.
 
-    def send(self, frame: bytes) -> None:
-        """Queue a control frame; it is written once the caller has returned, with its like."""
-        self._lanes.add_control(frame)
+    def send(self, frame: bytes, replaces: bytes | None = None) -> None:
+        """Queue a control frame; it is written once the caller has returned, with its like.
+
+        With a key it is something to pass on, and replaces an earlier one that still waits.
+        """
+        if replaces is None:
+            self._lanes.add_control(frame)
+        else:
+            self._lanes.add_latest(replaces, frame)
         self._pump_later()
 
     def stream(self, source: BulkSource) -> None:

@@ -45,6 +45,8 @@ class _Target:
     task: asyncio.Task[None] | None = None
     peer: PeerId | None = None
     """Who answered there last."""
+    is_met: bool = False
+    """There has been a session with it."""
     failures: int = 0
     """In a row; sessions that did not last count."""
     reported: str | None = None
@@ -116,11 +118,11 @@ class Dialer:
             target.task.cancel()
 
     def unmet(self) -> tuple[str, ...]:
-        """Return the addresses, learned ones apart, at which nobody has said hello so far."""
+        """Return the addresses, learned ones apart, with whose peers there was no session yet."""
         return tuple(
             str(target.address)
             for target in self._targets.values()
-            if target.peer is None and not target.learned
+            if not (target.is_met or target.learned)
         )
 
     def stop(self) -> None:
@@ -139,8 +141,8 @@ class Dialer:
     def _session_began(self, peer: PeerId, addresses: list[str]) -> None:
         """Note who is at an address, whoever dialled: it need not be dialled now."""
         for target in self._targets.values():
-            if str(target.address) in addresses:
-                target.peer = peer
+            if target.peer == peer or str(target.address) in addresses:
+                target.peer, target.is_met = peer, True
 
     def _is_named(self, peer: PeerId) -> bool:
         return any(t.peer == peer and not t.learned for t in self._targets.values())
@@ -201,7 +203,7 @@ class Dialer:
             await target.wake.wait()
 
     async def _connected(self, target: _Target, connection: Connection) -> float:
-        target.reported = None
+        target.reported, target.is_met = None, True
         began_s = asyncio.get_running_loop().time()
         await self._no_session(target)
         if asyncio.get_running_loop().time() - began_s >= LASTING_S:

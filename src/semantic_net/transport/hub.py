@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -23,13 +23,14 @@ from semantic_net.protocol.handshake import (
     DUPLICATE_CONNECTION,
     NONCE_BYTES,
     SELF,
+    TIMEOUT,
     Established,
     Handshake,
     HelloContent,
     Refusal,
 )
 from semantic_net.protocol.identity import PeerId, Signer, short_id
-from semantic_net.transport.address import dialable_addresses
+from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
     BulkSource,
     Connected,
@@ -46,7 +47,6 @@ from semantic_net.transport.settings import TransportSettings
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = "timeout"
 UNREAD = "unread"
 
 
@@ -98,10 +98,10 @@ class Hub:
 
     # What the shell asks for. Events that follow reach the handler only after it has returned.
 
-    def send(self, peer: PeerId, frame: bytes) -> None:
+    def send(self, peer: PeerId, frame: bytes, replaces: bytes | None = None) -> None:
         """Queue a control frame; a peer that reads none of them is dropped."""
         connection = self._connection_to(peer)
-        connection.send(frame)
+        connection.send(frame, replaces)
         if connection.control_bytes > self.settings.max_control_bytes:
             with self._events_held():
                 connection.abort(UNREAD, "the peer does not read what it is sent")
@@ -160,7 +160,10 @@ class Hub:
         connection.start()
         strangers = [c for c in self._pending if not c.dialled]
         if len(strangers) > self.settings.max_pending:
-            strangers[0].abort(BUSY, "too many connections without a handshake")
+            _least_promising(strangers).abort(BUSY, "too many connections without a handshake")
+        if not dialled and len(self.table) >= self.settings.max_sessions:
+            for silent in self.table.silent():  # makes room for who calls next
+                silent.abort(TIMEOUT, "silent, and others call")
         return connection
 
     def _handshake(self, *, dialled: bool) -> Handshake:
@@ -273,3 +276,16 @@ class Hub:
                 self.failed(exc)
         except Exception as exc:  # the shell must hear of its own bugs
             self.failed(exc)
+
+
+def _least_promising(strangers: Sequence[Connection]) -> Connection:
+    """Return who goes first of those without a handshake.
+
+    That is of the host with most of them, of those that have not even said hello, the oldest: a
+    flood from one host, or of silent ones, shall not cost an honest caller on a slow link its turn.
+    """
+    hosts = Counter(parse_address(c.address).host for c in strangers)
+    return max(
+        reversed(strangers),
+        key=lambda c: (hosts[parse_address(c.address).host], c.peer is None),
+    )

@@ -1,4 +1,4 @@
-"""What waits for one connection: control frames, and payloads that are pulled when there is room.
+"""What waits for one connection: control frames, what is passed on, and payloads.
 
 Pure bookkeeping: no socket and no clock; seconds come in.
 """
@@ -22,11 +22,20 @@ WINDOW_S = 1.0
 """Seconds over which the speed is measured."""
 
 
+LATEST_BYTES = 4 * 1024
+"""Bytes of what is passed on that go out before payloads have a turn."""
+
+
 class Lanes:
-    """Control frames first; behind them payloads, one after the other."""
+    """Control frames first; behind them, in turns, what is passed on and payloads.
+
+    Payloads are pulled when there is room, one after the other. Of what is passed on only the
+    latest of each kind waits: others decide how much comes, and a slow link must bear it.
+    """
 
     def __init__(self) -> None:
         self._control: deque[bytes] = deque()
+        self._latest: dict[bytes, bytes] = {}
         self._bulk: deque[BulkSource] = deque()
         self.control_bytes = 0
         """Bytes of the control frames that wait."""
@@ -35,6 +44,10 @@ class Lanes:
         """Queue a control frame."""
         self._control.append(frame)
         self.control_bytes += len(frame)
+
+    def add_latest(self, key: bytes, frame: bytes) -> None:
+        """Queue a frame in the place of an earlier one with its key, if that still waits."""
+        self._latest[key] = frame
 
     def add_bulk(self, source: BulkSource) -> None:
         """Queue a payload, or move one that waits to the end."""
@@ -49,6 +62,20 @@ class Lanes:
         self.control_bytes = 0
         return frames
 
+    @property
+    def has_latest(self) -> bool:
+        """Whether something waits to be passed on."""
+        return bool(self._latest)
+
+    def take_latest(self) -> bytes:
+        """Return some of what waits to be passed on, the oldest first, as one buffer."""
+        frames: list[bytes] = []
+        num_bytes = 0
+        while self._latest and num_bytes < LATEST_BYTES:
+            frames.append(self._latest.pop(next(iter(self._latest))))
+            num_bytes += len(frames[-1])
+        return b"".join(frames)
+
     def next_bulk(self, max_bytes: int) -> Sequence[Buffer] | None:
         """Pull the next frame of the first payload that still has one, or None."""
         while self._bulk:
@@ -60,6 +87,7 @@ class Lanes:
     def clear(self) -> None:
         """Forget everything that waits."""
         self._control.clear()
+        self._latest.clear()
         self._bulk.clear()
         self.control_bytes = 0
 

@@ -64,6 +64,14 @@ class SessionTable(Generic[C]):
         entry = self._live.get(peer)
         return entry[1] if entry else None
 
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def silent(self) -> list[C]:
+        """Return the connections of sessions that show no life."""
+        now = self._clock()
+        return [c for _, c in self._live.values() if now - c.heard_at > self._liveness_s]
+
     def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
         """Return ids of sessions lost since the last one with ``peer`` that held."""
         return tuple(self._lost.get(peer, ()))

@@ -29,6 +29,9 @@ UNSENT_BYTES = (16 * 1024, 64 * 1024)
 """Fewest and most bytes that may wait in the kernel unsent. They delay every control frame behind
 them, so a slow link gets few; many spare a fast one some work."""
 
+FRAMES_A_TURN = 128
+"""Frames of one connection after which others have a turn: one read may hold thousands."""
+
 _DISCARD_BYTES = 64 * 1024
 
 
@@ -72,17 +75,32 @@ class SocketWire(asyncio.BufferedProtocol):
         self._hub.bytes_received += nbytes
         if self._decoder is None:
             return
+        self.connection.heard_at = self._loop.time()
+        self._take_frames(self._decoder, nbytes)
+
+    def _take_frames(self, decoder: FrameDecoder, num_bytes: int) -> None:
+        """Take the frames that new bytes complete, or some of them and the others next turn."""
         connection = self.connection
-        connection.heard_at = self._loop.time()
+        num_frames = 0
         try:
-            for frame in self._decoder.received(nbytes):
+            for frame in decoder.received(num_bytes):
                 connection.frame_received(frame)
-                if connection.is_over:
+                num_frames += 1
+                if connection.is_over or num_frames == FRAMES_A_TURN:
                     break
         except RemoteProtocolError as exc:
             connection.broke_protocol(exc)
         if connection.is_over:
             self._stop_decoding()
+        elif num_frames == FRAMES_A_TURN:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._take_more, decoder)
+
+    def _take_more(self, decoder: FrameDecoder) -> None:
+        if self._decoder is None:
+            return
+        self._transport.resume_reading()  # unless it is paused anew
+        self._take_frames(decoder, 0)
 
     def pause_writing(self) -> None:
         """Note that the kernel takes no more."""
