@@ -243,8 +243,8 @@ class Rounds:
                 f"nothing to do: all rounds up to training.rounds = {self._cfg.rounds} are done; "
                 "more of them (--rounds) goes on, --resume never starts afresh"
             )
-        # Where a round is open nobody waits for those who may be anywhere.
-        is_early = bool(self.waiting_for) and not self._open_elsewhere(now)
+        # Beyond the first round nobody waits for those who may be anywhere.
+        is_early = bool(self.waiting_for) and self._open_elsewhere(now) <= 1
         if is_early or is_behind or not heard:
             if now < self.deadline:
                 return []
