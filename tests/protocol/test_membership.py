@@ -74,6 +74,7 @@ def test_the_open_round_is_the_highest_that_two_live_peers_have_reached(roster: 
     assert roster.open_round(0.0) == 0
     hear(roster, ALICE, 0.0, heartbeat_body(round_index=1_000_000))
     assert roster.open_round(0.0) == 1_000_000, "there is nobody else to believe"
+    assert roster.open_round(0.0, believes_one=False) == 0
     hear(roster, BOB, 5.0, heartbeat_body(round_index=3))
     assert roster.open_round(9.0) == 3, "one that lies makes nobody skip a round"
     hear(roster, CAROL, 6.0, heartbeat_body(round_index=4))

@@ -295,6 +295,9 @@ def test_a_late_peer_does_not_wait_for_those_who_may_be_anywhere() -> None:
     scene.meet("a", round_index=1, next_round=1)
     assert only(scene.step(), Train) == [], "in the first round all are expected"
     scene.hear("a", round_index=4, next_round=4)
+    assert only(scene.said, Train) == [], "it may lie, and those named may know better"
+    scene.meet("b", round_index=4, next_round=4)
+    scene.step()
     assert [train.round for train in only(scene.said, Train)] == [4]
     assert not any("no answer" in text for text in scene.texts())
 

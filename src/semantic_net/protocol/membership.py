@@ -109,14 +109,19 @@ class Roster:
         """Return the latest heartbeats of the peers that are alive."""
         return {p: s.message for p, s in self._sightings.items() if self._is_alive(s, now)}
 
-    def open_round(self, now: float) -> int:
+    def open_round(self, now: float, *, believes_one: bool = True) -> int:
         """Return the highest round that two live peers have reached; 0 if none is open.
 
-        Where only one is alive it is believed. Where there are more, one that is wrong or lies
-        makes nobody skip rounds.
+        One that is wrong or lies makes nobody skip rounds where there are more.
+
+        Args:
+            now: The time.
+            believes_one: Whether to believe it where it is the only one alive.
         """
         rounds = sorted(body.round for body in self.alive(now).values())
-        return rounds[-2:][0] if rounds else 0
+        if len(rounds) < 2:
+            return rounds[0] if rounds and believes_one else 0
+        return rounds[-2]
 
     def next_expiry(self, now: float) -> float | None:
         """Return when the next live peer would count as gone, if it stays silent."""

@@ -243,8 +243,9 @@ class Rounds:
                 f"nothing to do: all rounds up to training.rounds = {self._cfg.rounds} are done; "
                 "more of them (--rounds) goes on, --resume never starts afresh"
             )
-        # Beyond the first round nobody waits for those who may be anywhere.
-        is_early = bool(self.waiting_for) and self._open_elsewhere(now) <= 1
+        # Where two say that the first round is over, nobody waits for those who may be anywhere.
+        is_over = self._roster.open_round(now, believes_one=False) > 1
+        is_early = bool(self.waiting_for) and not is_over
         if is_early or is_behind or not heard:
             if now < self.deadline:
                 return []
