@@ -29,7 +29,7 @@ class TransportSettings:
     """Longest wait between two dials of an address that does not answer."""
     refused_backoff_s: float = 30.0
     """Longest wait between two dials of an address that refuses us."""
-    max_pending: int = 64
+    max_pending: int = 256
     """Connections that strangers may hold open without a handshake; the oldest goes first."""
     max_sessions: int = 256
     """Sessions beyond which only peers that we dial get one."""

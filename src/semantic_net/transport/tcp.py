@@ -32,6 +32,10 @@ them, so a slow link gets few; many spare a fast one some work."""
 FRAMES_A_TURN = 128
 """Frames of one connection after which others have a turn: one read may hold thousands."""
 
+BREATH_S = 0.02
+"""Seconds until that connection's next turn. No honest peer says so much; a flood gets a share of
+the processor, and TCP makes it wait."""
+
 _DISCARD_BYTES = 64 * 1024
 
 
@@ -94,7 +98,7 @@ class SocketWire(asyncio.BufferedProtocol):
             self._stop_decoding()
         elif num_frames == FRAMES_A_TURN:
             self._transport.pause_reading()
-            self._loop.call_soon(self._take_more, decoder)
+            self._loop.call_later(BREATH_S, self._take_more, decoder)
 
     def _take_more(self, decoder: FrameDecoder) -> None:
         if self._decoder is None:
