@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from semantic_net.disk import sync_folder
 from semantic_net.errors import CheckpointError
 
 
@@ -71,16 +72,6 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):  # half a file would take the last of the disk
             part.unlink(missing_ok=True)
         raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Let the names in a folder outlive a power cut; where that cannot be, go on."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def load_into(model: torch.nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -6,7 +6,6 @@ appears under its name whole or not at all, and a key that exists is never overw
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import secrets
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from semantic_net.disk import sync_folder
 from semantic_net.errors import StartError
 from semantic_net.protocol.identity import Signer
 
@@ -81,7 +81,7 @@ def _create(path: Path) -> None:
         _publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _publish(temporary: Path, path: Path) -> None:
@@ -92,16 +92,6 @@ def _publish(temporary: Path, path: Path) -> None:
         log.debug("%s was made by another process meanwhile", path)
     except OSError:  # a file system without links, such as FAT on a memory card
         temporary.rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Where a folder cannot be opened or synced the name is as safe as the file system makes it.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _protect(path: Path) -> None:
