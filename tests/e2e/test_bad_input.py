@@ -38,6 +38,10 @@ def assert_one_line(said: str) -> None:
         (["--set", "train.foo=2"], "train.foo: unknown key; did you mean training?"),
         (["--set", "p2p.port=many"], "p2p.port: expected a whole number, got 'many'"),
         (["--set", "semantic.topk=2"], "semantic.topk must be in (0, 1], got 2.0"),
+        (
+            ["--set", "p2p.topology=star"],
+            "p2p.topology must be full, given, ring, line",
+        ),
         (["--set", "nonsense"], "--set nonsense: expected section.key=value"),
         (["--rounds", "0"], "training.rounds must be >= 1, got 0"),
         (["--peers", "somewhere"], "'somewhere' is not an address"),

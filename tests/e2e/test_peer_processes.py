@@ -141,6 +141,19 @@ def test_rounds_recorded_after_the_last_checkpoint_are_not_lost(tmp_path: Path) 
     assert again.summary()["payload_bytes"] == sum(r.payload_bytes for r in again.rounds)
 
 
+@pytest.mark.parametrize("topology", ["ring", "line", "random-2"])
+def test_updates_reach_everyone_in_any_graph(tmp_path: Path, topology: str) -> None:
+    more = ("semantic.mode=none", f"p2p.topology={topology}")
+    with running(tmp_path, 5, *more, rounds=3) as peers:
+        assert [peer.wait() for peer in peers] == [0] * 5, peers[0].said()
+    # The first round may be over at one end before the other is heard; the last is folded by all.
+    assert len({peer.digests()[-1] for peer in peers}) == 1
+    for peer in peers:
+        assert len(peer.rounds[-1].updates_in) == 5
+        num_neighbours = peer.said().count("connected to ")
+        assert num_neighbours <= 2, "and no others are dialled"
+
+
 def test_a_second_peer_started_late_is_waited_for(tmp_path: Path) -> None:
     with running(tmp_path, 2, rounds=2) as peers:
         early, late = peers

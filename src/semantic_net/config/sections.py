@@ -6,6 +6,7 @@ range raises `ConfigError` here, before any socket opens.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -266,6 +267,9 @@ class SemanticConfig:
         _require(1 <= self.bit_width <= 8, "semantic.bit_width", "in [1, 8]", self.bit_width)
 
 
+_TOPOLOGY = re.compile(r"full|given|ring|line|random-[1-9][0-9]?")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class P2PConfig:
     """The ``p2p`` section: who meets whom, and how long a round waits."""
@@ -278,6 +282,8 @@ class P2PConfig:
     """Port to listen on; 0 takes a free one."""
     peers: tuple[str, ...] = ()
     """host:port of other peers; one's own address in the list is ignored."""
+    topology: str = "full"
+    """Whom to connect to: ``full``, ``given``, ``ring``, ``line`` or ``random-k``."""
     listen_timeout_s: float = 60.0
     """Seconds after our own update was ready when a round closes with what has arrived."""
     quorum: float = 1.0
@@ -295,6 +301,12 @@ class P2PConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.run) and len(self.run) <= 64, "p2p.run", "1 to 64 characters", self.run)
+        _require(
+            _TOPOLOGY.fullmatch(self.topology) is not None,
+            "p2p.topology",
+            "full, given, ring, line or random-k with k in [1, 99]",
+            self.topology,
+        )
         _require(0 <= self.port <= 65535, "p2p.port", "in [0, 65535]", self.port)
         _require(self.listen_timeout_s > 0, "p2p.listen_timeout_s", "> 0", self.listen_timeout_s)
         _require(0 < self.quorum <= 1, "p2p.quorum", "in (0, 1]", self.quorum)

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 import semantic_net
+from semantic_net.aggregation.topology import FULL, needs_own_place, neighbours
 from semantic_net.config import Config, P2PConfig, dump_config
-from semantic_net.errors import CheckpointError
+from semantic_net.errors import CheckpointError, ConfigError
 from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import Identity, RunFolder
@@ -41,8 +42,8 @@ from semantic_net.semantic.flat import load_flat
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
-from semantic_net.transport.ad_hoc import AdHocTransport
-from semantic_net.transport.address import parse_address
+from semantic_net.transport.ad_hoc import AdHocTransport, is_own
+from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.settings import TransportSettings
 
 log = logging.getLogger(__name__)
@@ -257,14 +258,34 @@ def _machine_config(config: Config, admission: Admission, incarnation: int) -> M
         incarnation=incarnation,
         heartbeat_s=p2p.heartbeat_s,
         liveness_s=p2p.liveness_s,
+        dials_learned=p2p.topology == FULL,
     )
 
 
 def _transport_settings(config: Config) -> TransportSettings:
     p2p = config.p2p
     return TransportSettings(
-        host=p2p.host, port=p2p.port, peers=p2p.peers, liveness_s=p2p.liveness_s
+        host=p2p.host, port=p2p.port, peers=_neighbours(p2p), liveness_s=p2p.liveness_s
     )
+
+
+def _neighbours(p2p: P2PConfig) -> tuple[str, ...]:
+    """Return the addresses to dial.
+
+    Raises:
+        ConfigError: The topology needs this peer's place in the list, and it is not there.
+    """
+    if not needs_own_place(p2p.topology):
+        return p2p.peers
+    listening = Address(p2p.host, p2p.port)
+    own = [i for i, peer in enumerate(p2p.peers) if is_own(parse_address(peer), listening)]
+    if len(own) != 1:
+        raise ConfigError(
+            f"p2p.topology {p2p.topology}: p2p.peers (--peers) must be the list of all peers, the "
+            f"same on each, with this one's own numeric address, port {p2p.port}, once"
+        )
+    places = neighbours(p2p.topology, own[0], len(p2p.peers), seed=p2p.run)
+    return tuple(p2p.peers[place] for place in places)
 
 
 def _last_own(updates: UpdateSet, me: PeerId, journaled: bytes) -> Update | None:

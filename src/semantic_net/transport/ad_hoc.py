@@ -82,11 +82,7 @@ class AdHocTransport(HubTransport):
         return StartError(f"cannot listen on {wanted}: {hint}")
 
     def _is_own(self, address: Address) -> bool:
-        if address.port != self._address.port:
-            return False
-        return address == self._address or (
-            self._address.is_wildcard and _belongs_to_this_machine(address.host)
-        )
+        return is_own(address, self._address)
 
     async def _dial(self, address: Address) -> Connection:
         _, wire = await asyncio.get_running_loop().create_connection(
@@ -116,6 +112,15 @@ def _bound_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def is_own(address: Address, listening: Address) -> bool:
+    """Tell whether a numeric address leads to whoever listens at another on this machine."""
+    if address.port != listening.port:
+        return False
+    return address == listening or (
+        listening.is_wildcard and _belongs_to_this_machine(address.host)
+    )
 
 
 def _belongs_to_this_machine(host: str) -> bool:
