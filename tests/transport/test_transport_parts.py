@@ -17,7 +17,7 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.transport import lanes as lanes_module
 from semantic_net.transport.address import Address, dialable_addresses, parse_address
 from semantic_net.transport.base import Buffer
-from semantic_net.transport.lanes import FIRST_CHUNK_BYTES, MIN_CHUNK_BYTES, Lanes, Pace
+from semantic_net.transport.lanes import FIRST_CHUNK_BYTES, MIN_CHUNK_BYTES, Lanes, Pace, RateLimit
 from semantic_net.transport.link import MAX_LOSSES, Link, LinkQuality
 from semantic_net.transport.sessions import MAX_PEERS_WITH_LOST, SessionTable
 
@@ -122,6 +122,34 @@ def test_what_is_passed_on_waits_once_a_key_and_leaves_in_parts(
     assert lanes.control_bytes == 0, "it never counts as what the other does not read"
     assert [lanes.take_latest(), lanes.take_latest()] == [b"newbbb", b"ccc"]
     assert not lanes.has_latest
+
+
+def test_a_rate_limit_holds_over_time_and_lets_little_out_at_once() -> None:
+    limit = RateLimit(100_000.0)
+    assert limit.chunk_bytes == MIN_CHUNK_BYTES
+    now, sent = 0.0, 0
+    while now < 10.0:
+        wait_s = limit.wait_s(now)
+        if wait_s:
+            now += wait_s
+        else:
+            limit.spend(limit.chunk_bytes, now)
+            sent += limit.chunk_bytes
+    assert sent == pytest.approx(1_000_000, rel=0.05)
+
+
+def test_what_must_go_out_is_paid_for_by_the_rest() -> None:
+    limit = RateLimit(100_000.0)
+    limit.spend(200_000, 0.0)
+    assert limit.wait_s(0.0) == pytest.approx(2.0, rel=0.1)
+    assert limit.wait_s(3.0) == 0.0
+
+
+def test_no_limit_is_no_limit() -> None:
+    limit = RateLimit(None)
+    limit.spend(1 << 40, 0.0)
+    assert limit.wait_s(0.0) == 0.0
+    assert limit.chunk_bytes == MAX_CHUNK_BYTES
 
 
 def test_a_payload_that_is_queued_again_goes_to_the_end() -> None:

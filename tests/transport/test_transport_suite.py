@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -144,6 +145,27 @@ def test_payloads_arrive_whole_and_in_order(play: Play, sizes: list[int]) -> Non
         await until_received(b, sum(sizes))
         got = hashlib.sha256(b"".join(b.bodies(Kind.CHUNK)))
         assert got.digest() == hashlib.sha256(b"".join(payloads)).digest()
+
+    play(scenario)
+
+
+def test_a_rate_limit_is_for_all_connections_together(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        settings = TransportSettings(max_rate_bytes_s=2_000_000.0)
+        a = await world.peer("a", A, settings=settings)
+        others = [await world.peer(n, key, dial=[a]) for n, key in (("b", B), ("c", C))]
+        for other in others:
+            await other.expect(Connected)
+            await a.expect(Connected)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        for other in others:
+            a.transport.stream(other.id, PayloadSource(bytes(500_000)))
+        for other in others:
+            await other.until(lambda o=other: sum(map(len, o.bodies(Kind.CHUNK))) == 500_000)  # type: ignore[misc]
+        assert loop.time() - began_s > 0.9 * (1_000_000 - 200_000) / 2_000_000
+        a.send(others[0], b"urgent all the same")
+        await others[0].until(lambda: bool(others[0].bodies(Kind.HAVE)))
 
     play(scenario)
 

@@ -294,6 +294,8 @@ class P2PConfig:
     """Seconds between two signs of life."""
     liveness_s: float = 10.0
     """Seconds without a sign of life after which a peer counts as gone."""
+    max_rate: float | None = None
+    """Most kB (1000 bytes) a second that this device sends, to all peers together; None: any."""
     memory_budget_mb: float = 64.0
     """Payloads kept in memory, in MB; older ones lie on disk."""
     checkpoint_every: int = 1
@@ -318,6 +320,7 @@ class P2PConfig:
             f">= 2 x p2p.heartbeat_s = {2 * self.heartbeat_s}",
             self.liveness_s,
         )
+        _require(self.max_rate is None or self.max_rate >= 1, "p2p.max_rate", ">= 1", self.max_rate)
         _require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
         _require(self.checkpoint_every >= 0, "p2p.checkpoint_every", ">= 0", self.checkpoint_every)
 

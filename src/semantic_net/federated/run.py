@@ -265,7 +265,11 @@ def _machine_config(config: Config, admission: Admission, incarnation: int) -> M
 def _transport_settings(config: Config) -> TransportSettings:
     p2p = config.p2p
     return TransportSettings(
-        host=p2p.host, port=p2p.port, peers=_neighbours(p2p), liveness_s=p2p.liveness_s
+        host=p2p.host,
+        port=p2p.port,
+        peers=_neighbours(p2p),
+        liveness_s=p2p.liveness_s,
+        max_rate_bytes_s=None if p2p.max_rate is None else 1000 * p2p.max_rate,
     )
 
 

@@ -29,7 +29,7 @@ from semantic_net.protocol.handshake import (
 from semantic_net.protocol.identity import PeerId
 from semantic_net.transport.address import dialable_addresses
 from semantic_net.transport.base import Buffer, BulkSource
-from semantic_net.transport.lanes import Lanes, Pace
+from semantic_net.transport.lanes import Lanes, Pace, RateLimit
 
 LOST = "lost"
 CLOSED = "closed"
@@ -94,7 +94,14 @@ class Connection:
     """Our end of one connection."""
 
     def __init__(
-        self, owner: Owner, wire: Wire, handshake: Handshake, address: str, *, dialled: bool
+        self,
+        owner: Owner,
+        wire: Wire,
+        handshake: Handshake,
+        address: str,
+        *,
+        dialled: bool,
+        limit: RateLimit | None = None,
     ) -> None:
         self.address = address
         self.dialled = dialled
@@ -112,6 +119,7 @@ class Connection:
         self._phase = _Phase.HANDSHAKE
         self._lanes = Lanes()
         self._pace = Pace()
+        self._limit = limit or RateLimit(None)
         self._pump_soon: asyncio.Handle | None = None
         self._bulk_is_next = False
 
@@ -192,9 +200,12 @@ class Connection:
         budget = PUMP_BYTES
         while self._phase is _Phase.UP and self._wire.ready():
             if self._lanes.control_bytes:
-                self._wire.write((self._lanes.take_control(),))
+                self._write_counted(self._lanes.take_control())
+            elif (wait_s := self._limit.wait_s(self._loop.time())) > 0:
+                self._pump_later(wait_s)
+                return
             elif self._lanes.has_latest and not self._bulk_is_next:
-                self._wire.write((self._lanes.take_latest(),))
+                self._write_counted(self._lanes.take_latest())
                 self._bulk_is_next = True
             elif budget <= 0:
                 self._pump_later()
@@ -208,7 +219,8 @@ class Connection:
 
     def _pump_bulk(self) -> int:
         try:
-            buffers = self._lanes.next_bulk(self._pace.chunk_bytes)
+            chunk_bytes = min(self._pace.chunk_bytes, self._limit.chunk_bytes)
+            buffers = self._lanes.next_bulk(chunk_bytes)
         except Exception as exc:  # whatever it is, the shell hears of it
             self._lanes.clear()
             self._owner.failed(exc)
@@ -217,12 +229,20 @@ class Connection:
             self._pace.idle()
             return 0
         num_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-        self._pace.pulled(num_bytes, self._loop.time())
+        now = self._loop.time()
+        self._pace.pulled(num_bytes, now)
+        self._limit.spend(num_bytes, now)
         self._wire.write(buffers)
         return num_bytes
 
-    def _pump_later(self) -> None:
-        if self._pump_soon is None:
+    def _write_counted(self, frames: bytes) -> None:
+        self._limit.spend(len(frames), self._loop.time())
+        self._wire.write((frames,))
+
+    def _pump_later(self, wait_s: float = 0.0) -> None:
+        if wait_s:
+            self._loop.call_later(wait_s, self.pump)  # harmless once the connection is over
+        elif self._pump_soon is None:
             self._pump_soon = self._loop.call_soon(self._pump_now)
 
     def _pump_now(self) -> None:

@@ -42,6 +42,7 @@ from semantic_net.transport.base import (
     TransportHandler,
 )
 from semantic_net.transport.connection import CLOSED, REPLACED, Connection, Wire
+from semantic_net.transport.lanes import RateLimit
 from semantic_net.transport.sessions import SessionTable
 from semantic_net.transport.settings import TransportSettings
 
@@ -87,6 +88,7 @@ class Hub:
         self._wires: dict[CountedWire, Connection] = {}
         self._all_gone = asyncio.Event()
         self._sent_by_gone = 0
+        self._limit = RateLimit(settings.max_rate_bytes_s)
 
     def start(self, handler: TransportHandler, addresses: tuple[str, ...]) -> None:
         """Begin to accept wires; ``addresses`` go into a hello that names none."""
@@ -149,7 +151,7 @@ class Hub:
     def adopt(self, wire: CountedWire, address: str, *, dialled: bool) -> Connection:
         """Begin the handshake on a wire that has just opened."""
         handshake = self._handshake(dialled=dialled)
-        connection = Connection(self, wire, handshake, address, dialled=dialled)
+        connection = Connection(self, wire, handshake, address, dialled=dialled, limit=self._limit)
         self._wires[wire] = connection
         if self._handler is None:
             connection.abort(CLOSED, "this peer is closing")

@@ -18,12 +18,52 @@ FIRST_CHUNK_BYTES = 32 * 1024
 FRAME_S = 0.1
 """Seconds that one bulk frame should take to drain: a control frame waits no longer than that."""
 
+BURST_S = 0.1
+"""Seconds' worth of a rate limit that may go out at once."""
+
 WINDOW_S = 1.0
 """Seconds over which the speed is measured."""
 
 
 LATEST_BYTES = 4 * 1024
 """Bytes of what is passed on that go out before payloads have a turn."""
+
+
+class RateLimit:
+    """How much may be sent now, all connections together: a bucket that fills at a rate.
+
+    What must go out at once is counted and never held back; the rest pays for it.
+    """
+
+    def __init__(self, bytes_s: float | None) -> None:
+        """Take the rate; None for no limit."""
+        self._bytes_s = bytes_s
+        self._burst = max(BURST_S * bytes_s, float(MIN_CHUNK_BYTES)) if bytes_s else 0.0
+        self._level = self._burst
+        self._at = 0.0
+
+    @property
+    def chunk_bytes(self) -> int:
+        """The largest chunk that should go out at once."""
+        return int(self._burst) if self._bytes_s else MAX_CHUNK_BYTES
+
+    def spend(self, num_bytes: int, now: float) -> None:
+        """Note bytes that are sent."""
+        if self._bytes_s:
+            self._fill(now)
+            self._level -= num_bytes
+
+    def wait_s(self, now: float) -> float:
+        """Return the seconds until something more may be sent."""
+        if not self._bytes_s:
+            return 0.0
+        self._fill(now)
+        return 0.0 if self._level > 0 else (1.0 - self._level) / self._bytes_s
+
+    def _fill(self, now: float) -> None:
+        assert self._bytes_s is not None
+        self._level = min(self._burst, self._level + (now - self._at) * self._bytes_s)
+        self._at = now
 
 
 class Lanes:

@@ -37,5 +37,7 @@ class TransportSettings:
     """Addresses that are dialled because other peers know them."""
     max_control_bytes: int = 8 * 1024 * 1024
     """Control frames waiting for one peer; a peer that does not read is dropped beyond this."""
+    max_rate_bytes_s: float | None = None
+    """Bytes a second to send at most, all connections together; None for no limit."""
     flush_s: float = 1.0
     """Seconds that an ending connection has to take what was queued."""
