@@ -23,7 +23,14 @@ ME = signer("me")
 class Scene:
     """A round machine, and what it sees of others, by name."""
 
-    def __init__(self, rounds: int = 5, *, past: Past | None = None, quorum: float = 1.0):
+    def __init__(
+        self,
+        rounds: int = 5,
+        *,
+        past: Past | None = None,
+        quorum: float = 1.0,
+        num_peers: int = 0,
+    ):
         self.now = 0.0
         self.updates = UpdateSet()
         self.roster = Roster(LIVENESS_S)
@@ -33,6 +40,7 @@ class Scene:
             listen_timeout_s=LISTEN_S,
             start_timeout_s=START_S,
             quorum=quorum,
+            num_peers=num_peers,
         )
         self.rounds = Rounds(
             cfg, ME.peer_id, self.roster, self.updates, self.sync, BASE, past or Past()
@@ -300,6 +308,19 @@ def test_a_late_peer_does_not_wait_for_those_who_may_be_anywhere() -> None:
     scene.step()
     assert [train.round for train in only(scene.said, Train)] == [4]
     assert not any("no answer" in text for text in scene.texts())
+
+
+def test_where_all_peers_are_counted_the_start_waits_to_hear_of_them() -> None:
+    scene = Scene(num_peers=2)
+    scene.meet("a")
+    assert only(scene.begin(), Train) == []
+    scene.hear("b", ready=False)  # no neighbour, by way of one
+    assert [train.expected for train in only(scene.said, Train)] == [peers("a", "b")]
+    late = Scene(num_peers=2)
+    late.meet("a")
+    late.begin()
+    late.wait(START_S)
+    assert "heard of 1 of 2 peers in 120 s; going on" in late.texts()
 
 
 def test_where_a_peer_comes_in_is_said() -> None:

@@ -252,6 +252,8 @@ def _machine_config(config: Config, admission: Admission, incarnation: int) -> M
             rounds=config.training.rounds,
             listen_timeout_s=p2p.listen_timeout_s,
             start_timeout_s=p2p.start_timeout_s,
+            # In a graph over the whole list most of them are no neighbours.
+            num_peers=len(p2p.peers) - 1 if needs_own_place(p2p.topology) else 0,
             quorum=p2p.quorum,
         ),
         admission=admission,

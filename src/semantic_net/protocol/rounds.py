@@ -62,6 +62,8 @@ class RoundsConfig:
     rounds: int
     listen_timeout_s: float
     start_timeout_s: float
+    num_peers: int = 0
+    """Other peers of the run, as far as they are known: the start waits to hear of as many."""
     quorum: float = 1.0
     """Share of the expected updates whose arrival closes a round, in (0, 1]."""
 
@@ -245,7 +247,8 @@ class Rounds:
             )
         # Where two say that the first round is over, nobody waits for those who may be anywhere.
         is_over = self._roster.open_round(now, believes_one=False) > 1
-        is_early = bool(self.waiting_for) and not is_over
+        is_alone = self._roster.num_known < self._cfg.num_peers
+        is_early = bool(self.waiting_for or is_alone) and not is_over
         if is_early or is_behind or not heard:
             if now < self.deadline:
                 return []
@@ -273,8 +276,11 @@ class Rounds:
 
     def _why_unready(self, is_early: bool, is_behind: bool) -> str:
         limit_s = self._cfg.start_timeout_s
-        if is_early:
+        if is_early and self.waiting_for:
             return f"no answer from {', '.join(self.waiting_for)} in {limit_s:g} s; going on"
+        if is_early:
+            heard, all_peers = self._roster.num_known, self._cfg.num_peers
+            return f"heard of {heard} of {all_peers} peers in {limit_s:g} s; going on"
         what = "updates" if is_behind else "heartbeats"
         return f"still without some of the others' {what} after {limit_s:g} s; going on"
 
@@ -305,7 +311,7 @@ class Rounds:
         self._published = {p: b.incarnation for p, b in alive.items() if b.last_round == number}
         expected = {p for p, b in alive.items() if b.ready and b.next_round <= number}
         if number == 1:  # whoever said hello in time, even if it is still getting ready
-            hello = set(self._sync.neighbours())
+            hello = alive if self._cfg.num_peers else set(self._sync.neighbours())
             expected |= {p for p, b in alive.items() if p in hello and b.next_round <= 1}
         self.expected = frozenset(expected | self._published.keys())
 
