@@ -185,11 +185,10 @@ def _is_alone_ahead(node: Node, closed: Closed, nodes: Sequence[Node]) -> bool:
     """
     since = closed.at - closed.waited_s
     others = [
-        max((c.round for c in other.closed if c.at <= since), default=0)
-        for other in nodes
-        if other is not node
+        [c.round for c in other.closed if c.at <= since] for other in nodes if other is not node
     ]
-    return all(last < closed.round - 1 for last in others)
+    # The last, not the highest: who has lost its disk begins anew.
+    return all(rounds[-1] < closed.round - 1 for rounds in others if rounds)
 
 
 def _is_void(nodes: Sequence[Node], item: UpdateId) -> bool:
