@@ -179,16 +179,19 @@ def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
 
 
 def _is_alone_ahead(node: Node, closed: Closed, nodes: Sequence[Node]) -> bool:
-    """Tell whether nobody else was near a round when its updates were waited for.
+    """Tell whether all others were still closing earlier rounds while a peer waited in one.
 
     One peer's word makes nobody skip rounds: who is ahead alone waits for the others.
     """
     since = closed.at - closed.waited_s
-    others = [
-        [c.round for c in other.closed if c.at <= since] for other in nodes if other is not node
+    meanwhile = [
+        c.round
+        for other in nodes
+        if other is not node
+        for c in other.closed
+        if since < c.at <= closed.at
     ]
-    # The last, not the highest: who has lost its disk begins anew.
-    return all(rounds[-1] < closed.round - 1 for rounds in others if rounds)
+    return bool(meanwhile) and max(meanwhile) < closed.round
 
 
 def _is_void(nodes: Sequence[Node], item: UpdateId) -> bool:
