@@ -173,13 +173,13 @@ def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
             for closed in since
             if closed.at > TROUBLE_S + SETTLE_S
             and closed.reason.startswith("deadline")
-            and not _is_alone_ahead(node, closed, nodes)
+            and not _is_ahead(node, closed, nodes)
         ]
     return broken
 
 
-def _is_alone_ahead(node: Node, closed: Closed, nodes: Sequence[Node]) -> bool:
-    """Tell whether all others were still closing earlier rounds while a peer waited in one.
+def _is_ahead(node: Node, closed: Closed, nodes: Sequence[Node]) -> bool:
+    """Tell whether others were still closing earlier rounds while a peer waited in one.
 
     One peer's word makes nobody skip rounds: who is ahead alone waits for the others.
     """
@@ -191,7 +191,7 @@ def _is_alone_ahead(node: Node, closed: Closed, nodes: Sequence[Node]) -> bool:
         for c in other.closed
         if since < c.at <= closed.at
     ]
-    return bool(meanwhile) and max(meanwhile) < closed.round
+    return bool(meanwhile) and min(meanwhile) < closed.round
 
 
 def _is_void(nodes: Sequence[Node], item: UpdateId) -> bool:
