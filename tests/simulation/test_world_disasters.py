@@ -8,13 +8,14 @@ from __future__ import annotations
 import pytest
 
 from semantic_net.simulation.disasters import (
+    _misses_only_laggards,
     check_disturbed,
     disturbed,
     line,
     play_disturbed,
     undisturbed,
 )
-from semantic_net.simulation.node import NodeConfig
+from semantic_net.simulation.node import Closed, Node, NodeConfig
 from semantic_net.simulation.soak import main
 from semantic_net.simulation.world import World
 
@@ -110,3 +111,17 @@ def test_the_soak_names_the_seeds_that_break_something(
     assert "--script undisturbed --seeds 1:2 --jobs 1" in out
     assert "ValueError: a bug" in out
     assert "2 broke a promise" in out
+
+
+def test_only_those_two_rounds_behind_may_be_missed_at_a_deadline() -> None:
+    def closed(number: int, at: float, *missing: Node) -> Closed:
+        who = tuple(node.id for node in missing)
+        return Closed(number, "", who, b"", b"", b"", at=at, waited_s=8.0)
+
+    nodes = a, b, c = list(World("abc", NodeConfig()).nodes.values())
+    b.closed = [closed(9, 40.0), closed(6, 66.0), closed(8, 72.0)]  # once ahead, and begun anew
+    c.closed = [closed(7, 66.0)]
+    assert _misses_only_laggards(closed(8, 73.0, b), nodes)
+    assert not _misses_only_laggards(closed(8, 73.0, b, c), nodes), "one behind is ordinary"
+    assert not _misses_only_laggards(closed(8, 73.0), nodes), "nobody missing: cut off"
+    assert not _misses_only_laggards(closed(8, 73.0, a), nodes), "nothing is known of it"

@@ -173,25 +173,25 @@ def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
             for closed in since
             if closed.at > TROUBLE_S + SETTLE_S
             and closed.reason.startswith("deadline")
-            and not _is_ahead(node, closed, nodes)
+            and not _misses_only_laggards(closed, nodes)
         ]
     return broken
 
 
-def _is_ahead(node: Node, closed: Closed, nodes: Sequence[Node]) -> bool:
-    """Tell whether others were still closing earlier rounds while a peer waited in one.
+def _misses_only_laggards(closed: Closed, nodes: Sequence[Node]) -> bool:
+    """Tell whether all whose updates a round missed were two rounds behind when the wait began.
 
-    One peer's word makes nobody skip rounds: who is ahead alone waits for the others.
+    One peer's word makes nobody skip rounds (decision 0005): who is ahead alone waits for the
+    others at its deadline. Whoever was nearer must not be missed.
     """
     since = closed.at - closed.waited_s
-    meanwhile = [
-        c.round
-        for other in nodes
-        if other is not node
-        for c in other.closed
-        if since < c.at <= closed.at
-    ]
-    return bool(meanwhile) and min(meanwhile) < closed.round
+    laggards = {
+        node.id
+        for node in nodes
+        for first in [next((c for c in node.closed if c.at > since), None)]
+        if first is not None and first.round <= closed.round - 2
+    }
+    return bool(closed.missing) and laggards.issuperset(closed.missing)
 
 
 def _is_void(nodes: Sequence[Node], item: UpdateId) -> bool:
