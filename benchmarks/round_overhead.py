@@ -158,7 +158,8 @@ def run_worker(arguments: argparse.Namespace) -> None:
             StandStill(SIZES[arguments.size], arguments.index),  # type: ignore[arg-type]  # all of it
             config.semantic,
             config.aggregation,
-            run_folder.cache,
+            run_folder.bases,
+            cache_dir=run_folder.cache,
         )
         facts = run_facts(config, task, learner.schema, learner.fold_config)
         parts = assemble(config, identity, 1, learner, facts)
@@ -170,6 +171,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
                 transport=parts.transport,
                 learner=learner,
                 store=parts.store,
+                bases=run_folder.bases,
                 runner=runner,
                 journal=identity.journal.author,
                 on_round=on_round,

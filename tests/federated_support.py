@@ -10,15 +10,24 @@ from pathlib import Path
 from typing import TypeVar
 
 from semantic_net.errors import RemoteProtocolError, TrainingError
+from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.peer import ClosedRound, Encoded, Peer, PeerParts, Trained
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.actions import Diverged, FoldPlan
+from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.handshake import HelloContent, run_digest
+from semantic_net.protocol.history import (
+    History,
+    decode_history,
+    encode_history,
+    history_of_origin,
+)
 from semantic_net.protocol.identity import Signer
-from semantic_net.protocol.machine import Base, MachineConfig, PeerMachine
+from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, Update, hash_payload
+from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
 from semantic_net.transport.settings import TransportSettings
 
@@ -37,18 +46,23 @@ class StubLearner:
         self.failing_rounds: set[int] = set()
         self.poisoned_rounds: set[int] = set()
         self.stopped = False
-        self._base = memoryview(hashlib.sha256(b"base").digest())
+        self.bases = BaseStore()
+        self.origin = hashlib.sha256(b"base").digest()
+        self.bases.put([self.origin])
         self._random = random.Random(name)
         self._round = 0
 
-    def base(self) -> memoryview:
-        return self._base
+    def history_of(self, data: memoryview, base: Base) -> History:
+        if base.frontier == 0:
+            return history_of_origin(hash_payload(data))
+        history = decode_history(data[32:])
+        assert Base.of(base.digest, len(data), history, given=base.given) == base
+        return history
 
-    def is_base(self, base: memoryview) -> bool:
-        return True
-
-    def adopt_base(self, base: memoryview, given: bool) -> None:
-        self._base = base
+    def make_base(
+        self, plan: FoldPlan, history: History, parsed: Callable[[Update], int]
+    ) -> tuple[bytes, int]:
+        return self.bases.put([self._fold(plan, parsed), encode_history(history)])
 
     def parse(self, codec: str, payload: memoryview) -> int:
         if bytes(payload[:6]) == b"poison":
@@ -56,13 +70,16 @@ class StubLearner:
         return len(payload)
 
     def fold(self, plan: FoldPlan, parsed: Callable[[Update], int]) -> bytes:
-        total = hashlib.sha256(self._base)
+        self.folded.append(plan)
+        return self._fold(plan, parsed)
+
+    def _fold(self, plan: FoldPlan, parsed: Callable[[Update], int]) -> bytes:
+        state = bytes(self.bases.read(plan.base)[:32])
         for number in sorted(plan.rounds):
             for update in plan.rounds[number]:
                 assert parsed(update) == update.payload_bytes
-                total.update(update.id)
-        self.folded.append(plan)
-        return total.digest()
+                state = hashlib.sha256(state + update.id).digest()
+        return state
 
     def train(self, round_index: int) -> Trained:
         self._round = round_index
@@ -120,6 +137,7 @@ class Device:
         learn_s: float = 0.5,
         facts: dict[str, str] | None = None,
         journal: Callable[[int, bytes], None] | None = None,
+        base_every: int = 4,
     ) -> None:
         self.name = name
         facts = FACTS if facts is None else facts
@@ -131,7 +149,8 @@ class Device:
         self.store: UpdateStore[int] = UpdateStore(self.learner.parse, folder)
         if journal is None and folder is not None:
             journal = Journal(folder / "journal.jsonl").author
-        base = self.learner.base()
+        origin = self.learner.origin
+        history = history_of_origin(hash_payload(origin))
         self.machine = PeerMachine(
             MachineConfig(
                 rounds=RoundsConfig(
@@ -139,13 +158,15 @@ class Device:
                     listen_timeout_s=listen_timeout_s,
                     start_timeout_s=10.0,
                 ),
+                bases=BaseConfig(every=base_every, origin_bytes=32, max_bytes=10_000),
                 admission=admission,
                 incarnation=1,
                 heartbeat_s=1.0,
                 liveness_s=5.0,
             ),
             self.signer,
-            Base(hash_payload(base), False, len(base)),
+            Base.of(hash_payload(origin), len(origin), history, given=False),
+            UpdateSet(history),
         )
         self.transport = MemoryTransport(
             network,
@@ -162,6 +183,7 @@ class Device:
                 transport=self.transport,
                 learner=self.learner,
                 store=self.store,
+                bases=self.learner.bases,
                 runner=VirtualRunner(learn_s),
                 journal=journal or (lambda round_index, update_id: None),
                 on_round=self.rounds.append,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from semantic_net.protocol.actions import Action
+from semantic_net.protocol.bases import Base, BaseConfig
+from semantic_net.protocol.history import History, history_of_origin
 from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.messages import HeartbeatBody, HeartbeatMessage, sign_heartbeat
 from semantic_net.protocol.update import Admission, Update, UpdateBody, hash_payload, sign_update
@@ -14,7 +16,9 @@ from semantic_net.protocol.update_set import UpdateSet
 
 RUN = b"r" * 16
 BASE = b"b" * 32
-EMPTY_SET = UpdateSet().digest
+ORIGIN = history_of_origin(BASE)
+BASES = BaseConfig(every=4, origin_bytes=2, max_bytes=10_000)
+EMPTY_SET = ORIGIN.set_digest
 ADMISSION = Admission(RUN, {"stub": 1000}.get)
 
 A = TypeVar("A", bound=Action)
@@ -51,8 +55,12 @@ def heartbeat_body(
     held: bytes = EMPTY_SET,
     base: bytes = BASE,
     base_given: bool = False,
+    base_bytes: int = 2,
+    history: History | None = None,
+    mark: tuple[int, bytes] = (0, b""),
     run: bytes = RUN,
 ) -> HeartbeatBody:
+    history = history if history is not None else history_of_origin(base)
     return HeartbeatBody(
         run=run,
         incarnation=incarnation,
@@ -69,7 +77,23 @@ def heartbeat_body(
         held=held,
         base=base,
         base_given=base_given,
+        base_bytes=base_bytes,
+        frontier=history.frontier,
+        base_set=history.set_digest,
+        num_included=history.num_included,
+        mark=mark[0],
+        mark_set=mark[1],
     )
+
+
+def held(*updates: Update, history: History = ORIGIN) -> UpdateSet:
+    """Return the set of these updates."""
+    return UpdateSet(history, updates)
+
+
+def origin(digest: bytes, size: int = 2, *, given: bool = False) -> Base:
+    """Return the base of frontier 0 with this digest."""
+    return Base.of(digest, size, history_of_origin(digest), given=given)
 
 
 def heartbeat(author: Signer, body: HeartbeatBody) -> HeartbeatMessage:

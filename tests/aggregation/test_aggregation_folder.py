@@ -281,3 +281,21 @@ def test_rounds_of_the_start_can_neither_be_asked_for_nor_change() -> None:
     updates = Updates()
     folder.fold(9, updates.contributions)
     assert updates.asked == [8, 9]
+
+
+@given(st.integers(1, 12), st.integers(0, 5), st.booleans())
+def test_a_later_start_never_shows_in_the_result(frontier: int, more: int, in_place: bool) -> None:
+    updates, through = Updates(), frontier + more
+    for number in range(1, through + 1):
+        updates.add(number, update_of(number))
+    folder = Folder(CFG, state_of(START, CFG), in_place=in_place)
+    updates.fold(folder, through)
+    start = Folder(CFG, state_of(START, CFG)).fold(frontier, updates.contributions)
+    folder.rebase(frontier, start)
+    updates.asked.clear()
+    assert updates.fold(folder, through) == updates.from_scratch(through)
+    updates.add(through + 1, update_of(through + 1))
+    assert updates.fold(folder, through + 1) == updates.from_scratch(through + 1)
+    assert not [number for number in updates.asked if number <= frontier]
+    with pytest.raises(ValueError, match="before the start"):
+        folder.fold(frontier - 1, updates.contributions)

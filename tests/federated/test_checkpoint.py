@@ -8,28 +8,25 @@ from pathlib import Path
 from typing import NoReturn
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semantic_net.errors import CheckpointError
-from semantic_net.federated.checkpoint import (
-    Checkpoint,
-    CheckpointFolder,
-    Progress,
-    base_digest,
-)
+from semantic_net.federated.base_store import BaseStore
+from semantic_net.federated.checkpoint import Checkpoint, CheckpointFolder, Progress
+from semantic_net.protocol.update import hash_payload
 
-BASES = [np.full(5, value, np.float32) for value in (1, 2, 3)]
+BASES = [bytes([value]) * 20 for value in (1, 2, 3)]
 
 
 def checkpoint(closed_round: int, base: int = 0) -> Checkpoint:
     progress = Progress(
         facts={"run": "test"},
         closed_round=closed_round,
-        base=base_digest(BASES[base]).hex(),
+        base=hash_payload(BASES[base]).hex(),
+        frontier=base,
         base_given=False,
         residual_of="ab",
         best_round=None,
@@ -38,58 +35,59 @@ def checkpoint(closed_round: int, base: int = 0) -> Checkpoint:
         trainer={},
     )
     trainer = {"optimizer": {"0": {"m": torch.full((3,), float(closed_round)), "step": 7}}}
-    return Checkpoint(progress, torch.from_numpy(BASES[base]), torch.arange(4.0), trainer)
+    return Checkpoint(progress, torch.arange(4.0), trainer)
+
+
+def open_folder(folder: Path) -> CheckpointFolder:
+    bases = BaseStore(folder)
+    for base in BASES:
+        if not (folder / f"base-{hash_payload(base).hex()[:16]}.snapshot").exists():
+            bases.put([base])
+    return CheckpointFolder(folder, bases)
 
 
 def closed_round(folder: Path) -> int | None:
-    loaded = CheckpointFolder(folder).load()
+    loaded = open_folder(folder).load()
     return None if loaded is None else loaded.progress.closed_round
 
 
 def save(folder: Path, *rounds: int) -> CheckpointFolder:
-    checkpoints = CheckpointFolder(folder)
+    checkpoints = open_folder(folder)
     for number in rounds:
         checkpoints.save(checkpoint(number))
     return checkpoints
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    assert not CheckpointFolder(tmp_path)
-    assert CheckpointFolder(tmp_path).load() is None
+    assert not open_folder(tmp_path)
+    assert open_folder(tmp_path).load() is None
     save(tmp_path, 3)
-    assert CheckpointFolder(tmp_path)
-    loaded = CheckpointFolder(tmp_path).load()
+    assert open_folder(tmp_path)
+    loaded = open_folder(tmp_path).load()
     assert loaded is not None
     expected = checkpoint(3)
     assert loaded.progress == msgspec.structs.replace(
         expected.progress, trainer={"optimizer": {"0": {"step": 7}}}
     )
-    assert torch.equal(loaded.base, expected.base)
     assert torch.equal(loaded.residual, expected.residual)
     assert torch.equal(loaded.trainer["optimizer"]["0"]["m"], torch.full((3,), 3.0))
     assert loaded.trainer["optimizer"]["0"]["step"] == 7
 
 
-def test_the_base_is_written_once_and_goes_with_the_last_that_needs_it(tmp_path: Path) -> None:
+def test_what_the_newest_two_need_is_known(tmp_path: Path) -> None:
     checkpoints = save(tmp_path, 1)
-    [first] = tmp_path.glob("base-*")
-    written_at = first.stat().st_mtime_ns
-    checkpoints.save(checkpoint(2))
-    assert first.stat().st_mtime_ns == written_at
-    checkpoints.save(checkpoint(3, base=1))
-    assert len(list(tmp_path.glob("base-*"))) == 2, "the previous one still stands on the first"
-    checkpoints.save(checkpoint(4, base=1))
-    assert len(list(tmp_path.glob("base-*"))) == 1
-    assert closed_round(tmp_path) == 4
-
-
-def test_a_resumed_run_keeps_the_base_of_the_previous_checkpoint(tmp_path: Path) -> None:
-    save(tmp_path, 1)
-    again = CheckpointFolder(tmp_path)
+    one, two, three = (hash_payload(base) for base in BASES)
+    assert (checkpoints.bases, checkpoints.frontier) == ({one}, 0)
+    checkpoints.save(checkpoint(2, base=1))
+    assert (checkpoints.bases, checkpoints.frontier) == ({one, two}, 0)
+    checkpoints.save(checkpoint(3, base=2))
+    assert (checkpoints.bases, checkpoints.frontier) == ({two, three}, 1)
+    again = open_folder(tmp_path)
     again.load()
-    again.save(checkpoint(2, base=1))
+    again.save(checkpoint(4, base=2))
+    assert (again.bases, again.frontier) == ({three}, 2)
     (tmp_path / "progress.safetensors").write_bytes(b"")
-    assert closed_round(tmp_path) == 1
+    assert closed_round(tmp_path) == 3
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -131,7 +129,7 @@ def test_two_damaged_checkpoints_are_an_error_not_a_new_run(tmp_path: Path) -> N
 
 def test_another_bases_content_under_a_name_is_found(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    [base] = tmp_path.glob("base-*")
+    base = tmp_path / f"base-{hash_payload(BASES[0]).hex()[:16]}.snapshot"
     content = bytearray(base.read_bytes())
     content[-1] ^= 1
     base.write_bytes(bytes(content))
@@ -140,17 +138,16 @@ def test_another_bases_content_under_a_name_is_found(tmp_path: Path) -> None:
 
 
 def test_another_format_is_named(tmp_path: Path) -> None:
-    checkpoints = CheckpointFolder(tmp_path)
+    checkpoints = open_folder(tmp_path)
     later = checkpoint(1)
     checkpoints.save(
         Checkpoint(
             msgspec.structs.replace(later.progress, format=99),
-            later.base,
             later.residual,
             later.trainer,
         )
     )
-    with pytest.raises(CheckpointError, match="format 99, this version reads 2"):
+    with pytest.raises(CheckpointError, match="format 99, this version reads 3"):
         closed_round(tmp_path)
 
 

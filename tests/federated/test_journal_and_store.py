@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from protocol_support import ADMISSION, payload, signer, update
+from protocol_support import ADMISSION, ORIGIN, payload, signer, update
 
 from semantic_net.errors import CheckpointError, RemoteProtocolError, StartError
 from semantic_net.federated.journal import Journal
@@ -271,39 +271,76 @@ def test_a_file_that_is_damaged_in_a_run_is_never_folded(
 
 def test_half_the_evidence_of_a_void_slot_voids_nothing(tmp_path: Path) -> None:
     store = make_store(tmp_path)
-    both = UpdateSet([update(ALICE, 1, "ours"), update(ALICE, 1, "theirs")])
+    both = UpdateSet(ORIGIN, [update(ALICE, 1, "ours"), update(ALICE, 1, "theirs")])
     store.persist(both.evidence())
     first, _ = sorted(tmp_path.iterdir())
     first.unlink()
     later = make_store(tmp_path)
     assert list(later.load(ADMISSION)) == [], "nobody has the payload of the one that is left"
     later.persist(both.evidence())
-    assert UpdateSet(make_store(tmp_path).load(ADMISSION)).is_void(1, ALICE.peer_id)
+    assert UpdateSet(ORIGIN, make_store(tmp_path).load(ADMISSION)).is_void(1, ALICE.peer_id)
 
 
 def test_evidence_beside_a_held_update_voids_it(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     ours = put(store, 1, "ours")
-    both = UpdateSet([ours, update(ALICE, 1, "theirs")])
+    both = UpdateSet(ORIGIN, [ours, update(ALICE, 1, "theirs")])
     store.persist(both.evidence())
     for path in tmp_path.glob("*.void"):
         if ours.id.hex()[:32] in path.name:
             path.unlink()
-    assert UpdateSet(make_store(tmp_path).load(ADMISSION)).is_void(1, ALICE.peer_id)
+    assert UpdateSet(ORIGIN, make_store(tmp_path).load(ADMISSION)).is_void(1, ALICE.peer_id)
 
 
 def test_the_evidence_of_a_void_slot_outlives_its_payloads_and_a_restart(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     ours = put(store, 1, "ours")
     theirs = update(ALICE, 1, "theirs")
-    both = UpdateSet([ours, theirs])
+    both = UpdateSet(ORIGIN, [ours, theirs])
     assert both.is_void(1, ALICE.peer_id)
     store.discard(ours.id)
     store.persist(both.evidence())
     store.persist(both.evidence())
-    later = UpdateSet(make_store(tmp_path).load(ADMISSION))
+    later = UpdateSet(ORIGIN, make_store(tmp_path).load(ADMISSION))
     assert later.is_void(1, ALICE.peer_id)
     assert later.set_digest(1) == both.set_digest(1)
     for path in tmp_path.glob("*.void"):
         path.write_bytes(b"torn")
     assert list(make_store(tmp_path).load(ADMISSION)) == []
+
+
+# Compaction
+
+
+def test_what_a_base_includes_leaves_memory_first_and_the_disk_with_its_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    store = make_store(tmp_path)
+    first, own, last = (put(store, number, f"{number}") for number in (1, 2, 3))
+    store.persist()
+    (tmp_path / "00000001-ab.void").write_bytes(b"")
+    store.retire(2, {own.id})
+    assert [u.id in store for u in (first, own, last)] == [False, True, True]
+    assert len(list(tmp_path.glob("*.update"))) == 3, "the checkpoint before may need it"
+    store.remove_files(2)
+    left = {path.name.partition("-")[0] for path in tmp_path.iterdir()}
+    assert left == {"00000002", "00000003"}
+    assert {u.id for u in make_store(tmp_path).load(ADMISSION)} == {own.id, last.id}
+
+
+def test_retired_payloads_count_no_longer(tmp_path: Path) -> None:
+    store = make_store(tmp_path, budget=2)
+    for number in (1, 2, 3):
+        put(store, number, f"{number}")
+    store.retire(3)
+    later = put(store, 4, "44")
+    assert bytes(store.payload(later.id)) == b"44"
+    assert not (tmp_path / "x").exists()
+    assert len(list(tmp_path.glob("00000004-*"))) == 0, "there is room in memory again"
+
+
+def test_without_a_disk_there_is_nothing_to_remove() -> None:
+    store = make_store(None)
+    put(store, 1)
+    store.remove_files(1)
+    assert len(list(store.load(ADMISSION))) == 0

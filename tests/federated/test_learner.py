@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from semantic_net.config import AggregationConfig, SemanticConfig, TrainingConfig
-from semantic_net.errors import TrainingError
+from semantic_net.errors import RemoteProtocolError, TrainingError
+from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.peer import LearningStoppedError
 from semantic_net.protocol.actions import FoldPlan
-from semantic_net.protocol.update import Update, UpdateMessage
+from semantic_net.protocol.bases import Base
+from semantic_net.protocol.history import History
+from semantic_net.protocol.update import Update, UpdateId, UpdateMessage
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.task import Task, accuracy
 from semantic_net.training import Trainer, make_initial_model
@@ -45,7 +52,7 @@ def learner(seed: int, mode: Mode = "none", aggregation: AggregationConfig = PLA
     training = TrainingConfig(steps=3, batch_size=8, device="cpu", learning_rate=0.01)
     trainer = Trainer(own, training, seed=seed, model=model)
     semantic = SemanticConfig(mode=mode, topk=0.1)
-    return ModelLearner(trainer, semantic, aggregation)
+    return ModelLearner(trainer, semantic, aggregation, BaseStore())
 
 
 def update(name: str, weight: int) -> Update:
@@ -53,8 +60,9 @@ def update(name: str, weight: int) -> Update:
     return Update(name.encode(), name, 1, weight, "", 0, b"", message)  # type: ignore[arg-type]  # a name will do
 
 
-def plan(through: int, *updates: Update) -> FoldPlan:
-    return FoldPlan(b"base", through, through, {through: updates}, b"set")
+def plan(on: ModelLearner, through: int, *updates: Update) -> FoldPlan:
+    frontier = on.history.frontier
+    return FoldPlan(on.base, frontier, through, frontier + 1, {through: updates}, b"set")
 
 
 def flat(of: ModelLearner) -> torch.Tensor:
@@ -74,7 +82,7 @@ def test_plain_averaging_is_the_mean_of_the_trained_parameters() -> None:
         parsed = {
             u: peer.parse("none", memoryview(p)) for u, p in zip(updates, payloads, strict=True)
         }
-        digests.append(peer.fold(plan(1, *updates), parsed.__getitem__))
+        digests.append(peer.fold(plan(peer, 1, *updates), parsed.__getitem__))
     assert digests[0] == digests[1]
     assert torch.equal(flat(peers[0]), flat(peers[1]))
     torch.testing.assert_close(flat(peers[0]), expected, rtol=0, atol=2**-22)
@@ -110,27 +118,101 @@ def test_what_nobody_may_fold_is_taken_back_whole() -> None:
     assert not peer.residual[size:].any(), "buffers are sent anew each round"
 
 
+NOTHING: dict[Update, ParsedDelta] = {}
+
+
+def move(of: ModelLearner, by: float) -> None:
+    with torch.no_grad():
+        for parameter in of.trainer.model.parameters():
+            parameter.add_(by)
+
+
+def offered(of: ModelLearner, digest: UpdateId, history: History) -> tuple[memoryview, Base]:
+    """Return a base's transfer form, and what its peer says of it."""
+    data = of.bases.read(digest)
+    return data, Base.of(digest, len(data), history, given=False)
+
+
 def test_another_base_is_folded_on_from_the_first_round() -> None:
     one, two = learner(1), learner(2)
-    with torch.no_grad():
-        for parameter in two.trainer.model.parameters():
-            parameter.add_(1)
-    other = ModelLearner(two.trainer, SemanticConfig(mode="none"), PLAIN)
-    one.adopt_base(other.base(), given=True)
-    assert one.base() == other.base()
-    nothing: dict[Update, ParsedDelta] = {}
-    assert one.fold(plan(1), nothing.__getitem__) == other.fold(plan(1), nothing.__getitem__)
+    move(two, 1)
+    other = ModelLearner(two.trainer, SemanticConfig(mode="none"), PLAIN, BaseStore())
+    one.bases.put([other.bases.read(other.base)])
+    there = plan(other, 1)
+    assert one.fold(there, NOTHING.__getitem__) == other.fold(there, NOTHING.__getitem__)
+    assert one.base == other.base
     assert torch.equal(flat(one), flat(other))
 
 
-def test_only_a_finite_vector_of_the_models_size_is_a_base() -> None:
+def test_only_a_finite_vector_of_the_models_size_is_an_origin() -> None:
     one = learner(1)
-    good = np.frombuffer(one.base(), "<f4").copy()
-    assert one.is_base(good.data.cast("B"))
-    assert not one.is_base(good[1:].data.cast("B"))
+    data, base = offered(one, one.base, one.history)
+    assert one.history_of(data, base) == one.history
+    values = np.frombuffer(data, "<f4").copy()
+    with pytest.raises(RemoteProtocolError, match="of another model"):
+        one.history_of(values[1:].data.cast("B"), base)
     for bad in (np.nan, np.inf, -np.inf):
-        good[3] = bad
-        assert not one.is_base(good.data.cast("B"))
+        values[3] = bad
+        with pytest.raises(RemoteProtocolError, match="not finite"):
+            one.history_of(values.data.cast("B"), base)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_who_starts_from_a_snapshot_folds_to_the_same_bits(momentum: float) -> None:
+    aggregation = AggregationConfig(outer_momentum=momentum)
+    old = learner(1, aggregation=aggregation)
+    move(old, 0.5)
+    parsed, rounds = {}, {}
+    for number in (1, 2, 3):
+        old.train(number)
+        author = replace(update(f"u{number}".ljust(32), 2), round=number)
+        parsed[author] = old.parse("none", memoryview(old.encode().payload))
+        rounds[number] = (author,)
+    origin = old.base
+    whole = FoldPlan(origin, 0, 3, 1, rounds, b"")
+    expected = old.fold(whole, parsed.__getitem__)
+    history = old.history.grown([(2, b"m" * 32)], [(n, rounds[n]) for n in (1, 2)])
+    digest, size = old.make_base(replace(whole, through=2), history, parsed.__getitem__)
+    young = learner(9, aggregation=aggregation)
+    data, base = offered(old, digest, history)
+    assert base.size == size
+    assert young.history_of(data, base) == history
+    assert young.bases.put([data]) == (digest, size)
+    later = FoldPlan(digest, 2, 3, 3, {3: rounds[3]}, b"")
+    assert young.fold(later, parsed.__getitem__) == expected
+    assert old.fold(later, parsed.__getitem__) == expected, "it goes on from its own snapshot, too"
+    assert torch.equal(flat(young), flat(old))
+    again = ModelLearner(young.trainer, SemanticConfig(), aggregation, young.bases, base=digest)
+    assert again.history == history
+    assert again.fold(later, parsed.__getitem__) == expected, "and so does a restart"
+
+
+def test_a_snapshot_that_is_not_what_its_peer_said_is_refused() -> None:
+    one = learner(1)
+    history = one.history.grown([(4, b"m" * 32)], [])
+    digest, _ = one.make_base(plan(one, 4), history, NOTHING.__getitem__)
+    data, base = offered(one, digest, history)
+    for lie in (
+        replace(base, frontier=8),
+        replace(base, set_digest=b"n" * 32),
+        replace(base, num_included=5),
+    ):
+        with pytest.raises(RemoteProtocolError, match="another base than its peer said"):
+            one.history_of(data, lie)
+
+
+@given(st.data())
+def test_noise_for_a_snapshot_raises_only_the_documented_error(data: st.DataObject) -> None:
+    one = learner(1)
+    history = one.history.grown([(4, b"m" * 32)], [])
+    digest, _ = one.make_base(plan(one, 4), history, NOTHING.__getitem__)
+    snapshot, base = offered(one, digest, history)
+    bent = bytearray(snapshot)
+    for place in data.draw(st.lists(st.integers(0, 150), max_size=4)):
+        bent[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(bent)) | st.just(len(bent)))
+    with contextlib.suppress(RemoteProtocolError):
+        one.history_of(memoryview(bytes(bent[:cut])), base)
 
 
 def test_restoring_takes_back_what_only_this_peer_has_learned() -> None:
@@ -148,9 +230,10 @@ def test_a_cache_that_cannot_be_made_costs_time_only(
     (tmp_path / "file").write_text("")
     own = task(1)
     trainer = Trainer(own, TrainingConfig(device="cpu"), seed=1)
-    made = ModelLearner(trainer, SemanticConfig(), PLAIN, tmp_path / "file" / "cache")
+    cache = tmp_path / "file" / "cache"
+    made = ModelLearner(trainer, SemanticConfig(), PLAIN, BaseStore(), cache_dir=cache)
     assert "going on without one" in caplog.text
-    assert made.base()
+    assert made.base
 
 
 def test_a_fold_that_diverges_is_an_error_and_not_an_update() -> None:
@@ -173,7 +256,7 @@ def test_stop_ends_training_and_leaves_the_model() -> None:
 
 def test_the_base_is_little_endian_float32(tmp_path: Path) -> None:
     peer = learner(1)
-    values = np.frombuffer(peer.base(), "<f4")
+    values = np.frombuffer(peer.bases.read(peer.base), "<f4")
     assert values.size == peer.schema.size
     # The model is the fold's view of it: rounded to units of 2^-24.
     own = flat(peer).numpy()

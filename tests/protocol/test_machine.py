@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from protocol_support import (
     ADMISSION,
     BASE,
+    BASES,
+    ORIGIN,
     RUN,
     heartbeat,
     heartbeat_body,
     only,
+    origin,
     payload,
     signer,
     update,
@@ -21,11 +25,11 @@ from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol import membership
 from semantic_net.protocol.actions import (
     Action,
-    AdoptBase,
     Author,
     Check,
     CheckBase,
     Close,
+    Cut,
     Dial,
     Discard,
     Diverged,
@@ -33,11 +37,14 @@ from semantic_net.protocol.actions import (
     Level,
     Send,
     Serve,
+    TakeBack,
     Tell,
     Train,
 )
+from semantic_net.protocol.bases import Base
+from semantic_net.protocol.history import history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer
-from semantic_net.protocol.machine import DIGESTS_KEPT, Base, MachineConfig, PeerMachine
+from semantic_net.protocol.machine import DIGESTS_KEPT, MachineConfig, PeerMachine
 from semantic_net.protocol.messages import (
     Absent,
     Chunk,
@@ -80,6 +87,7 @@ def make(
     held: tuple[Update, ...] = (),
     heartbeat_s: float = HEARTBEAT_S,
     dials_learned: bool = True,
+    budget_bytes: int | None = None,
     **past: Any,
 ) -> PeerMachine:
     cfg = MachineConfig(
@@ -88,13 +96,15 @@ def make(
             listen_timeout_s=LISTEN_S,
             start_timeout_s=START_S,
         ),
+        bases=replace(BASES, budget_bytes=budget_bytes),
         admission=ADMISSION,
         incarnation=5,
         heartbeat_s=heartbeat_s,
         liveness_s=LIVENESS_S,
         dials_learned=dials_learned,
     )
-    return Machine(cfg, ME, Base(base, given, 2), updates=UpdateSet(held), **past)
+    history = history_of_origin(base)
+    return Machine(cfg, ME, origin(base, given=given), UpdateSet(history, held), **past)
 
 
 def started(**options: Any) -> PeerMachine:
@@ -389,6 +399,13 @@ def test_absent_and_lost_neighbours_are_worked_around() -> None:
 # The base.
 
 
+def arrive(
+    machine: PeerMachine, base: bytes, now: float = 0.0, *, given: bool = False
+) -> list[Action]:
+    """An origin has arrived and is sound."""
+    return machine.base_checked(origin(base, given=given), history_of_origin(base), now)
+
+
 @pytest.mark.parametrize(
     ("base", "given", "is_taken"),
     [(LOWER, False, True), (HIGHER, False, False), (HIGHER, True, True), (BASE, True, False)],
@@ -399,21 +416,20 @@ def test_of_two_bases_the_given_wins_and_then_the_lower(
     machine = started()
     meet(machine, ALICE, base=base, base_given=given)
     looks = only(machine.received(A, Chunk(base, 0, memoryview(b"xx")), 0.0), CheckBase)
-    assert looks == ([CheckBase(base)] if is_taken else [])
+    assert looks == ([CheckBase(origin(base, given=given))] if is_taken else [])
     if is_taken:
-        actions = machine.base_checked(base, 0.0)
-        assert actions[0] == AdoptBase(base, given)
-        assert machine.base == Base(base, given, 2)
+        actions = arrive(machine, base, given=given)
+        assert machine.base == origin(base, given=given)
         assert last_said(actions).base == base
-        assert machine.base_checked(base, 0.0) == [Discard(Item(base, is_base=True))]
+        assert arrive(machine, base, given=given) == [Discard(Item(base, is_base=True))]
 
 
 def test_a_late_joiners_base_yields_to_the_one_in_use() -> None:
     machine = started(base=LOWER, given=True)
     meet(machine, ALICE, round_index=7, next_round=7, base=HIGHER)
     machine.received(A, Chunk(HIGHER, 0, memoryview(b"xx")), 0.0)
-    actions = machine.base_checked(HIGHER, 0.0)
-    assert actions[0] == AdoptBase(HIGHER, given=False)
+    actions = arrive(machine, HIGHER)
+    assert machine.base == origin(HIGHER)
     [tell] = only(actions, Tell)
     assert tell.level is Level.WARNING
     assert tell.text.endswith("not those given by hand")
@@ -462,8 +478,155 @@ def test_a_base_that_is_no_longer_better_when_it_arrives_is_dropped() -> None:
     machine.received(A, Chunk(LOWER, 0, memoryview(b"xx")), 0.0)
     machine.waiting_for((), START_S)  # the wait is over: ours is in use now
     assert machine.rounds.round == 1
-    assert Discard(Item(LOWER, is_base=True)) in machine.base_checked(LOWER, START_S)
+    assert Discard(Item(LOWER, is_base=True)) in arrive(machine, LOWER, START_S)
     assert machine.base.digest == BASE
+
+
+# Compaction.
+
+
+def agree_on(machine: PeerMachine, *, round_index: int = 4) -> list[Action]:
+    """Close rounds 1 to 4 with Alice; let her sign what we hold, and return what follows."""
+    machine.waiting_for((), 0.0)
+    for number in range(1, round_index + 1):
+        publish(machine)
+        theirs = update(ALICE, number)
+        give(machine, ALICE, theirs)
+        [close] = only(machine.payload_checked(theirs, None, 0.0), Close)
+        machine.folded(close.plan, b"s" * 32, 0.0)
+    mark = (4, machine.updates.set_digest(4))
+    return hear(machine, ALICE, round_index=5, next_round=5, mark=mark)
+
+
+def made(cut: Cut, digest: bytes = b"m" * 32) -> Base:
+    return Base.of(digest, 100, cut.history, given=False)
+
+
+def test_what_all_have_signed_is_compacted() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    [cut] = only(agree_on(machine), Cut)
+    assert (cut.plan.base, cut.plan.through, cut.plan.set_digest) == (
+        BASE,
+        4,
+        machine.updates.set_digest(4),
+    )
+    assert (cut.history.frontier, cut.history.num_included) == (4, 8)
+    assert only(machine.tick(1.0), Cut) == [], "one at a time"
+    held = machine.updates.digest
+    actions = machine.base_made(cut, made(cut), 1.0)
+    assert not only(actions, TakeBack)
+    assert machine.base == made(cut)
+    assert (len(machine.updates), machine.updates.digest) == (0, held)
+    assert [u.round for u in machine.own_included] == [1, 2, 3, 4]
+    said = last_said(machine.tick(2.0))
+    assert (said.base, said.frontier, said.num_included) == (b"m" * 32, 4, 8)
+    [serve] = only(machine.received(A, Want(BASE, 0), 2.0), Serve)
+    assert serve.id == BASE, "somebody may still be fetching the one before"
+    assert only(machine.received(A, Want(update(ALICE, 1).id, 0), 2.0), Send) == [
+        Send((A,), Absent(update(ALICE, 1).id))
+    ]
+
+
+def test_what_came_late_for_a_base_in_the_making_stays_out_of_no_base() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    meet(machine, BOB)
+    hear(machine, BOB, leaving=True)
+    [cut] = only(agree_on(machine), Cut)
+    late = update(BOB, 2)
+    give(machine, ALICE, late)
+    machine.payload_checked(late, None, 0.0)
+    machine.base_made(cut, made(cut), 1.0)
+    assert machine.base.digest == BASE
+    assert late.id in machine.updates
+
+
+def test_a_base_that_cannot_be_made_is_tried_again_a_round_later() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    [cut] = only(agree_on(machine), Cut)
+    machine.base_made(cut, None, 1.0)
+    assert only(machine.tick(2.0), Cut) == []
+    publish(machine)
+    theirs = update(ALICE, 5)
+    give(machine, ALICE, theirs)
+    [close] = only(machine.payload_checked(theirs, None, 2.0), Close)
+    assert only(machine.folded(close.plan, b"s" * 32, 2.0), Cut)
+
+
+def test_own_updates_that_a_base_leaves_out_go_out_anew() -> None:
+    """The open round may be part of it as well: it is skipped, and its update comes back."""
+    machine = started(held=(update(BOB, 2),))
+    meet(machine, CAROL, START_S - 1)  # expected, so that the round stays open
+    machine.waiting_for((), START_S)
+    publish(machine, START_S)
+    ours = update(ME, machine.rounds.round)
+    shared = update(CAROL, 1)
+    history = UpdateSet(ORIGIN, [shared, update(ALICE, 3)]).history_through(8, 4)
+    folds: dict[str, Any] = {"round_index": 9, "next_round": 9, "history": history}
+    theirs = Base.of(LOWER, 2, history, given=False)
+    now = START_S
+    machine.connected(A, now)
+    machine.received(A, Have((), True), now)
+    hear(machine, ALICE, now, base=LOWER, **folds)
+    [look] = only(machine.received(A, Chunk(LOWER, 0, memoryview(b"xx")), now), CheckBase)
+    assert look == CheckBase(theirs)
+    actions = machine.base_checked(theirs, history, now)
+    assert only(actions, TakeBack) == [TakeBack((ours,))]
+    warnings = [t.text for t in only(actions, Tell) if t.level is Level.WARNING]
+    assert ["1 updates of" in text and "left out" in text for text in warnings] == [True]
+    [train] = only(actions, Train)
+    assert train.round == 9
+    assert train.plan is not None
+    assert (train.plan.base, train.plan.frontier, train.plan.changed_from) == (LOWER, 8, 9)
+    assert any("skipped" in t.text for t in only(actions, Tell))
+
+
+def test_an_update_that_was_being_made_while_a_base_was_taken_over_goes_out_anew() -> None:
+    machine = started()
+    machine.waiting_for((), START_S)
+    [author] = only(machine.trained(START_S), Author)
+    own = update(ME, author.round)
+    history = UpdateSet(ORIGIN, [update(ALICE, 3)]).history_through(8, 4)
+    now = START_S
+    machine.connected(A, now)
+    machine.received(A, Have((), True), now)
+    hear(machine, ALICE, now, base=LOWER, history=history, round_index=9, next_round=9)
+    machine.received(A, Chunk(LOWER, 0, memoryview(b"xx")), now)
+    machine.base_checked(Base.of(LOWER, 2, history, given=False), history, now)
+    actions = machine.authored(own, now)
+    assert only(actions, TakeBack) == [TakeBack((own,))]
+    assert not [send for send in only(actions, Send) if isinstance(send.message, Have)]
+    assert own.id not in machine.updates
+    assert [train.round for train in only(actions, Train)] == [9]
+
+
+def test_a_silent_peer_is_not_waited_for_where_the_budget_is_used_up() -> None:
+    machine = started(budget_bytes=4)
+    meet(machine, ALICE)
+    meet(machine, BOB)
+    machine.disconnected(B, 0.0)
+    bob = update(BOB, 1)
+    give(machine, ALICE, bob)
+    machine.payload_checked(bob, None, 0.0)
+    actions: list[Action] = []
+    machine.waiting_for((), 0.0)
+    now = 0.0
+    for number in range(1, 5):
+        now += LISTEN_S
+        hear(machine, ALICE, now, round_index=number, next_round=number)
+        publish(machine, now)
+        theirs = update(ALICE, number)
+        give(machine, ALICE, theirs)
+        [close] = only(machine.payload_checked(theirs, None, now), Close)
+        machine.folded(close.plan, b"s" * 32, now)
+    mark = (4, machine.updates.set_digest(4))
+    actions = hear(machine, ALICE, now, round_index=5, next_round=5, mark=mark)
+    assert only(actions, Cut)
+    [tell] = only(actions, Tell)
+    assert "are compacted without" in tell.text
+    assert "p2p.disk_budget_mb" in tell.text
 
 
 # Divergence.
@@ -486,10 +649,9 @@ def run_one_round(machine: PeerMachine, state: bytes = b"s" * 32) -> bytes:
         ({}, True),
         ({"state": b"s" * 32}, False),
         ({"set_digest": b"o" * 32}, False),
-        ({"base": HIGHER}, False),
         ({"round": 2}, False),
     ],
-    ids=["another state", "the same state", "another set", "another base", "a later round"],
+    ids=["another state", "the same state", "another set", "a later round"],
 )
 def test_another_state_of_the_same_set_is_reported_once(
     says: dict[str, Any], is_reported: bool
@@ -503,9 +665,7 @@ def test_another_state_of_the_same_set_is_reported_once(
         says.get("state", b"t" * 32),
     )
     for _ in range(2):
-        reports = only(
-            hear(machine, ALICE, closed=closed, base=says.get("base", BASE), next_round=2), Diverged
-        )
+        reports = only(hear(machine, ALICE, closed=closed, next_round=2), Diverged)
         said = Diverged(A, 1, set_digest, b"s" * 32, b"t" * 32)
         assert reports == ([said] if is_reported else [])
         is_reported = False
@@ -534,7 +694,7 @@ def test_only_so_many_digests_are_kept() -> None:
     assert min(machine._digests) == 6
 
 
-def test_a_fold_on_a_base_that_was_replaced_meanwhile_says_nothing_of_ours() -> None:
+def test_a_fold_on_an_origin_that_was_replaced_meanwhile_is_of_another_set() -> None:
     machine = started()
     meet(machine, ALICE)
     machine.waiting_for((), 0.0)
@@ -544,11 +704,12 @@ def test_a_fold_on_a_base_that_was_replaced_meanwhile_says_nothing_of_ours() -> 
     [close] = only(machine.payload_checked(theirs, None, 0.0), Close)
     hear(machine, ALICE, round_index=2, next_round=2, base=LOWER)
     machine.received(A, Chunk(LOWER, 0, memoryview(b"xx")), 0.0)
-    machine.base_checked(LOWER, 0.0)
+    arrive(machine, LOWER)
     [train] = only(machine.folded(close.plan, b"s" * 32, 0.0), Train)
     assert train.plan is not None
     assert train.plan.base == LOWER
-    assert last_said(machine.tick(5.0)).set_digest == b""
+    said = last_said(machine.tick(5.0)).set_digest
+    assert said == close.plan.set_digest != train.plan.set_digest
 
 
 # The end.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from protocol_support import ADMISSION, BASE, only, payload, signer, update
+from protocol_support import ADMISSION, BASE, ORIGIN, only, origin, payload, signer, update
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol import sync as module
@@ -60,7 +60,7 @@ def chunk(of: Update, data: str = "xx", offset: int = 0) -> Chunk:
 
 
 def make(*held: Update, neighbours: tuple[PeerId, ...] = (A,)) -> Sync:
-    made = Sync(UpdateSet(held), STALL_S)
+    made = Sync(UpdateSet(ORIGIN, held), STALL_S)
     for peer in neighbours:
         made.connected(peer, 0.0)
     return made
@@ -127,7 +127,7 @@ def test_long_lists_that_are_out_of_step_both_come_to_their_end(
     monkeypatch.setattr(module, "MAX_UNANSWERED", 8)
     monkeypatch.setattr(module, "MAX_HAVE_ENTRIES", 4)
     updates = [update(author, n) for n in range(1, 25) for author in (ALICE, BOB, CAROL)]
-    ends = {A: UpdateSet(updates), B: UpdateSet(updates[30:-6])}
+    ends = {A: UpdateSet(ORIGIN, updates), B: UpdateSet(ORIGIN, updates[30:-6])}
     syncs = {peer: Sync(held, STALL_S) for peer, held in ends.items()}
     post: list[tuple[PeerId, Message]] = []
 
@@ -305,11 +305,11 @@ def test_a_corrupt_payload_is_fetched_anew_elsewhere() -> None:
 
 def test_who_wants_gets_the_header_and_the_rest_of_the_payload() -> None:
     sync = make(X1)
-    assert sync.want(A, Want(X1.id, 1), BASE) == [Send((A,), X1.message), Serve(A, X1.id, 1)]
-    assert sync.want(A, Want(X2.id, 0), BASE) == [Send((A,), Absent(X2.id))]
-    assert sync.want(A, Want(BASE, 7), BASE) == [Serve(A, BASE, 7)]
+    assert sync.want(A, Want(X1.id, 1), (BASE,)) == [Send((A,), X1.message), Serve(A, X1.id, 1)]
+    assert sync.want(A, Want(X2.id, 0), (BASE,)) == [Send((A,), Absent(X2.id))]
+    assert sync.want(A, Want(BASE, 7), (BASE,)) == [Serve(A, BASE, 7)]
     with pytest.raises(RemoteProtocolError, match="beyond an update's end"):
-        sync.want(A, Want(X1.id, 3), BASE)
+        sync.want(A, Want(X1.id, 3), (BASE,))
 
 
 # Equivocation.
@@ -323,7 +323,7 @@ def test_a_rival_of_a_held_update_voids_it_from_the_header_alone() -> None:
     assert not sync.wanted(item(Y1.id))
     [(to, evidence)] = haves(actions)
     assert (to, set(evidence.entries)) == ((A, B), {entry(X1), entry(Y1)})
-    assert sync.want(A, Want(X1.id, 0), BASE) == [Send((A,), X1.message)], "no payload"
+    assert sync.want(A, Want(X1.id, 0), (BASE,)) == [Send((A,), X1.message)], "no payload"
 
 
 def test_two_rival_headers_void_the_slot_while_both_are_under_way() -> None:
@@ -386,10 +386,10 @@ def test_an_update_of_a_void_slot_announced_under_another_is_dropped() -> None:
 
 def test_the_better_base_of_a_neighbour_is_fetched_ahead_of_updates() -> None:
     sync = make()
-    sync.base_offered(A, BASE, 2, 0.0)
-    assert sync.base_offered(A, BASE, 2, 0.0) == [], "said with every heartbeat"
+    sync.base_offered(A, origin(BASE, 2), 0.0)
+    assert sync.base_offered(A, origin(BASE, 2), 0.0) == [], "said with every heartbeat"
     _, look = sync.chunk(A, Chunk(BASE, 0, memoryview(b"xx")), 0.0)
-    assert look == CheckBase(BASE)
+    assert look == CheckBase(origin(BASE))
     assert not sync.settled(EVERYONE, 1, ME)
     sync.base_accepted(BASE, 0.0)
     assert sync.num_wanted == 0
@@ -398,17 +398,17 @@ def test_the_better_base_of_a_neighbour_is_fetched_ahead_of_updates() -> None:
 def test_a_base_that_is_offered_no_more_is_not_wanted() -> None:
     sync = make(neighbours=(A, B))
     other = b"o" * 32
-    assert wants(sync.base_offered(A, BASE, 2, 0.0)) == [(A, BASE, 0)]
-    assert wants(sync.base_offered(A, other, 2, 0.0)) == [(A, other, 0)]
+    assert wants(sync.base_offered(A, origin(BASE, 2), 0.0)) == [(A, BASE, 0)]
+    assert wants(sync.base_offered(A, origin(other, 2), 0.0)) == [(A, other, 0)]
     assert not sync.wanted(item(BASE, is_base=True))
-    sync.base_offered(A, None, 0, 0.0)
+    sync.base_offered(A, None, 0.0)
     assert sync.num_wanted == 0
 
 
 def test_a_base_announced_as_an_update_is_a_base_all_the_same() -> None:
     sync = make(neighbours=(A, B))
     sync.have(B, Have((HaveEntry(1, B, BASE),), False), 0.0)
-    assert wants(sync.base_offered(A, BASE, 2, 0.0)) == [(A, BASE, 0)]
+    assert wants(sync.base_offered(A, origin(BASE, 2), 0.0)) == [(A, BASE, 0)]
     sync.have(B, Have((HaveEntry(1, B, BASE),), False), 0.0)
     assert only(sync.chunk(A, Chunk(BASE, 0, memoryview(b"xx")), 0.0), CheckBase)
 
@@ -416,8 +416,8 @@ def test_a_base_announced_as_an_update_is_a_base_all_the_same() -> None:
 def test_a_base_that_is_being_looked_at_outlives_the_acceptance_of_another() -> None:
     sync = make(neighbours=(A, B))
     other = b"o" * 32
-    sync.base_offered(A, BASE, 2, 0.0)
-    sync.base_offered(B, other, 2, 0.0)
+    sync.base_offered(A, origin(BASE, 2), 0.0)
+    sync.base_offered(B, origin(other, 2), 0.0)
     sync.chunk(B, Chunk(other, 0, memoryview(b"xx")), 0.0)
     assert only(sync.base_accepted(BASE, 0.0), Discard) == [Discard(item(BASE, is_base=True))]
     assert sync.wanted(item(other, is_base=True))
@@ -426,13 +426,13 @@ def test_a_base_that_is_being_looked_at_outlives_the_acceptance_of_another() -> 
 def test_a_held_update_offered_as_a_base_ends_the_session() -> None:
     held = make(X1)
     with pytest.raises(RemoteProtocolError, match="an update as its base"):
-        held.base_offered(A, X1.id, 2, 0.0)
+        held.base_offered(A, origin(X1.id, 2), 0.0)
 
 
 def test_a_base_and_an_update_of_one_id_have_nothing_to_do_with_each_other() -> None:
     """One of the two is a lie, and must cost only what comes from the liar."""
     sync = make(neighbours=(A, B))
-    assert wants(sync.base_offered(A, X2.id, 9, 0.0)) == [(A, X2.id, 0)]
+    assert wants(sync.base_offered(A, origin(X2.id, 9), 0.0)) == [(A, X2.id, 0)]
     [write] = sync.chunk(A, Chunk(X2.id, 0, memoryview(b"junk")), 0.0)
     assert isinstance(write, Write)
     assert write.item == item(X2.id, is_base=True)
@@ -443,7 +443,7 @@ def test_a_base_and_an_update_of_one_id_have_nothing_to_do_with_each_other() -> 
     assert write == Write(item(X2.id), 2, 0, memoryview(b"xx"))
     assert look == Check(X2)
     sync.add(X2, 1.0)
-    sync.base_offered(A, None, 0, 1.0)
+    sync.base_offered(A, None, 1.0)
     assert not sync.wanted(item(X2.id, is_base=True)) or sync.num_wanted == 0
 
 
@@ -514,9 +514,10 @@ sets_st = st.lists(updates_st, unique=True)
 
 def honest_set(updates: list[Update]) -> UpdateSet:
     """Return what a peer may hold: a bad update at most as the evidence of a void slot."""
-    held = UpdateSet(updates)
+    held = UpdateSet(ORIGIN, updates)
     slots = {(u.round, u.author): held.slot(u.round, u.author) for u in updates}
-    return UpdateSet(u for slot in slots.values() if not _only_bad(slot) for u in slot)
+    counting = (u for slot in slots.values() if not _only_bad(slot) for u in slot)
+    return UpdateSet(ORIGIN, counting)
 
 
 def _only_bad(slot: tuple[Update, ...]) -> bool:
@@ -551,7 +552,7 @@ class End:
         if isinstance(message, Have):
             actions = self.sync.have(sender, message, now)
         elif isinstance(message, Want):
-            actions = self.sync.want(sender, message, BASE)
+            actions = self.sync.want(sender, message, (BASE,))
         elif isinstance(message, UpdateMessage):
             actions, _ = self.sync.header(sender, admit(message, ADMISSION), now)
         elif isinstance(message, Chunk):
@@ -584,7 +585,7 @@ def end(name: str, updates: list[Update]) -> End:
 @given(sets_st, sets_st)
 def test_any_two_sets_become_one(first: list[Update], second: list[Update]) -> None:
     one, two = end("one", first), end("two", second)
-    both = UpdateSet([*one.held, *two.held])
+    both = UpdateSet(ORIGIN, [*one.held, *two.held])
     bring_together(one, two, 0.0)
     assert one.held.digest == two.held.digest == both.digest
     has_void = any(both.is_void(u.round, u.author) for u in both)
@@ -613,7 +614,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @initialize(last=sets_st)
     def begin(self, last: list[Update]) -> None:
-        self.held = UpdateSet()
+        self.held = UpdateSet(ORIGIN)
         self.sync = Sync(self.held, STALL_S)
         self.last = last  # what somebody honest holds, who comes at the end
         self.now = 0.0
@@ -760,7 +761,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         while self.to_check:
             self.end_check(is_intact=True)
         me, other = End(ME, self.sync, self.held), end("last", self.last)
-        both = UpdateSet([*self.held, *other.held])
+        both = UpdateSet(ORIGIN, [*self.held, *other.held])
         bring_together(me, other, self.now)
         assert self.held.digest == other.held.digest
         for mine in both:
@@ -770,3 +771,65 @@ class AnyInterleaving(RuleBasedStateMachine):
 
 TestAnyInterleaving = AnyInterleaving.TestCase
 TestAnyInterleaving.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+# Bases with a later frontier.
+
+
+def on_base(*held: Update, frontier: int, neighbours: tuple[PeerId, ...] = (A,)) -> Sync:
+    """Return the sync of a set that was compacted, its neighbours connected before."""
+    updates = UpdateSet(ORIGIN, held)
+    made = Sync(updates, STALL_S)
+    for peer in neighbours:
+        made.connected(peer, 0.0)
+    updates.rebase(updates.history_through(frontier, 4))
+    made.rebased(0.0)
+    return made
+
+
+def test_nothing_of_a_compacted_round_is_wanted_or_told_again() -> None:
+    sync = on_base(X1, update(CAROL, 5), frontier=4)
+    assert wants(sync.have(A, have(update(ALICE, 4), update(ALICE, 5)), 0.0)) == [
+        (A, update(ALICE, 5).id, 0)
+    ]
+    [(_, again)] = haves(sync.tick(STALL_S))
+    assert [e.round for e in again.entries] == [5]
+
+
+def test_what_is_under_way_of_a_compacted_round_is_dropped() -> None:
+    updates = UpdateSet(ORIGIN)
+    sync = Sync(updates, STALL_S)
+    sync.connected(A, 0.0)
+    sync.have(A, have(X1, update(CAROL, 5)), 0.0)
+    updates.rebase(updates.history_through(4, 4))
+    assert only(sync.rebased(0.0), Discard) == [Discard(item(X1.id))]
+    assert sync.wanted(item(update(CAROL, 5).id))
+
+
+def test_a_header_of_a_compacted_round_is_dropped() -> None:
+    sync = on_base(frontier=4)
+    early = update(CAROL, 3)
+    lie = HaveEntry(6, CAROL.peer_id, early.id)
+    sync.have(A, Have((lie,), False), 0.0)
+    actions, is_void = sync.header(A, early, 0.0)
+    assert (only(actions, Discard), is_void) == ([Discard(item(early.id))], False)
+    assert sync.add(early, 0.0) == ([], False)
+
+
+def test_a_neighbour_is_told_of_no_round_that_its_base_includes() -> None:
+    sync = make(X1, update(CAROL, 5), neighbours=(A,))
+    sync.stands_on(A, 4, 0.0)
+    [(_, again)] = haves(sync.tick(STALL_S))
+    assert [e.round for e in again.entries] == [5]
+    sync.add(X2, STALL_S)
+    assert X2.id not in sync._neighbours[A].lacks
+    assert not sync.has_all(A, 5)
+    sync.have(A, have(update(CAROL, 5)), STALL_S)
+    assert sync.has_all(A, 5)
+
+
+def test_a_neighbour_that_goes_back_to_an_earlier_base_is_told_of_its_rounds() -> None:
+    sync = make(X1, update(CAROL, 5), neighbours=(A,))
+    sync.stands_on(A, 4, 0.0)
+    [(to, message)] = haves(sync.stands_on(A, 0, 1.0))
+    assert (to, [e.round for e in message.entries], message.complete) == ((A,), [1, 5], True)

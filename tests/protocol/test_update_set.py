@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from protocol_support import signer, update
+from protocol_support import ORIGIN, signer, update
 
 from semantic_net.protocol.update import MAX_AUTHORS, Update
 from semantic_net.protocol.update_set import UpdateSet
@@ -17,7 +17,7 @@ UPDATES = [update(a, r, c) for a in AUTHORS for r in (1, 2, 3) for c in ("x", "y
 def test_any_order_gives_the_same_set_and_digest(arrived: list[Update], random: object) -> None:
     shuffled = list(arrived)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis' Random
-    ours, theirs = UpdateSet(arrived), UpdateSet(shuffled)
+    ours, theirs = UpdateSet(ORIGIN, arrived), UpdateSet(ORIGIN, shuffled)
     for number in (0, 1, 2, 3):
         assert ours.set_digest(number) == theirs.set_digest(number)
         assert ours.live(number) == theirs.live(number)
@@ -25,7 +25,7 @@ def test_any_order_gives_the_same_set_and_digest(arrived: list[Update], random: 
 
 @given(st.lists(st.sampled_from(UPDATES), unique=True))
 def test_a_slot_counts_exactly_when_it_holds_one_update(arrived: list[Update]) -> None:
-    updates = UpdateSet(arrived)
+    updates = UpdateSet(ORIGIN, arrived)
     for author in AUTHORS:
         for number in (1, 2, 3):
             slot = [u for u in arrived if (u.author, u.round) == (author.peer_id, number)]
@@ -37,22 +37,27 @@ def test_a_slot_counts_exactly_when_it_holds_one_update(arrived: list[Update]) -
 
 def test_digests_tell_different_sets_apart() -> None:
     one, two = update(AUTHORS[0], 1, "x"), update(AUTHORS[0], 1, "y")
-    sets = [UpdateSet(), UpdateSet([one]), UpdateSet([two]), UpdateSet([one, two])]
+    sets = [
+        UpdateSet(ORIGIN),
+        UpdateSet(ORIGIN, [one]),
+        UpdateSet(ORIGIN, [two]),
+        UpdateSet(ORIGIN, [one, two]),
+    ]
     assert len({s.set_digest(1) for s in sets}) == 4
 
 
 def test_a_third_equivocation_changes_nothing() -> None:
     x, y, z = (update(AUTHORS[0], 1, c) for c in "xyz")
-    updates = UpdateSet([x, y])
+    updates = UpdateSet(ORIGIN, [x, y])
     before = updates.set_digest(1)
     assert not updates.add(z)
     assert updates.set_digest(1) == before
     assert z.id not in updates
-    assert UpdateSet([y, z]).set_digest(1) == before
+    assert UpdateSet(ORIGIN, [y, z]).set_digest(1) == before
 
 
 def test_adding_twice_is_harmless_and_digests_follow_additions() -> None:
-    updates = UpdateSet()
+    updates = UpdateSet(ORIGIN)
     empty = updates.set_digest(5)
     x = update(AUTHORS[0], 2)
     assert updates.add(x)
@@ -66,13 +71,13 @@ def test_adding_twice_is_harmless_and_digests_follow_additions() -> None:
 
 def test_a_round_counts_at_most_the_agreed_number_of_authors() -> None:
     many = [update(signer(str(i)), 1) for i in range(MAX_AUTHORS + 3)]
-    counted = UpdateSet(many).live(1)
+    counted = UpdateSet(ORIGIN, many).live(1)
     assert [u.author for u in counted] == sorted(u.author for u in many)[:MAX_AUTHORS]
 
 
 def test_evidence_that_was_asked_for_stays_as_it_was() -> None:
     """Another thread may write it to disk while the set grows."""
-    updates = UpdateSet([update(AUTHORS[0], 1, "a"), update(AUTHORS[0], 1, "b")])
+    updates = UpdateSet(ORIGIN, [update(AUTHORS[0], 1, "a"), update(AUTHORS[0], 1, "b")])
     evidence = updates.evidence()
     updates.add(update(AUTHORS[0], 2, "a"))
     updates.add(update(AUTHORS[0], 2, "b"))

@@ -124,6 +124,21 @@ class Folder:
         self._make_room(through, num_exempt=2)
         return state
 
+    def rebase(self, start_round: int, start: FoldState) -> None:
+        """Fold from another start on: states of rounds before it are of no use any more.
+
+        Those of later rounds stay, unless the next `fold` says that they have changed.
+
+        Args:
+            start_round: The round that the start goes through.
+            start: Belongs to the folder from now on.
+        """
+        self._start_round = -1  # so that the old one may go
+        for round_index in [r for r in self._cached if r <= start_round]:
+            self._drop(round_index)
+        self._start_round = start_round
+        self._cached = {start_round: start, **self._cached}
+
     def close(self) -> None:
         """Remove the files in the cache folder; the folder is of no use afterwards."""
         for cached in self._cached.values():

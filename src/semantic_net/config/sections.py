@@ -296,6 +296,10 @@ class P2PConfig:
     """Seconds without a sign of life after which a peer counts as gone."""
     max_rate: float | None = None
     """Most kB (1000 bytes) a second that this device sends, to all peers together; None: any."""
+    base_every: int = 16
+    """Rounds after which what all peers hold is compacted into a snapshot; equal on all peers."""
+    disk_budget_mb: float = 512.0
+    """Updates on disk, in MB, from which on compaction does not wait for peers that are gone."""
     memory_budget_mb: float = 64.0
     """Payloads kept in memory, in MB; older ones lie on disk."""
     checkpoint_every: int = 1
@@ -321,6 +325,8 @@ class P2PConfig:
             self.liveness_s,
         )
         _require(self.max_rate is None or self.max_rate >= 1, "p2p.max_rate", ">= 1", self.max_rate)
+        _require(1 <= self.base_every <= 4096, "p2p.base_every", "in [1, 4096]", self.base_every)
+        _require(self.disk_budget_mb > 0, "p2p.disk_budget_mb", "> 0", self.disk_budget_mb)
         _require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
         _require(self.checkpoint_every >= 0, "p2p.checkpoint_every", ">= 0", self.checkpoint_every)
 

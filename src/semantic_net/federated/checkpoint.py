@@ -1,9 +1,9 @@
 """What a peer keeps of itself between two processes, beside its updates and its journal.
 
-The model is not in it: it is a function of the base and the update set. Two kinds of safetensors
-files in one folder, each written to a temporary name, fsynced and renamed:
+The model is not in it: it is a function of the base and the update set. Files in one folder, each
+written to a temporary name, fsynced and renamed:
 
-    base-<digest>.safetensors     the base, once
+    base-<digest>.snapshot        what the rounds are folded on (see `base_store`)
     progress.safetensors          residual and optimiser, everything else as JSON in its metadata
     progress.previous.safetensors the one before, in case a disk breaks the promise of the rename
 
@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 
 from semantic_net.errors import CheckpointError
+from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.weights import write_atomically
-from semantic_net.fixed_point import Float32Array
-from semantic_net.protocol.update import UpdateId, hash_payload
+from semantic_net.protocol.update import UpdateId
 from semantic_net.training.state import State, join_state, split_state
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 _KEY = "semantic-net"
 _CHECKSUM = "sha256"
 _TRAINER = "trainer/"
@@ -49,7 +49,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """What must be equal for the checkpoint to fit the run."""
     closed_round: int
     base: str
-    """The digest of the base, in hexadecimal digits."""
+    """The digest of the base that the last fold stood on, in hexadecimal digits."""
+    frontier: int
+    """The last round that the base includes."""
     base_given: bool
     residual_of: str
     """Id of the own update that the residual stands beside; empty for none."""
@@ -65,22 +67,20 @@ class Checkpoint:
     """A peer's own state after a closed round."""
 
     progress: Progress
-    base: Tensor
-    """(N,) float32: the state that the rounds are folded on."""
     residual: Tensor
     """(P,) float32."""
     trainer: State
 
 
 class CheckpointFolder:
-    """The newest checkpoint of a run, the one before, and the bases that they stand on."""
+    """The newest checkpoint of a run, and the one before."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take a folder, which need not exist yet."""
-        self._folder = folder
+    def __init__(self, folder: Path, bases: BaseStore) -> None:
+        """Take a folder, which need not exist yet, and where the bases lie."""
+        self._bases = bases
         self._newest = folder / "progress.safetensors"
         self._previous = folder / "progress.previous.safetensors"
-        self._bases: tuple[str, ...] = ()  # of the newest two
+        self._kept: tuple[Progress, ...] = ()  # of the newest two
 
     def __bool__(self) -> bool:
         """Tell whether there is a checkpoint, sound or not."""
@@ -92,12 +92,7 @@ class CheckpointFolder:
         Raises:
             OSError: The disk is full, or not ours to write; what was there is still there.
         """
-        digest = checkpoint.progress.base
-        base = self._base(digest)
-        if not base.exists():
-            write_atomically(
-                base, lambda part: safetensors.torch.save_file({"base": checkpoint.base}, part)
-            )
+        self._bases.persist(bytes.fromhex(checkpoint.progress.base))
         tensors, rest = split_state(checkpoint.trainer)
         progress = msgspec.structs.replace(checkpoint.progress, trainer=rest)
         named = {"residual": checkpoint.residual.cpu().contiguous()}
@@ -110,8 +105,17 @@ class CheckpointFolder:
             self._keep_previous()
 
         write_atomically(self._newest, write)
-        self._bases = (digest, *self._bases[:1])
-        self._remove_bases()
+        self._kept = (progress, *self._kept[:1])
+
+    @property
+    def bases(self) -> set[UpdateId]:
+        """The bases that the newest checkpoint and the one before stand on."""
+        return {bytes.fromhex(progress.base) for progress in self._kept}
+
+    @property
+    def frontier(self) -> int:
+        """The last round that neither of them needs an update of."""
+        return min((progress.frontier for progress in self._kept), default=0)
 
     def load(self) -> Checkpoint | None:
         """Read the newest checkpoint that is sound; None where there is none at all.
@@ -130,16 +134,13 @@ class CheckpointFolder:
                 continue
             if faults:
                 log.warning("%s; going on from the one before", faults[0])
-            self._bases = (checkpoint.progress.base,)
+            self._kept = (checkpoint.progress,)
             return checkpoint
         if faults:
             raise CheckpointError(f"{faults[0]}; start afresh with --resume never")
         return None
 
     # The inside.
-
-    def _base(self, digest: str) -> Path:
-        return self._folder / f"base-{digest[:16]}.safetensors"
 
     def _read(self, path: Path) -> Checkpoint:
         where = f"checkpoint {path}"
@@ -160,17 +161,8 @@ class CheckpointFolder:
             for name, tensor in tensors.items()
             if name.startswith(_TRAINER)
         }
-        base = self._read_base(progress.base)
-        return Checkpoint(progress, base, residual, join_state(trainer, progress.trainer))
-
-    def _read_base(self, digest: str) -> Tensor:
-        path = self._base(digest)
-        where = f"checkpoint {path}"
-        _, tensors = _read_file(path, where)
-        base = tensors.get("base")
-        if base is None or base_digest(base.numpy()).hex() != digest:
-            raise CheckpointError(f"{where}: damaged (its content does not match its name)")
-        return base
+        self._bases.read_checked(bytes.fromhex(progress.base))
+        return Checkpoint(progress, residual, join_state(trainer, progress.trainer))
 
     def _keep_previous(self) -> None:
         """Let the newest checkpoint so far be found under the previous one's name as well."""
@@ -184,21 +176,9 @@ class CheckpointFolder:
             shutil.copyfile(self._newest, part)
         os.replace(part, self._previous)
 
-    def _remove_bases(self) -> None:
-        """Remove the bases that neither checkpoint stands on."""
-        needed = {self._base(digest) for digest in self._bases}
-        for path in self._folder.glob("base-*.safetensors"):
-            if path not in needed:
-                path.unlink(missing_ok=True)
-
 
 class _Version(msgspec.Struct, frozen=True):
     format: int
-
-
-def base_digest(base: Float32Array) -> UpdateId:
-    """Return the hash of a base's transfer form."""
-    return hash_payload(base.astype("<f4", copy=False).data.cast("B"))
 
 
 def _read_file(path: Path, where: str) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -23,6 +23,7 @@ def run_facts(config: Config, task: Task, schema: ModelSchema, fold: FoldConfig)
         # A user's task lies at another path on another device, often under the same name.
         "task": Path(config.task.name).stem,
         "model": f"{schema.num_parameters} parameters, {schema.digest()[:16]}",
+        "p2p.base_every": str(config.p2p.base_every),
         "aggregation.rule": fold.rule,
         "aggregation.outer_momentum": _as_configured(fold.beta),
         "aggregation.outer_lr": _as_configured(fold.outer_lr),

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from semantic_net.errors import StartError
+from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.checkpoint import CheckpointFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE
@@ -53,7 +54,8 @@ class RunFolder:
         self.previous = root / "previous"
         self.checkpoint = root / "checkpoint"
         self.journal = self.checkpoint / "journal.jsonl"
-        self.progress = CheckpointFolder(self.checkpoint)
+        self.bases = BaseStore(self.checkpoint)
+        self.progress = CheckpointFolder(self.checkpoint, self.bases)
         self.updates = self.checkpoint / "updates"
         self.cache = self.checkpoint / "cache"
         try:
@@ -92,7 +94,8 @@ class RunFolder:
         self.key.unlink(missing_ok=True)
         # The checkpoint goes last: as long as it is here, the rest has not moved in vain.
         left = (self.model, self.best_model, self.rounds, self.summary, self.checkpoint)
-        kept = CheckpointFolder(self.previous / self.checkpoint.name)
+        put_away = self.previous / self.checkpoint.name
+        kept = CheckpointFolder(put_away, BaseStore(put_away))
         try:
             if kept and not self.progress:
                 shutil.rmtree(self.checkpoint, ignore_errors=True)  # a start that came to nothing

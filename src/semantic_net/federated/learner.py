@@ -6,6 +6,7 @@ what local training changed. The state itself is the fold's whole numbers.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -18,17 +19,21 @@ from torch import Tensor
 from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.folder import Folder
 from semantic_net.aggregation.rules import Contribution
-from semantic_net.aggregation.state import FoldState, start_state
+from semantic_net.aggregation.state import FoldState
 from semantic_net.buffers import trim_heap
 from semantic_net.config import AggregationConfig, SemanticConfig
+from semantic_net.errors import CheckpointError, RemoteProtocolError
+from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.peer import Encoded, LearningStoppedError, Trained
+from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_base
 from semantic_net.fixed_point import Float32Array
 from semantic_net.protocol.actions import FoldPlan
-from semantic_net.protocol.update import Update, UpdateId, hash_payload
+from semantic_net.protocol.bases import Base
+from semantic_net.protocol.history import History
+from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.semantic.decoder import ParsedDelta, parse_payload
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.flat import flatten, load_flat
-from semantic_net.semantic.payloads import largest_magnitude
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.training.trainer import Trainer, TrainingInterrupted
 
@@ -57,55 +62,59 @@ class ModelLearner:
         trainer: Trainer,
         semantic: SemanticConfig,
         aggregation: AggregationConfig,
+        bases: BaseStore,
+        *,
+        base: UpdateId | None = None,
         cache_dir: Path | None = None,
     ) -> None:
-        """Take the trainer, whose model holds the base.
+        """Take the trainer, and a base to start from.
 
         Args:
             trainer: Trains the model in place.
             semantic: How an update becomes bytes.
             aggregation: How updates become a state.
+            bases: Where bases lie.
+            base: One of them; None makes the trainer's model the origin.
             cache_dir: Where large fold states of earlier rounds may lie.
+
+        Raises:
+            CheckpointError: The base is damaged, or of another model.
         """
         self.trainer = trainer
         self.schema = ModelSchema.of(trainer.model)
         self.fold_config = fold_config_of(self.schema, aggregation)
-        self._base_digest: UpdateId | None = None
-        self.base_given = False
-        """The base was given by hand, on whichever peer."""
+        self.bases = bases
         self.residual: Tensor | None = None
         """(schema.size,) float32: what the own updates left over; None for nothing."""
         self._semantic = semantic
         self._cache_dir = cache_dir
         self._stop = threading.Event()
-        self._base: Float32Array = flatten(trainer.model).cpu().numpy()
-        self._folder = self._new_folder()
-        self._view = np.empty_like(self._base)
+        if base is None:
+            base, _ = bases.put([self._origin()])
+            bases.settle(base)
+        self.base: UpdateId = base
+        """What the last fold stands on."""
+        self.history, start = self._read_base(self.base)
+        """Of the base."""
+        self._folder = self._new_folder(self.history.frontier, start)
+        self._view: Float32Array = np.empty(self.schema.size, np.float32)
         self._reference = torch.from_numpy(self._view)
-        self._load(self._folder.fold(0, lambda number: ()))
+        self._load(self._folder.fold(self.history.frontier, lambda number: ()))
 
-    def base(self) -> memoryview:
-        """Return the base in its transfer form: little-endian float32."""
-        return self._base.astype("<f4", copy=False).data.cast("B")
+    def history_of(self, data: memoryview, base: Base) -> History:
+        """Return the history of a base that has arrived; runs in any thread.
 
-    @property
-    def base_digest(self) -> UpdateId:
-        """The hash of the base's transfer form."""
-        if self._base_digest is None:
-            self._base_digest = hash_payload(self.base())
-        return self._base_digest
+        Raises:
+            RemoteProtocolError: It is not what its peer said.
+        """
+        return decode_base(data, base, self.fold_config)
 
-    def is_base(self, base: memoryview) -> bool:
-        """Tell whether a base has this model's size and is finite; runs in any thread."""
-        if len(base) != 4 * self.schema.size:
-            return False
-        return largest_magnitude(np.frombuffer(base, "<f4")) < np.inf
-
-    def adopt_base(self, base: memoryview, given: bool) -> None:
-        """Fold on another base from now on; its bytes must not change."""
-        self.base_given, self._base_digest = given, None
-        self._base = np.frombuffer(base, "<f4").astype(np.float32, copy=False)
-        self._folder = self._new_folder()
+    def make_base(
+        self, plan: FoldPlan, history: History, parsed: Callable[[Update], ParsedDelta]
+    ) -> tuple[UpdateId, int]:
+        """Store the base that includes all that a plan folds; return its digest and its size."""
+        self._stand_on(plan.base)
+        return self.bases.put(encode_snapshot(history, self._fold(plan, parsed)))
 
     def parse(self, codec: str, payload: memoryview) -> ParsedDelta:
         """Return what the fold reads; runs in any thread.
@@ -117,11 +126,8 @@ class ModelLearner:
 
     def fold(self, plan: FoldPlan, parsed: Callable[[Update], ParsedDelta]) -> bytes:
         """Fold a plan, load the model with the state, and return the state's digest."""
-
-        def contributions(number: int) -> list[Contribution]:
-            return [Contribution(parsed(u), u.weight) for u in plan.rounds.get(number, ())]
-
-        state = self._folder.fold(plan.through, contributions, changed_from=plan.changed_from)
+        self._stand_on(plan.base)
+        state = self._fold(plan, parsed)
         self._load(state)
         self._trim()
         return bytes.fromhex(state.digest)
@@ -181,15 +187,42 @@ class ModelLearner:
         if self.schema.dense_bytes >= LARGE_BYTES:
             trim_heap()
 
-    def _new_folder(self) -> Folder:
-        momentum = self.fold_config.beta > 0
-        start = start_state(self._base, self.schema.num_parameters, momentum=momentum)
-        in_place = self.schema.dense_bytes >= LARGE_BYTES
+    def _fold(self, plan: FoldPlan, parsed: Callable[[Update], ParsedDelta]) -> FoldState:
+        def contributions(number: int) -> list[Contribution]:
+            return [Contribution(parsed(u), u.weight) for u in plan.rounds.get(number, ())]
+
+        return self._folder.fold(plan.through, contributions, changed_from=plan.changed_from)
+
+    def _stand_on(self, base: UpdateId) -> None:
+        if base == self.base:
+            return
+        self.history, start = self._read_base(base)
+        self.base = base
+        self._folder.rebase(self.history.frontier, start)
+
+    def _read_base(self, base: UpdateId) -> tuple[History, FoldState]:
         try:
-            return Folder(self.fold_config, start, cache_dir=self._cache_dir, in_place=in_place)
+            return read_base(self.bases.read_checked(base), base, self.fold_config)
+        except RemoteProtocolError as exc:
+            raise CheckpointError(f"base {base.hex()[:16]}: {exc}") from exc
+
+    def _origin(self) -> memoryview:
+        values = flatten(self.trainer.model).cpu().numpy()
+        return values.astype("<f4", copy=False).data.cast("B")
+
+    def _new_folder(self, start_round: int, start: FoldState) -> Folder:
+        folder = functools.partial(
+            Folder,
+            self.fold_config,
+            start,
+            start_round=start_round,
+            in_place=self.schema.dense_bytes >= LARGE_BYTES,
+        )
+        try:
+            return folder(cache_dir=self._cache_dir)
         except OSError as exc:
             log.warning("fold cache %s: %s; going on without one", self._cache_dir, exc.strerror)
-            return Folder(self.fold_config, start, in_place=in_place)
+            return folder()
 
     def _load(self, state: FoldState) -> None:
         state.to_float32(out=self._view)

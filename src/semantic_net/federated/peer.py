@@ -21,15 +21,16 @@ from semantic_net.errors import (
     TrainingError,
     TransportError,
 )
+from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.actions import (
     Action,
-    AdoptBase,
     Author,
     Check,
     CheckBase,
     Close,
+    Cut,
     Dial,
     Discard,
     Diverged,
@@ -38,11 +39,14 @@ from semantic_net.protocol.actions import (
     Level,
     Send,
     Serve,
+    TakeBack,
     Tell,
     Train,
     Write,
 )
+from semantic_net.protocol.bases import Base
 from semantic_net.protocol.handshake import FACTS, REFUSAL_CODES
+from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.messages import (
@@ -119,16 +123,18 @@ class Trained:
 class Learner(Protocol[Parsed]):
     """The model's side of a peer. All of it but ``parse`` and ``stop`` runs in one thread."""
 
-    def base(self) -> memoryview:
-        """Return the base in its transfer form."""
+    def history_of(self, data: memoryview, base: Base) -> History:
+        """Return the history of a base that has arrived; runs in any thread.
+
+        Raises:
+            RemoteProtocolError: It is not what its peer said.
+        """
         ...
 
-    def is_base(self, base: memoryview) -> bool:
-        """Tell whether a base can be folded on; runs in any thread."""
-        ...
-
-    def adopt_base(self, base: memoryview, given: bool) -> None:
-        """Fold on another base from now on, that was given by hand or not."""
+    def make_base(
+        self, plan: FoldPlan, history: History, parsed: Callable[[Update], Parsed]
+    ) -> tuple[UpdateId, int]:
+        """Store the base that includes all that a plan folds; return its digest and its size."""
         ...
 
     def parse(self, codec: str, payload: memoryview) -> Parsed:
@@ -140,7 +146,10 @@ class Learner(Protocol[Parsed]):
         ...
 
     def fold(self, plan: FoldPlan, parsed: Callable[[Update], Parsed]) -> bytes:
-        """Fold a plan and return the digest of the state; the model is that state from now on."""
+        """Fold a plan and return the digest of the state; the model is that state from now on.
+
+        The plan's base is in the store of bases.
+        """
         ...
 
     def train(self, round_index: int) -> Trained:
@@ -234,6 +243,7 @@ class PeerParts(Generic[Parsed]):
     transport: Transport
     learner: Learner[Parsed]
     store: UpdateStore[Parsed]
+    bases: BaseStore
     runner: Runner
     journal: Callable[[int, UpdateId], None]
     """Makes an own (round, id) durable; raises OSError if it cannot."""
@@ -254,7 +264,7 @@ class Peer(Generic[Parsed]):
         self._own_key = parts.signer.public_key
         self._incoming: dict[Item, memoryview] = {}
         self._serving: dict[PeerId, dict[UpdateId, PayloadSource]] = {}
-        self._base = parts.learner.base()
+        self._frontier = parts.machine.base.frontier  # that the store has retired to
         self._facts = RoundFacts(opened_at=0.0)
         self._traffic = Traffic(0, 0)
         self._refusals: set[tuple[str, str, str]] = set()
@@ -269,7 +279,8 @@ class Peer(Generic[Parsed]):
             Write: self._write,
             Check: lambda action: self._spawn(self._check(action)),
             CheckBase: lambda action: self._spawn(self._check_base(action)),
-            AdoptBase: self._adopt_base,
+            Cut: lambda action: self._spawn(self._cut(action)),
+            TakeBack: lambda action: self._spawn(self._take_back(action.updates)),
             Discard: self._discard,
             Dial: self._dial,
             Train: lambda action: self._spawn(self._train(action)),
@@ -442,14 +453,14 @@ class Peer(Generic[Parsed]):
 
     def _to_serve(self, peer: PeerId, item: UpdateId) -> memoryview:
         """Return the bytes of an item whose turn has come; none if they are gone meanwhile."""
-        if item == self._machine.base.digest:
-            return self._base
         try:
+            if item in self._machine.bases_needed:
+                return self._parts.bases.read(item)
             return self._parts.store.payload(item)
         except KeyError:
-            pass  # void since it was asked for
+            pass  # void since it was asked for, or part of a base
         except CheckpointError as exc:
-            log.warning("update is not served: %s", exc)
+            log.warning("not served: %s", exc)
         self._send(Send((peer,), Absent(item)))
         return memoryview(b"")
 
@@ -512,38 +523,59 @@ class Peer(Generic[Parsed]):
         self._parts.store.put(update, payload, parsed)
 
     async def _check_base(self, action: CheckBase) -> None:
-        item = Item(action.id, is_base=True)
-        payload = self._incoming[item]
-        intact = await self._parts.runner.check(
-            lambda: hash_payload(payload) == action.id and self._parts.learner.is_base(payload)
-        )
-        if not intact:
-            self._incoming.pop(item, None)
-            self._corrupt(item)
-            return
-        self.carry_out(self._machine.base_checked(action.id, self._now()))
+        parts, base = self._parts, action.base
+        item = Item(base.digest, is_base=True)
+        data = self._incoming.pop(item, memoryview(b""))
 
-    def _corrupt(self, item: Item) -> None:
+        def check_and_keep() -> History:
+            if hash_payload(data) != base.digest:
+                raise RemoteProtocolError("a base that does not match its hash")
+            history = parts.learner.history_of(data, base)
+            parts.bases.put([data])
+            return history
+
+        try:
+            history = await parts.runner.check(check_and_keep)
+        except RemoteProtocolError as exc:
+            self._corrupt(item, str(exc))
+            return
+        self.carry_out(self._machine.base_checked(base, history, self._now()))
+        parts.bases.settle(base.digest)
+
+    async def _cut(self, action: Cut) -> None:
+        parts, machine = self._parts, self._machine
+        digest, size = await parts.runner.learn(
+            lambda: parts.learner.make_base(action.plan, action.history, parts.store.parsed)
+        )
+        base = Base.of(digest, size, action.history, given=machine.base.given)
+        self.carry_out(machine.base_made(action, base, self._now()))
+        parts.bases.settle(digest)
+
+    async def _fold(self, plan: FoldPlan) -> bytes:
+        """Fold a plan, and let go of the payloads that its base includes."""
+        parts, machine = self._parts, self._machine
+
+        def fold() -> bytes:
+            digest = parts.learner.fold(plan, parts.store.parsed)
+            if plan.frontier != self._frontier:
+                self._frontier = plan.frontier
+                parts.store.retire(plan.frontier, {u.id for u in machine.own_included})
+            return digest
+
+        return await parts.runner.learn(fold)
+
+    def _corrupt(self, item: Item, text: str = "a payload that does not match its hash") -> None:
         self._count("corrupt")
         actions, culprit = self._machine.payload_corrupt(item, self._now())
         if culprit is not None:
-            text = "a payload that does not match its hash"
             self._parts.transport.disconnect(culprit, "protocol", text)
         self.carry_out(actions)
-
-    def _adopt_base(self, action: AdoptBase) -> None:
-        self._base = self._incoming.pop(Item(action.id, is_base=True))
-        self._spawn(self._learn_base(self._base, action.given))
-
-    async def _learn_base(self, base: memoryview, given: bool) -> None:
-        await self._parts.runner.learn(lambda: self._parts.learner.adopt_base(base, given))
 
     async def _train(self, action: Train) -> None:
         parts = self._parts
         self._facts.opened_at = self._facts.collecting_since = self._now()
         if action.plan is not None:
-            plan = action.plan
-            await parts.runner.learn(lambda: parts.learner.fold(plan, parts.store.parsed))
+            await self._fold(action.plan)
         began = self._now()
         self._skip_reason = None
         try:
@@ -585,17 +617,21 @@ class Peer(Generic[Parsed]):
 
     async def _take_back_void(self) -> None:
         """What an update carried that two of us signed under one round goes into the next one."""
-        parts, me = self._parts, self._machine.me
-        void = [u for u in self._machine.updates.evidence() if u.author == me]
+        me = self._machine.me
+        void = tuple(u for u in self._machine.updates.evidence() if u.author == me)
+        if void:
+            await self._take_back(void)
+
+    async def _take_back(self, updates: tuple[Update, ...]) -> None:
+        parts = self._parts
 
         def take_back() -> None:
-            for own in void:
+            for own in updates:
                 if own.id in parts.store:  # until it is taken back
                     parts.learner.take_back(parts.store.parsed(own))
                     parts.store.discard(own.id)
 
-        if void:
-            await parts.runner.learn(take_back)
+        await parts.runner.learn(take_back)
 
     def _make_update(self, round_index: int) -> tuple[Update, Encoded] | str:
         """Encode, sign, journal and keep the own update; or say why it must not be published."""
@@ -625,9 +661,7 @@ class Peer(Generic[Parsed]):
     async def _close(self, action: Close) -> None:
         parts, facts = self._parts, self._facts
         began = self._now()
-        state_digest = await parts.runner.learn(
-            lambda: parts.learner.fold(action.plan, parts.store.parsed)
-        )
+        state_digest = await self._fold(action.plan)
         folded_at = self._now()
         try:
             metrics = await parts.runner.learn(parts.learner.evaluate)

@@ -85,6 +85,8 @@ class Recording:
                 self._count(record)
         self.persist_updates: Callable[[], None] = lambda: None
         """Writes the held updates to disk, before each checkpoint."""
+        self.remove_updates: Callable[[int], None] = lambda frontier: None
+        """Removes the updates from disk that no checkpoint needs, up to this round."""
         self.show: Callable[[RoundRecord], None] = lambda record: None
         """Shows a round to a person."""
 
@@ -109,7 +111,7 @@ class Recording:
             peer=self._machine.me,
             other=report.peer,
             round=report.round,
-            base=self._learner.base_digest.hex(),
+            base=self._learner.base.hex(),
             set_digest=report.set_digest.hex(),
             state_digest=report.ours.hex(),
             other_state_digest=report.theirs.hex(),
@@ -147,23 +149,26 @@ class Recording:
         progress = Progress(
             facts=self._facts,
             closed_round=self._last.round if self._last is not None else 0,
-            base=learner.base_digest.hex(),
-            base_given=learner.base_given,
+            base=learner.base.hex(),
+            frontier=learner.history.frontier,
+            base_given=self._machine.base.given,
             residual_of=own.id.hex() if own is not None and residual is not None else "",
             best_round=self._best_round,
             best_metrics=self._best_metrics,
             totals=self._totals,
             trainer={},
         )
-        base = torch.from_numpy(np.frombuffer(learner.base(), "<f4").astype(np.float32, copy=False))
         checkpoint = Checkpoint(
             progress,
-            base,
             residual if residual is not None else torch.empty(0),
             learner.trainer.state(),
         )
         try:
             self._folder.progress.save(checkpoint)
+            kept = self._folder.progress
+            self.remove_updates(kept.frontier)
+            needed = {learner.base, *kept.bases, *self._machine.bases_needed}
+            self._folder.bases.keep_only(needed)
         except OSError as exc:
             self._warn(self._folder.checkpoint, exc)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 import semantic_net
+from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.topology import FULL, needs_own_place, neighbours
 from semantic_net.config import Config, P2PConfig, dump_config
 from semantic_net.errors import CheckpointError, ConfigError
@@ -28,17 +29,18 @@ from semantic_net.federated.learner import ModelLearner, fold_config_of
 from semantic_net.federated.peer import INTERRUPTED, Peer, PeerParts
 from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
+from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import load_into, load_state_dict
+from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.machine import Base, MachineConfig, PeerMachine
+from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, Update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
-from semantic_net.semantic.flat import load_flat
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
@@ -112,10 +114,16 @@ async def _run(
                 folder.root,
             )
         _check_fits(checkpoint, facts, schema, folder)
-        load_flat(trainer.model, checkpoint.base.numpy())
         trainer.load_state(checkpoint.trainer)
-    learner = ModelLearner(trainer, config.semantic, config.aggregation, folder.cache)
-    learner.base_given = checkpoint.progress.base_given if checkpoint else options.init is not None
+    learner = ModelLearner(
+        trainer,
+        config.semantic,
+        config.aggregation,
+        folder.bases,
+        base=bytes.fromhex(checkpoint.progress.base) if checkpoint else None,
+        cache_dir=folder.cache,
+    )
+    base_given = checkpoint.progress.base_given if checkpoint else options.init is not None
 
     assembled = assemble(
         config,
@@ -123,6 +131,7 @@ async def _run(
         incarnation,
         learner,
         facts,
+        base_given=base_given,
         updates_folder=folder.updates,
         closed_round=checkpoint.progress.closed_round if checkpoint else 0,
     )
@@ -141,6 +150,7 @@ async def _run(
         journal.last_round,
     )
     recording.persist_updates = lambda: store.persist(machine.updates.evidence())
+    recording.remove_updates = store.remove_files
     recording.show = options.printer(config.training.rounds, task.metric)
     _leave(folder.config, dump_config(config))
     runner = ThreadRunner()
@@ -162,6 +172,7 @@ async def _run(
             transport=assembled.transport,
             learner=learner,
             store=store,
+            bases=folder.bases,
             runner=runner,
             journal=journal.author,
             on_round=recording.closed,
@@ -196,6 +207,7 @@ def assemble(
     learner: ModelLearner,
     facts: dict[str, str],
     *,
+    base_given: bool = False,
     updates_folder: Path | None = None,
     closed_round: int = 0,
 ) -> Assembled:
@@ -204,12 +216,18 @@ def assemble(
     admission = Admission(run_digest(facts), lambda codec: max_payload_bytes(codec, learner.schema))
     budget = int(config.p2p.memory_budget_mb * 1e6)
     store: UpdateStore[ParsedDelta] = UpdateStore(learner.parse, updates_folder, budget)
-    updates = UpdateSet(store.load(admission))
+    history = learner.history
+    loaded = list(store.load(admission))
+    updates = UpdateSet(history, loaded)
+    own_included = [u for u in loaded if u.author == signer.peer_id and history.includes(u)]
+    store.retire(history.frontier, {update.id for update in own_included})
+    base_size = len(learner.bases.read(learner.base))
     machine = PeerMachine(
-        _machine_config(config, admission, incarnation),
+        _machine_config(config, admission, incarnation, learner.fold_config),
         signer,
-        Base(learner.base_digest, learner.base_given, len(learner.base())),
-        updates=updates,
+        Base.of(learner.base, base_size, history, given=base_given),
+        updates,
+        own_included=own_included,
         last_own=_last_own(updates, signer.peer_id, journal.last_id),
         closed_round=closed_round,
         authored_round=journal.last_round,
@@ -245,8 +263,11 @@ def _peer_seed(peer: PeerId) -> int:
     return int.from_bytes(hashlib.sha256(peer.encode("ascii")).digest()[:4], "little")
 
 
-def _machine_config(config: Config, admission: Admission, incarnation: int) -> MachineConfig:
+def _machine_config(
+    config: Config, admission: Admission, incarnation: int, fold: FoldConfig
+) -> MachineConfig:
     p2p = config.p2p
+    disk_budget = int(p2p.disk_budget_mb * 1e6)
     return MachineConfig(
         rounds=RoundsConfig(
             rounds=config.training.rounds,
@@ -255,6 +276,13 @@ def _machine_config(config: Config, admission: Admission, incarnation: int) -> M
             # In a graph over the whole list most of them are no neighbours.
             num_peers=len(p2p.peers) - 1 if needs_own_place(p2p.topology) else 0,
             quorum=p2p.quorum,
+        ),
+        bases=BaseConfig(
+            every=p2p.base_every,
+            origin_bytes=origin_bytes(fold),
+            max_bytes=max_base_bytes(fold),
+            budget_bytes=disk_budget,
+            own_bytes=disk_budget // 4,
         ),
         admission=admission,
         incarnation=incarnation,
@@ -310,7 +338,7 @@ def _check_fits(
             "the checkpoint's); name another --out, or start afresh with --resume never"
         )
     residual_sizes = (schema.size,) if checkpoint.progress.residual_of else (0, schema.size)
-    if checkpoint.base.numel() != schema.size or checkpoint.residual.numel() not in residual_sizes:
+    if checkpoint.residual.numel() not in residual_sizes:
         raise CheckpointError(
             f"checkpoint {folder.checkpoint}: damaged (its tensors are not the model's size); "
             "start afresh with --resume never"

@@ -14,7 +14,7 @@ import mmap
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -129,6 +129,31 @@ class UpdateStore(Generic[Parsed]):
                 self._bytes_in_memory -= held.update.payload_bytes
             if held.on_disk:
                 self._path(held.update).unlink(missing_ok=True)
+
+    def retire(self, frontier: int, own: Collection[UpdateId] = ()) -> None:
+        """Forget the payloads of rounds that the base includes; their files stay.
+
+        Args:
+            frontier: The last of these rounds.
+            own: Payloads to keep all the same.
+        """
+        with self._lock:
+            for update_id, held in list(self._held.items()):
+                if held.update.round <= frontier and update_id not in own:
+                    del self._held[update_id]
+                    if held.payload is not None:
+                        self._bytes_in_memory -= held.update.payload_bytes
+
+    def remove_files(self, frontier: int) -> None:
+        """Remove the files of rounds that no checkpoint needs any more, but for those held."""
+        if self._folder is None:
+            return
+        with self._lock:
+            held = {self._path(h.update).name for h in self._held.values()}
+            for path in sorted(self._folder.glob("*.*")):
+                number = path.name.partition("-")[0]
+                if number.isdecimal() and int(number) <= frontier and path.name not in held:
+                    path.unlink(missing_ok=True)
 
     def persist(self, evidence: Iterable[Update] = ()) -> None:
         """Write what is not on disk yet, so that a restart finds it.

@@ -9,6 +9,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from semantic_net.protocol.bases import Base
+from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import Message
 from semantic_net.protocol.update import Item, Update, UpdateId
@@ -50,18 +52,25 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckBase:
-    """An incoming base is whole: hash it, then call ``base_checked``."""
+    """An incoming base is whole: see that it is what it was said to be; call ``base_checked``."""
 
-    id: UpdateId
+    base: Base
 
 
 @dataclass(frozen=True, slots=True)
-class AdoptBase:
-    """Fold on this base from now on, from the first round."""
+class Cut:
+    """Make the base that includes all that the plan folds; then call ``base_made``."""
 
-    id: UpdateId
-    given: bool
-    """The base was given by hand, on whichever peer."""
+    plan: FoldPlan
+    history: History
+    """Of the new base."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Add to the residual what these own updates carried: nobody will ever fold them."""
+
+    updates: tuple[Update, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,10 @@ class FoldPlan:
     """A snapshot of what to fold, untouched by what arrives while the fold runs."""
 
     base: UpdateId
+    frontier: int
+    """The last round that the base includes."""
     through: int
+    """At least the frontier."""
     changed_from: int
     """First round whose updates differ from the fold before."""
     rounds: Mapping[int, tuple[Update, ...]]
@@ -167,7 +179,8 @@ Action = (
     | Write
     | Check
     | CheckBase
-    | AdoptBase
+    | Cut
+    | TakeBack
     | Discard
     | Dial
     | Train

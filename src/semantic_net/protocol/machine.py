@@ -7,12 +7,14 @@ world after every event. It does no I/O, reads no clock and draws no random numb
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import (
     Action,
-    AdoptBase,
+    Cut,
     Dial,
     Discard,
     Diverged,
@@ -20,8 +22,11 @@ from semantic_net.protocol.actions import (
     FoldPlan,
     Level,
     Send,
+    TakeBack,
     Tell,
 )
+from semantic_net.protocol.bases import Base, BaseConfig, Bases
+from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import (
@@ -54,6 +59,12 @@ from semantic_net.protocol.update import (
 )
 from semantic_net.protocol.update_set import UpdateSet
 
+MAX_BASES_BEFORE = 2
+"""Most earlier bases that are still served."""
+
+MAX_OWN_INCLUDED = 64
+"""Most own updates in a base of which the payloads are kept."""
+
 MAX_DIALLED = 1024
 """Learned addresses that are remembered, so that each is dialled once."""
 
@@ -61,35 +72,12 @@ DIGESTS_KEPT = 64
 """Rounds whose digests are kept for comparison with what peers report."""
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The state that the rounds are folded on: round 0."""
-
-    digest: UpdateId
-    given: bool
-    """By hand (``--init``), not from a seed."""
-    size: int
-    """Bytes of its transfer form; the same for every base of a run."""
-
-    def beats(self, other: Base) -> bool:
-        """Tell whether this base is the one to use, of two: given by hand, then lower digest."""
-        return (not self.given, self.digest) < (not other.given, other.digest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """A neighbour's base."""
-
-    base: Base
-    in_use: bool
-    """Rounds have been folded on it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineConfig:
     """What a machine needs to know before the first event."""
 
     rounds: RoundsConfig
+    bases: BaseConfig
     admission: Admission
     incarnation: int
     heartbeat_s: float
@@ -108,11 +96,12 @@ class PeerMachine:
         cfg: MachineConfig,
         signer: Signer,
         base: Base,
+        updates: UpdateSet,
         *,
-        updates: UpdateSet | None = None,
         last_own: Update | None = None,
         closed_round: int = 0,
         authored_round: int = 0,
+        own_included: Sequence[Update] = (),
     ) -> None:
         """Take the configuration, and what an earlier process of this peer left.
 
@@ -120,18 +109,19 @@ class PeerMachine:
             cfg: Deadlines, limits, the run.
             signer: This peer's key.
             base: What our rounds are folded on, as far as we know.
-            updates: The set held so far.
+            updates: What is held on it.
             last_own: The last own update of the journal, if it survived.
             closed_round: The last recorded round.
             authored_round: The last round of the journal.
+            own_included: See the attribute.
         """
         self._cfg = cfg
         self._signer = signer
         self.me = signer.peer_id
         self.run = cfg.admission.run
-        self.base = base
-        self.updates = updates if updates is not None else UpdateSet()
+        self.updates = updates
         self.roster = Roster(cfg.liveness_s)
+        self._bases = Bases(cfg.bases, self.me, base, updates, self.roster)
         self.sync = Sync(self.updates, cfg.liveness_s, cfg.progress_bytes)
         self._neighbourhood = Neighbourhood(cfg.liveness_s, cfg.heartbeat_s)
         self._dialled: dict[str, None] = {}  # learned addresses, the first learned first
@@ -141,17 +131,32 @@ class PeerMachine:
             self.roster,
             self.updates,
             self.sync,
-            base.digest,
+            self._bases,
             Past(closed_round=closed_round, authored_round=authored_round, last_own=last_own),
         )
         self._sequence = 0
         self._said: tuple[object, ...] = ()  # what the last heartbeat said
         self._heartbeat_at = 0.0
         self._leaving = False
-        self._offers: dict[UpdateId, _Offer] = {}  # of the bases that are wanted
-        self._digests: dict[int, tuple[bytes, bytes]] = {}  # of the present base: set, state
+        self.own_included: tuple[Update, ...] = tuple(own_included)
+        """Own updates in the base, of which the payloads are kept: should another base take its
+        place that does not include them, what they carried goes out anew."""
+        self._bases_before: tuple[UpdateId, ...] = ()  # somebody may still be fetching one
+        self._cut: Cut | None = None  # under way
+        self._cut_tried_in = 0  # that round, the last time
+        self._digests: dict[int, tuple[bytes, bytes]] = {}  # of rounds closed: set, state
         self._closed_round = 0
         self._diverged: set[tuple[PeerId, int]] = set()
+
+    @property
+    def base(self) -> Base:
+        """What our rounds are folded on."""
+        return self._bases.base
+
+    @property
+    def bases_needed(self) -> tuple[UpdateId, ...]:
+        """Which bases we serve, or may have plans for; any thread may ask."""
+        return (self.base.digest, *self._bases_before)
 
     # Life
 
@@ -233,7 +238,7 @@ class PeerMachine:
         if isinstance(message, Neighbours):
             return self._pass_on_again(peer, message, now)
         if isinstance(message, Want):
-            return self.sync.want(peer, message, self.base.digest)
+            return self.sync.want(peer, message, self.bases_needed)
         if isinstance(message, UpdateMessage):
             return self._header(peer, message, now)
         assert isinstance(message, Absent), message
@@ -261,23 +266,32 @@ class PeerMachine:
         actions, culprit = self.sync.corrupt(item, now)
         return self._after(actions, now), culprit
 
-    def base_checked(self, base: UpdateId, now: float) -> list[Action]:
-        """A base that was better than ours when it was offered is here, and intact."""
-        item = Item(base, is_base=True)
+    def base_checked(self, base: Base, history: History, now: float) -> list[Action]:
+        """A base that was better than ours when it was offered is here, and is what it said."""
+        item = Item(base.digest, is_base=True)
         if not self.sync.wanted(item):  # another one was taken meanwhile
             return [Discard(item)]
-        offer = self._offers.pop(base)
-        if not self._is_better(offer, now):
-            return self._after(self.sync.base_accepted(base, now), now)
-        whose = "given by hand" if self.base.given else "of its own"
-        text = f"starting weights taken over from another peer ({base.hex()[:12]}), not those "
-        tell = Tell(Level.WARNING if self.base.given else Level.INFO, text + whose)
-        self.base = offer.base
-        self._digests.clear()
-        self.rounds.base_changed(base)
-        return self._after(
-            [AdoptBase(base, self.base.given), tell, *self.sync.base_accepted(base, now)], now
+        accepted = self.sync.base_accepted(base.digest, now)
+        if not self._wants_base(base, now):
+            return self._after(accepted, now)
+        tell = self._tell_taken_over(base)
+        stand = self._stand_on(base, history, now)
+        self.rounds.base_taken_over()
+        return self._after([tell, *stand, *accepted], now)
+
+    def base_made(self, cut: Cut, base: Base | None, now: float) -> list[Action]:
+        """The base that was asked for is made and stored, or could not be."""
+        assert cut is self._cut, "one at a time"
+        self._cut = None
+        history = cut.history
+        is_current = (
+            base is not None
+            and cut.plan.base == self.base.digest
+            and self.updates.set_digest(history.frontier) == history.set_digest
         )
+        if base is None or not is_current:  # something came late, and belongs into it
+            return self._after([], now)
+        return self._after(self._stand_on(base, history, now), now)
 
     # The own rounds
 
@@ -287,7 +301,10 @@ class PeerMachine:
 
     def authored(self, update: Update, now: float) -> list[Action]:
         """The own update is stored, and journaled if there is a disk: publish it."""
-        announced = self._add(update, now)
+        if update.round <= self.updates.frontier:  # a base was taken over meanwhile
+            announced: list[Action] = [TakeBack((update,))]
+        else:
+            announced = self._add(update, now)
         return self._after([*announced, *self.rounds.authored(update, now)], now)
 
     def skipped(self, reason: str, now: float) -> list[Action]:
@@ -297,10 +314,9 @@ class PeerMachine:
     def folded(self, plan: FoldPlan, state_digest: bytes, now: float) -> list[Action]:
         """The round that was closed is folded and recorded."""
         self._closed_round = plan.through
-        if plan.base == self.base.digest:
-            self._digests[plan.through] = (plan.set_digest, state_digest)
-            for number in sorted(self._digests)[:-DIGESTS_KEPT]:
-                del self._digests[number]
+        self._digests[plan.through] = (plan.set_digest, state_digest)
+        for number in sorted(self._digests)[:-DIGESTS_KEPT]:
+            del self._digests[number]
         actions: list[Action] = []
         for peer, body in self.roster.alive(now).items():
             actions += self._compare(peer, body)
@@ -310,7 +326,7 @@ class PeerMachine:
 
     def _after(self, actions: list[Action], now: float) -> list[Action]:
         """Let the round machine look again, and say what has changed."""
-        actions = actions + self.rounds.step(now)
+        actions = [*actions, *self.rounds.step(now), *self._look_for_cut(now)]
         neighbours = self.sync.neighbours()
         if (heard := self._neighbourhood.news(now)) is not None and neighbours:
             actions.append(Send(neighbours, heard))
@@ -341,6 +357,7 @@ class PeerMachine:
         self._sequence += 1
         rounds, last = self.rounds, self.rounds.last_own
         set_digest, state_digest = self._digests.get(self._closed_round, (b"", b""))
+        mark, mark_set = self._bases.mark(self._nothing_new_through, self._heartbeat_at)
         body = HeartbeatBody(
             run=self.run,
             incarnation=self._cfg.incarnation,
@@ -357,6 +374,12 @@ class PeerMachine:
             held=self.updates.digest,
             base=self.base.digest,
             base_given=self.base.given,
+            base_bytes=self.base.size,
+            frontier=self.base.frontier,
+            base_set=self.base.set_digest,
+            num_included=self.base.num_included,
+            mark=mark,
+            mark_set=mark_set,
         )
         return sign_heartbeat(body, self._signer)
 
@@ -390,6 +413,7 @@ class PeerMachine:
             actions += [Send(others, message)] if others else []
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
+            actions += self.sync.stands_on(peer, body.frontier, now)
             actions += self._consider_base(peer, body, now)
         return [*actions, *self._compare(peer, body)]
 
@@ -420,42 +444,79 @@ class PeerMachine:
             self.rounds.own_round_known(body.last_round)
         return []
 
+    # The base.
+
     def _consider_base(self, peer: PeerId, body: HeartbeatBody, now: float) -> list[Action]:
-        base = Base(body.base, body.base_given, self.base.size)
-        offer = _Offer(base, _in_use(body))
-        if not self._is_better(offer, now):
-            return self.sync.base_offered(peer, None, 0, now)
-        actions = self.sync.base_offered(peer, base.digest, base.size, now)
-        self._offers[base.digest] = offer
-        self._offers = {
-            d: o for d, o in self._offers.items() if self.sync.wanted(Item(d, is_base=True))
-        }
+        base = self._bases.offered(body)
+        if base is None or not self._wants_base(base, now):
+            return self.sync.base_offered(peer, None, now)
+        return self.sync.base_offered(peer, base, now)
+
+    def _wants_base(self, base: Base, now: float) -> bool:
+        in_use = self.rounds.round > 0 or self.rounds.next_round > 1
+        return self._bases.is_wanted(base, now, in_use=in_use)
+
+    def _stand_on(self, base: Base, history: History, now: float) -> list[Action]:
+        """Fold on another base from now on, and see to what was held of the rounds it includes."""
+        self._bases_before = (*self._bases_before, self.base.digest)[-MAX_BASES_BEFORE:]
+        self._bases.base = base
+        dropped = self.updates.rebase(history)
+        own = [*self.own_included, *(u for u in dropped if u.author == self.me)]
+        self.own_included = _latest([u for u in own if history.includes(u)], self._cfg.bases)
+        actions = self.sync.rebased(now)
+        if back := tuple(u for u in own if not history.includes(u)):
+            actions.append(TakeBack(back))
+        signed = Counter((u.round, u.author) for u in dropped)  # two for a void slot
+        others = [u for u in dropped if u.author != self.me and signed[u.round, u.author] == 1]
+        if left_out := [u for u in others if not history.includes(u)]:
+            who = ", ".join(sorted({short_id(update.author) for update in left_out}))
+            text = f"{len(left_out)} updates of {who} are not part of that base: they are left out"
+            actions.append(Tell(Level.WARNING, text))
         return actions
 
-    def _is_better(self, offer: _Offer, now: float) -> bool:
-        """Tell whether to fold on an offered base instead of ours.
+    def _tell_taken_over(self, base: Base) -> Tell:
+        name = base.digest.hex()[:12]
+        if base.frontier:
+            through = f"through round {base.frontier}, of {base.num_included} updates"
+            return Tell(Level.INFO, f"snapshot {name} {through}, taken over from another peer")
+        whose = "given by hand" if self.base.given else "of its own"
+        text = f"starting weights taken over from another peer ({name}), not those {whose}"
+        return Tell(Level.WARNING if self.base.given else Level.INFO, text)
 
-        A base that rounds have been folded on never yields to one that none have: a late joiner
-        takes over what the others learned on. Of two such bases the one wins that more peers
-        fold on, so that no single one can move all the others.
-        """
-        ours, theirs = self.base.digest, offer.base.digest
-        if theirs == ours:
-            return False
-        in_use = self.rounds.round > 0 or self.rounds.next_round > 1
-        if offer.in_use != in_use:
-            return offer.in_use
-        if not in_use:
-            return offer.base.beats(self.base)
-        users = Counter(b.base for b in self.roster.alive(now).values() if _in_use(b))
-        return (-users[theirs], theirs) < (-users[ours] - 1, ours)
+    @property
+    def _nothing_new_through(self) -> int:
+        """The last round that we have opened and will publish nothing in any more."""
+        return min(self.rounds.next_round - 1, self.rounds.round)
+
+    def _look_for_cut(self, now: float) -> list[Action]:
+        """Make a later base if one is due; once a round, should it fail."""
+        closed = self._closed_round
+        is_ending = self.rounds.phase in (Phase.SERVING, Phase.FINISHED)
+        if is_ending or self._cut is not None or self._cut_tried_in == closed:
+            return []
+        through = min(closed, self._nothing_new_through)
+        due = self._bases.due(through, now, all_met=not self.rounds.waiting_for)
+        if due is None:
+            return []
+        self._cut_tried_in = closed
+        history = self.updates.history_through(due.frontier, self._cfg.bases.every)
+        self._cut = Cut(self.rounds.plan_again(due.frontier), history)
+        if due.is_stable:
+            return [self._cut]
+        silent = ", ".join((*map(short_id, due.silent), *self.rounds.waiting_for))
+        text = (
+            f"updates up to round {due.frontier} are compacted without {silent}: the disk budget "
+            "(p2p.disk_budget_mb) is used up"
+        )
+        return [Tell(Level.WARNING, text), self._cut]
+
+    # Divergence.
 
     def _compare(self, peer: PeerId, body: HeartbeatBody) -> list[Action]:
-        """Equal sets on an equal base must have given equal states."""
+        """Equal sets, from the same origin, must have given equal states."""
         mine = self._digests.get(body.closed_round)
         if (
             mine is None
-            or body.base != self.base.digest
             or body.set_digest != mine[0]
             or body.state_digest == mine[1]
             or (peer, body.closed_round) in self._diverged
@@ -484,6 +545,13 @@ class PeerMachine:
         return [Tell(Level.WARNING, text)]
 
 
-def _in_use(body: HeartbeatBody) -> bool:
-    """Tell whether a peer has folded rounds on its base."""
-    return body.round > 0 or body.next_round > 1
+def _latest(own: Sequence[Update], cfg: BaseConfig) -> tuple[Update, ...]:
+    """Return the last of one's own updates, as many as are worth their place."""
+    kept: list[Update] = []
+    room = math.inf if cfg.own_bytes is None else cfg.own_bytes
+    for update in reversed(own[-MAX_OWN_INCLUDED:]):
+        room -= update.payload_bytes
+        if room < 0:
+            break
+        kept.append(update)
+    return tuple(reversed(kept))

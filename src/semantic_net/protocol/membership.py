@@ -7,7 +7,7 @@ ever compared. At most `MAX_SIGHTINGS` peers are remembered: anyone can make up 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -77,6 +77,11 @@ class Roster:
         return due
 
     @property
+    def known(self) -> KeysView[PeerId]:
+        """The peers heard of."""
+        return self._sightings.keys()
+
+    @property
     def num_known(self) -> int:
         """Number of peers heard of."""
         return len(self._sightings)
@@ -93,6 +98,14 @@ class Roster:
     def alive(self, now: float) -> Mapping[PeerId, HeartbeatBody]:
         """Return the peers with a fresh heartbeat that are not leaving."""
         return {p: s.body for p, s in self._sightings.items() if self._is_alive(s, now)}
+
+    def silent(self, now: float) -> Mapping[PeerId, HeartbeatBody]:
+        """Return the peers that were heard of and neither are alive nor said goodbye."""
+        return {
+            p: s.body
+            for p, s in self._sightings.items()
+            if not (s.body.leaving or self._is_alive(s, now))
+        }
 
     def messages_for(self, neighbour: PeerId, now: float) -> list[HeartbeatMessage]:
         """Return what a new neighbour should hear of others, and what it last said itself.

@@ -80,9 +80,21 @@ class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     held: Hash32
     """Set digest of everything held, whatever its round."""
     base: Hash32
-    """Digest of the state that the rounds are folded on."""
+    """Digest of what the rounds are folded on: the hash of its transfer form."""
     base_given: bool
     """The base was given by hand (``--init``); it wins over one from a seed."""
+    base_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+    """Size of its transfer form."""
+    frontier: RoundOrNone
+    """The last round that the base includes."""
+    base_set: Annotated[bytes, msgspec.Meta(max_length=32)]
+    """Set digest through the frontier."""
+    num_included: Counter
+    """Number of updates in the base."""
+    mark: RoundOrNone
+    """A round up to which nothing more of this author will come; 0 for none, or the frontier."""
+    mark_set: Annotated[bytes, msgspec.Meta(max_length=32)]
+    """Set digest of what is held through the mark."""
 
 
 class HeartbeatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -28,6 +28,7 @@ from semantic_net.protocol.actions import (
     Tell,
     Train,
 )
+from semantic_net.protocol.bases import Bases
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import HeartbeatBody
@@ -96,7 +97,7 @@ class Rounds:
         roster: Roster,
         updates: UpdateSet,
         sync: Sync,
-        base: UpdateId,
+        bases: Bases,
         past: Past,
     ) -> None:
         """Start before the first round, or after those of an earlier process.
@@ -107,7 +108,7 @@ class Rounds:
             roster: Who is alive.
             updates: What is held.
             sync: What is under way.
-            base: What the rounds are folded on.
+            bases: What the rounds are folded on.
             past: What an earlier process left.
         """
         self._cfg = cfg
@@ -115,7 +116,7 @@ class Rounds:
         self._roster = roster
         self._updates = updates
         self._sync = sync
-        self.base = base
+        self._bases = bases
         self.phase = Phase.STARTING
         self.round = 0
         """The open round; 0 before the first."""
@@ -169,9 +170,9 @@ class Rounds:
         if by_arrival and round_index <= self._folded:
             self._late.append(round_index)
 
-    def base_changed(self, base: UpdateId) -> None:
-        """Fold on another base from now on, from the first round."""
-        self.base, self._changed_from = base, 1
+    def base_taken_over(self) -> None:
+        """Fold on another base from now on, from its frontier."""
+        self._changed_from = self._updates.frontier + 1
 
     def trained(self, now: float) -> list[Action]:
         """Training is over: say under which round to publish."""
@@ -181,7 +182,7 @@ class Rounds:
         open_now = self._open_elsewhere(now)
         number = max(open_now if open_now >= self.round + 2 else self.round, self._own_from())
         if number > self._cfg.rounds:
-            text = f"round {self.round}: nothing published: this key has signed for it already"
+            text = f"round {self.round}: nothing published: this key may sign for no later one"
             return [Tell(Level.WARNING, text), *self._collect(now)]
         self.phase = Phase.AUTHORING
         skipped = tuple(range(self.round, number))
@@ -189,7 +190,9 @@ class Rounds:
             return [Author(number, ())]
         self.round = number
         self._expect(now)
-        why = f"the others are in round {open_now}" if number == open_now else "signed already"
+        why = "over, or signed already"
+        if number == open_now:
+            why = f"the others are in round {open_now}"
         return [Author(number, skipped), _info(f"skipped {_span(skipped)}: {why}")]
 
     def authored(self, update: Update, now: float) -> list[Action]:
@@ -209,14 +212,14 @@ class Rounds:
         assert self.phase is Phase.FOLDING, self.phase
         if self.round >= self._cfg.rounds:
             return self._finish(f"done, after round {self._cfg.rounds}")
-        following = self.round + 1
+        following = max(self.round, self._updates.frontier) + 1
         number = max(following, self._open_elsewhere(now))
         if number > following:
             skipped = _span(tuple(range(following, number)))
             tell = _info(f"skipped {skipped}: the others are in round {number}")
             late = self._tell_late()
             return [tell, *late, *self._open(number, self.plan(number - 1), now)]
-        if self._plan_base == self.base:
+        if self._plan_base == self._bases.base.digest:
             return self._open(number, None, now)
         return [*self._tell_late(), *self._open(number, self.plan(self.round), now)]
 
@@ -293,7 +296,8 @@ class Rounds:
 
     def _own_from(self) -> int:
         """Return the first round without an own update, as far as anyone here knows."""
-        return max(self._own_floor, self._updates.last_round_of(self._me) + 1)
+        updates = self._updates
+        return max(self._own_floor, updates.last_round_of(self._me) + 1, updates.frontier + 1)
 
     # TRAINING
 
@@ -328,6 +332,8 @@ class Rounds:
 
     def _step_collecting(self, now: float) -> list[Action]:
         assert self.deadline is not None, "_collect() sets it"
+        if self.round <= self._updates.frontier < self._cfg.rounds:
+            return self._skip_included(now)
         alive = self._roster.alive(now)
         outstanding = [p for p in self.expected if not self._is_settled(p, alive)]
         known = bool(self.waiting_for) or self._roster.num_known > 0
@@ -354,6 +360,13 @@ class Rounds:
             self.phase = Phase.SERVING
             return [*actions, *self.step(now)]
         return [*actions, *self._close()]
+
+    def _skip_included(self, now: float) -> list[Action]:
+        """Go on behind the base that was taken over: the open round is part of it."""
+        number = max(self._updates.frontier + 1, self._open_elsewhere(now))
+        skipped = _span(tuple(range(self.round, number)))
+        tell = _info(f"skipped {skipped}: part of the base that was taken over")
+        return [tell, *self._tell_late(), *self._open(number, self.plan(number - 1), now)]
 
     def _is_settled(self, peer: PeerId, alive: Alive) -> bool:
         """Tell whether nothing more of an expected peer is to be waited for in this round."""
@@ -393,7 +406,7 @@ class Rounds:
         """
         last, alive = self._cfg.rounds, self._roster.alive(now)
         for peer, body in alive.items():
-            if body.next_round <= last or body.base != self.base:
+            if body.next_round <= last:
                 return False
             if body.round > last:  # its run is longer: there is more in its set than in ours
                 if not self._sync.has_all(peer, last):
@@ -423,18 +436,23 @@ class Rounds:
 
     def plan(self, through: int) -> FoldPlan:
         """Return what to fold, and take it for folded."""
-        changed_from = min(self._changed_from, self._folded + 1)
-        numbers = [n for n in self._updates.rounds() if n <= through]
-        plan = FoldPlan(
-            self.base,
-            through,
-            changed_from,
-            {n: self._updates.live(n) for n in numbers},
-            self._updates.set_digest(through),
-        )
-        self._folded, self._changed_from = through, through + 1
-        self._plan_base = self.base
+        plan = self.plan_again(max(through, self._updates.frontier))
+        self._folded, self._changed_from = plan.through, plan.through + 1
+        self._plan_base = plan.base
         return plan
+
+    def plan_again(self, through: int) -> FoldPlan:
+        """Return what to fold to get to a round, wherever the fold stands."""
+        updates = self._updates
+        numbers = [n for n in updates.rounds() if n <= through]
+        return FoldPlan(
+            self._bases.base.digest,
+            updates.frontier,
+            through,
+            max(min(self._changed_from, self._folded + 1), updates.frontier + 1),
+            {n: updates.live(n) for n in numbers},
+            updates.set_digest(through),
+        )
 
     def _finish(self, reason: str) -> list[Action]:
         self.phase, self.deadline = Phase.FINISHED, None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.actions import Action, Check, CheckBase, Discard, Send, Serve, Write
+from semantic_net.protocol.bases import Base
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import (
     MAX_HAVE_ENTRIES,
@@ -61,7 +62,9 @@ class _Neighbour:
     """It has announced everything that it held when the session began."""
     told_all: bool = False
     """So have we: our list has come to its end."""
-    base: UpdateId | None = None
+    frontier: int = 0
+    """The last round of its base: of rounds up to it, it takes nothing in."""
+    base: Base | None = None
     """The better base that it offers."""
 
 
@@ -83,6 +86,7 @@ class Sync:
         self._neighbours: dict[PeerId, _Neighbour] = {}
         self._transfers = Transfers(stall_s, progress_bytes)
         self._inadmissible: dict[Slot, Update] = {}  # headers alone
+        self._offered: dict[UpdateId, Base] = {}  # that are wanted
 
     # What the machine asks.
 
@@ -115,7 +119,9 @@ class Sync:
         if any(update is not None and update.round <= through for update in told):
             return False
         return neighbour.told_all or all(
-            update.round > through or update.id in neighbour.ahead
+            update.round > through
+            or update.round <= neighbour.frontier
+            or update.id in neighbour.ahead
             for update in self._updates.after(*neighbour.listed_to)
         )
 
@@ -188,9 +194,7 @@ class Sync:
         actions: list[Action] = [Send((peer,), Have(part, False)) for part in parts]
         return [*actions, *self._list_more(peer, now), *self._request(now)]
 
-    def base_offered(
-        self, peer: PeerId, base: UpdateId | None, size: int, now: float
-    ) -> list[Action]:
+    def base_offered(self, peer: PeerId, base: Base | None, now: float) -> list[Action]:
         """Want the better base that a neighbour has, or none of it any more.
 
         Raises:
@@ -199,29 +203,34 @@ class Sync:
         neighbour = self._neighbours[peer]
         if neighbour.base == base:
             return []
-        if base is not None and base in self._updates:
+        if base is not None and base.digest in self._updates:
             raise RemoteProtocolError("offers an update as its base")
         if neighbour.base is not None:
-            before = self._transfers.get(Item(neighbour.base, is_base=True))
+            before = self._transfers.get(Item(neighbour.base.digest, is_base=True))
             if before is not None:
                 self._transfers.unhold(before, peer)
         neighbour.base = base
         if base is not None:
-            self._transfers.hold(peer, Item(base, is_base=True), BASE_SLOT, size)
+            item = Item(base.digest, is_base=True)
+            self._transfers.hold(peer, item, BASE_SLOT, base.size)
+            self._offered[base.digest] = base
+        self._offered = {
+            d: b for d, b in self._offered.items() if self.wanted(Item(d, is_base=True))
+        }
         return self._request(now)
 
-    def want(self, peer: PeerId, message: Want, base: UpdateId) -> list[Action]:
+    def want(self, peer: PeerId, message: Want, bases: Collection[UpdateId]) -> list[Action]:
         """Serve what a neighbour asks for, if we hold it.
 
         Args:
             peer: Who asks.
             message: For what, from which byte on.
-            base: The one base that we serve.
+            bases: Those that we serve.
 
         Raises:
             RemoteProtocolError: It wants bytes beyond the item's end.
         """
-        if message.id == base:
+        if message.id in bases:
             return [Serve(peer, message.id, message.offset)]
         update = self._updates.get(message.id)
         if update is None:
@@ -256,7 +265,8 @@ class Sync:
         self._transfers.header_arrived(transfer, update, now)
         if rivals := self._rivals(update):
             return self._void(update, rivals, now), True
-        if self._updates.is_void(update.round, update.author):  # by two others
+        is_void = self._updates.is_void(update.round, update.author)  # by two others
+        if is_void or update.round <= self._updates.frontier:
             return self._forget([transfer], now), False
         return [*self._look_at(transfer), *self._request(now)], False
 
@@ -299,7 +309,8 @@ class Sync:
             return self._void(update, rivals, now), True
         if self._updates.is_void(update.round, update.author):  # by two others
             return [], False
-        self._updates.add(update)
+        if not self._updates.add(update):  # the base includes its round by now
+            return [], False
         announce = self._announce([update], now)
         if (transfer := self._transfers.get(_item(update))) is not None:
             self._transfers.drop(transfer)
@@ -326,7 +337,39 @@ class Sync:
         # One that is being looked at stays, or the look's end could be taken for that of a later.
         return self._forget([t for t in bases if t.id == base or not t.checking], now)
 
+    def stands_on(self, peer: PeerId, frontier: int, now: float) -> list[Action]:
+        """Note a neighbour's frontier: tell it of no round that its base includes."""
+        neighbour = self._neighbours[peer]
+        before, neighbour.frontier = neighbour.frontier, frontier
+        if frontier > before:
+            self._drop_lacks(neighbour)
+            return self._list_more(peer, now)
+        if frontier < before:  # on another base, it takes in what we have not told it of
+            neighbour.lacks.clear()
+            neighbour.ahead.clear()
+            neighbour.listed_to, neighbour.told_all = (0, ""), False
+            return self._list_on(peer, MAX_UNANSWERED, now)
+        return []
+
+    def rebased(self, now: float) -> list[Action]:
+        """Want and tell nothing more of the rounds that our own base includes by now."""
+        frontier = self._updates.frontier
+        actions = self._forget(self._transfers.before(frontier + 1), now)
+        self._inadmissible = {s: u for s, u in self._inadmissible.items() if s[0] > frontier}
+        for peer, neighbour in self._neighbours.items():
+            self._drop_lacks(neighbour)
+            neighbour.ahead = {item for item in neighbour.ahead if item in self._updates}
+            actions += self._list_more(peer, now)
+        return actions
+
     # The inside.
+
+    def _drop_lacks(self, neighbour: _Neighbour) -> None:
+        neighbour.lacks = {
+            item: told_at
+            for item, told_at in neighbour.lacks.items()
+            if (u := self._updates.get(item)) is not None and u.round > neighbour.frontier
+        }
 
     def _list_more(self, peer: PeerId, now: float) -> list[Action]:
         """Go on with our list once the neighbour has answered half of what it was told."""
@@ -342,7 +385,7 @@ class Sync:
         listed: list[Update] = []
         neighbour.told_all = True
         for update in self._updates.after(*neighbour.listed_to):
-            if update.id in neighbour.ahead:
+            if update.id in neighbour.ahead or update.round <= neighbour.frontier:
                 continue
             # Both of a void slot go together: one alone would look like an update.
             if len(listed) >= num_entries and _slot(update) != _slot(listed[-1]):
@@ -389,6 +432,7 @@ class Sync:
         refused = self._inadmissible.get((entry.round, author))
         return (
             entry.id in self._updates
+            or entry.round <= self._updates.frontier
             or self._updates.is_void(entry.round, author)
             or (refused is not None and refused.id == entry.id)
         )
@@ -417,7 +461,8 @@ class Sync:
         for update in updates:
             transfer = self._transfers.get(_item(update))
             for peer, neighbour in self._neighbours.items():
-                if transfer is None or peer not in transfer.holders:
+                is_listed = transfer is not None and peer in transfer.holders
+                if not is_listed and update.round > neighbour.frontier:
                     neighbour.lacks[update.id] = now
         message = Have(tuple(_entry(u) for u in updates), False)
         return [Send(self.neighbours(), message)] if self._neighbours else []
@@ -433,8 +478,11 @@ class Sync:
         actions: list[Action] = []
         if self._transfers.is_whole(transfer):
             self._transfers.check(transfer)
-            update = transfer.update
-            actions.append(CheckBase(transfer.id) if update is None else Check(update))
+            if transfer.item.is_base:
+                actions.append(CheckBase(self._offered[transfer.id]))
+            else:
+                assert transfer.update is not None, "the size comes with the header"
+                actions.append(Check(transfer.update))
         return actions
 
     def _request(self, now: float) -> list[Action]:

@@ -202,6 +202,10 @@ class Transfers:
         """Return the wanted items of a slot."""
         return self._slots.get(slot, [])[:]
 
+    def before(self, round_index: int) -> list[Transfer]:
+        """Return the wanted updates of earlier rounds."""
+        return [t for t in self._items.values() if not t.item.is_base and t.slot[0] < round_index]
+
     def num_offered_by(self, peer: PeerId, slot: Slot | None = None) -> int:
         """Return how many wanted items a neighbour says that it holds, of a slot or of all."""
         holder = self._holders[peer]

@@ -1,26 +1,29 @@
-"""The replicated state: the set of updates that a peer holds, at most one per (round, author).
+"""The replicated state: the updates that a peer holds on its base, at most one per (round, author).
 
 An update is in the set once its payload is here and checked. Two signed updates under one
 (round, author) void both, everywhere and for good (DESIGN 2.5); of a void slot only the evidence
-is kept. Payloads live elsewhere; this module refuses to know where.
+is kept. What the base includes is known by its history alone, and nothing of those rounds is taken
+in any more. Payloads live elsewhere; this module refuses to know where.
 """
 
 from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, KeysView
 
+from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.update import MAX_AUTHORS, MAX_ROUND, Update, UpdateId
 
-EMPTY_DIGEST = hashlib.sha256(b"semantic-net set 1\0").digest()
-
 
 class UpdateSet:
-    """The updates that a peer holds; grows, and never forgets."""
+    """The updates that a peer holds; grows, and gives up only what a base includes."""
 
-    def __init__(self, updates: Iterable[Update] = ()) -> None:
+    def __init__(self, history: History, updates: Iterable[Update] = ()) -> None:
+        """Take the history of the base, and what was held so far."""
+        self.history = history
         self._rounds: dict[int, dict[PeerId, tuple[Update, ...]]] = {}
         self._by_id: dict[UpdateId, Update] = {}
         self._order: list[int] = []  # the rounds with updates, ascending
@@ -28,6 +31,9 @@ class UpdateSet:
         self._digests: list[bytes] = []  # through each round of a first part of the order
         self._evidence: list[Update] = []
         self._last_rounds: dict[PeerId, int] = {}
+        self._authors: Counter[PeerId] = Counter()
+        self.payload_bytes = 0
+        """Of everything held, void slots included."""
         for update in updates:
             self.add(update)
 
@@ -49,6 +55,16 @@ class UpdateSet:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    @property
+    def frontier(self) -> int:
+        """The last round that the base includes: no update up to it is held, or taken in."""
+        return self.history.frontier
+
+    @property
+    def authors(self) -> KeysView[PeerId]:
+        """Whose updates are held."""
+        return self._authors.keys()
+
     def get(self, update_id: UpdateId) -> Update | None:
         """Return a held update, or a void slot's evidence."""
         return self._by_id.get(update_id)
@@ -59,13 +75,15 @@ class UpdateSet:
         A second update under one (round, author) voids the slot. A third changes nothing.
         """
         held = self.slot(update.round, update.author)
-        if update in held or len(held) > 1:
+        if update in held or len(held) > 1 or update.round <= self.frontier:
             return False
         if update.round not in self._rounds:
             bisect.insort(self._order, update.round)
         slots = self._rounds.setdefault(update.round, {})
         slots[update.author] = tuple(sorted((*held, update), key=lambda u: u.id))
         self._by_id[update.id] = update
+        self._authors[update.author] += 1
+        self.payload_bytes += update.payload_bytes
         last = self._last_rounds.get(update.author, 0)
         self._last_rounds[update.author] = max(last, update.round)
         if held:
@@ -73,6 +91,25 @@ class UpdateSet:
         self._live.pop(update.round, None)
         del self._digests[bisect.bisect_left(self._order, update.round) :]
         return True
+
+    def rebase(self, history: History) -> list[Update]:
+        """Stand on another base; return what was held of the rounds that it includes."""
+        self.history = history
+        self._digests.clear()
+        num_included = bisect.bisect_right(self._order, history.frontier)
+        dropped: list[Update] = []
+        for number in self._order[:num_included]:
+            self._live.pop(number, None)
+            for slot in self._rounds.pop(number).values():
+                dropped.extend(slot)
+        del self._order[:num_included]
+        for update in dropped:
+            del self._by_id[update.id]
+            self._authors[update.author] -= 1
+            self.payload_bytes -= update.payload_bytes
+        self._authors += Counter()  # without those of whom nothing is left
+        self._evidence = [u for u in self._evidence if u.round > history.frontier]
+        return dropped
 
     def is_void(self, round_index: int, author: PeerId) -> bool:
         """Tell whether the author has equivocated in this round."""
@@ -107,25 +144,44 @@ class UpdateSet:
         return list(self._order)
 
     def last_round_of(self, author: PeerId) -> int:
-        """Return the highest round in which the author has an update here; 0 for none."""
+        """Return the highest round in which an update of the author was seen here; 0 for none."""
         return self._last_rounds.get(author, 0)
 
     @property
     def digest(self) -> bytes:
-        """The set digest of everything held."""
+        """The set digest of everything held, and of the base."""
         return self.set_digest(MAX_ROUND)
 
     def set_digest(self, through: int) -> bytes:
         """Return the hash of what counts through a round; equal sets have equal digests.
 
         A void slot counts as such, whichever evidence a peer happens to hold. The digests form a
-        chain over the rounds, so that only what has changed, usually the last round, costs.
+        chain from the origin over the rounds, so that only what has changed, usually the last
+        round, costs. Of rounds that the base includes it is known where the history has a mark.
         """
         num_rounds = bisect.bisect_right(self._order, through)
         for number in self._order[len(self._digests) : num_rounds]:
-            before = self._digests[-1] if self._digests else EMPTY_DIGEST
+            before = self._digests[-1] if self._digests else self.history.set_digest
             self._digests.append(self._chain(before, number))
-        return self._digests[num_rounds - 1] if num_rounds else EMPTY_DIGEST
+        return self._digests[num_rounds - 1] if num_rounds else self.history.set_digest
+
+    def digest_at(self, round_index: int) -> bytes | None:
+        """Return the set digest through any round, if it is known."""
+        if round_index < self.frontier:
+            return self.history.digest_at(round_index)
+        return self.set_digest(round_index)
+
+    def history_through(self, frontier: int, mark_every: int) -> History:
+        """Return the history of the base that would include everything through a round.
+
+        Args:
+            frontier: The round; after the present base's.
+            mark_every: Rounds between two marks; divides ``frontier``.
+        """
+        first = self.frontier - self.frontier % mark_every + mark_every
+        marks = [(n, self.set_digest(n)) for n in range(first, frontier + 1, mark_every)]
+        rounds = ((n, self.live(n)) for n in self._order if n <= frontier)
+        return self.history.grown(marks, rounds)
 
     def _chain(self, before: bytes, number: int) -> bytes:
         hasher = hashlib.sha256(before + number.to_bytes(8, "little"))

@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from semantic_net.protocol.update import MAX_ROUND, UpdateId
-from semantic_net.simulation.node import Closed, Node, NodeConfig, fold_afresh
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.update import MAX_ROUND, Update
+from semantic_net.simulation.node import Closed, Node, NodeConfig
 from semantic_net.simulation.world import LinkConfig, World
 
 TROUBLE_S = 60.0
@@ -58,7 +59,7 @@ def disturbed(seed: int) -> list[str]:
     return check_disturbed(*play_disturbed(seed))
 
 
-def play_disturbed(seed: int) -> tuple[World, set[UpdateId]]:
+def play_disturbed(seed: int) -> tuple[World, list[Update]]:
     """Play a disaster to its quiet end; return the world, and what live peers held before."""
     script = random.Random(seed)  # reproducible, not secret  # nosec B311
     names = "abcdef"[: script.randrange(3, 7)]
@@ -68,7 +69,12 @@ def play_disturbed(seed: int) -> tuple[World, set[UpdateId]]:
         links.remove(("a", "b"))
     world = World(
         names,
-        NodeConfig(rounds=10_000, listen_timeout_s=8.0),
+        NodeConfig(
+            rounds=10_000,
+            listen_timeout_s=8.0,
+            base_every=script.choice([1, 2, 4, 8]),
+            budget_bytes=script.choice([None, None, 200, 1000]),
+        ),
         seed,
         link=LinkConfig(repeat_share=script.choice([0.0, 0.0, 0.1])),
         links=links,
@@ -77,8 +83,7 @@ def play_disturbed(seed: int) -> tuple[World, set[UpdateId]]:
     if script.random() < 0.3:
         world.slow[frozenset(script.choice(links))] = SLOW_CHUNK_S
     if script.random() < 0.3:
-        given = world.nodes[script.choice(names)]
-        given.base = (given.base[0], True)
+        world.nodes[script.choice(names)].is_given = True
     for node in world.nodes.values():
         world.after(script.uniform(0, 20), node.start)
     for _ in range(script.randrange(3, 12)):
@@ -133,7 +138,7 @@ def _mishap(world: World, script: random.Random) -> Callable[[], None]:
     )
 
 
-def _mend(world: World) -> set[UpdateId]:
+def _mend(world: World) -> list[Update]:
     """Make everything sound; return what live peers hold."""
     world.partition(world.nodes)
     world.slow.clear()
@@ -143,10 +148,12 @@ def _mend(world: World) -> set[UpdateId]:
         node.train_s = None
         node.thaw()
         node.start()
-    return {u.id for n in world.nodes.values() for u in n.running.updates}
+    sets = [node.running.updates for node in world.nodes.values()]
+    authored = {u.id: u for node in world.nodes.values() for u in node.authored}
+    return [u for u in authored.values() if any(u.id in s or s.history.includes(u) for s in sets)]
 
 
-def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
+def check_disturbed(world: World, held: Collection[Update]) -> list[str]:
     """Return what does not hold at the end of `play_disturbed`."""
     nodes = list(world.nodes.values())
     machines = [node.running for node in nodes]
@@ -154,13 +161,20 @@ def check_disturbed(world: World, held: Collection[UpdateId]) -> list[str]:
     broken = _always_broken(nodes)
     if len({machine.updates.digest for machine in machines}) > 1:
         broken.append("the sets differ")
-    if len({machine.base.digest for machine in machines}) > 1:
-        broken.append("the bases differ")
-    if len({fold_afresh(plan) for plan in plans}) > 1:
+    if len({node.fold_afresh(plan) for node, plan in zip(nodes, plans, strict=True)}) > 1:
         broken.append("the folds differ")
     for node in nodes:
         updates = node.running.updates
-        lost = [item for item in held if item not in updates and not _is_void(nodes, item)]
+        lost = [
+            update
+            for update in held
+            if not (
+                update.id in updates
+                or updates.history.includes(update)
+                or _is_void(nodes, update)
+                or _goes_out_anew(nodes, update)
+            )
+        ]
         if lost:
             broken.append(f"{node.name} lost {len(lost)} updates")
         if node.running.sync.num_wanted:
@@ -194,11 +208,20 @@ def _misses_only_laggards(closed: Closed, nodes: Sequence[Node]) -> bool:
     return bool(closed.missing) and laggards.issuperset(closed.missing)
 
 
-def _is_void(nodes: Sequence[Node], item: UpdateId) -> bool:
-    """Tell whether an item is one of three or more under a slot, of which two are kept."""
-    sets = [node.running.updates for node in nodes]
-    found = [update for updates in sets if (update := updates.get(item)) is not None]
-    return bool(found) and all(s.is_void(found[0].round, found[0].author) for s in sets)
+def _is_void(nodes: Sequence[Node], update: Update) -> bool:
+    """Tell whether an update is one of several under a slot."""
+    signed = {u.id for n in nodes for u in n.authored if _slot(u) == _slot(update)}
+    return len(signed) > 1
+
+
+def _goes_out_anew(nodes: Sequence[Node], update: Update) -> bool:
+    """Tell whether no base includes an update, and its author has taken it back, or is gone."""
+    authors = [node for node in nodes if node.id == update.author]
+    return all(update.id in author.taken_back for author in authors)
+
+
+def _slot(update: Update) -> tuple[int, PeerId]:
+    return update.round, update.author
 
 
 def undisturbed(seed: int) -> list[str]:
@@ -223,7 +246,7 @@ def undisturbed(seed: int) -> list[str]:
     elif kind == "early":
         odd.cfg = replace(cfg, rounds=max(cfg.rounds - 1, 1))
     elif kind == "given":
-        odd.base = (odd.base[0], True)
+        odd.is_given = True
     for node in nodes:
         starts = (7, 12) if kind == "late" and node is odd else (0, 5)
         world.after(script.uniform(*starts), node.start)
@@ -249,16 +272,16 @@ def _check_undisturbed(nodes: Sequence[Node], late: Node | None, *, is_full: boo
             for closed in node.closed
             if closed.reason.startswith("deadline") or (closed.missing and late is None and is_full)
         ]
-    by_round: dict[int, set[tuple[bytes, bytes, bytes]]] = {}
+    by_round: dict[int, set[tuple[bytes, bytes]]] = {}
     for closed in (closed for node in nodes for closed in node.closed):
-        digests = (closed.base, closed.set_digest, closed.state_digest)
+        digests = (closed.set_digest, closed.state_digest)
         by_round.setdefault(closed.round, set()).add(digests)
     for number, digests_seen in by_round.items():
         ends = [n for n in nodes if n.cfg.rounds == number]
         must_agree = (is_full and late is None) or len(ends) == len(nodes)
         if must_agree and len(digests_seen) > 1:
             broken.append(f"round {number} ended in {len(digests_seen)} states")
-        if len({d[:2] for d in digests_seen}) != len(digests_seen):
+        if len({d[0] for d in digests_seen}) != len(digests_seen):
             broken.append(f"equal sets of round {number} gave different states")
     return broken
 

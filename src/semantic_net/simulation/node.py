@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 from semantic_net.protocol.actions import (
     Action,
-    AdoptBase,
     Author,
     Check,
     CheckBase,
     Close,
+    Cut,
     Dial,
     Discard,
     Diverged,
@@ -28,13 +28,21 @@ from semantic_net.protocol.actions import (
     FoldPlan,
     Send,
     Serve,
+    TakeBack,
     Tell,
     Train,
     Write,
 )
+from semantic_net.protocol.bases import Base, BaseConfig
+from semantic_net.protocol.history import (
+    History,
+    decode_history,
+    encode_history,
+    history_of_origin,
+)
 from semantic_net.protocol.identity import PeerId, Signer
-from semantic_net.protocol.machine import Base, MachineConfig, PeerMachine
-from semantic_net.protocol.messages import Message
+from semantic_net.protocol.machine import MachineConfig, PeerMachine
+from semantic_net.protocol.messages import Absent, Message
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import (
     Admission,
@@ -50,6 +58,7 @@ from semantic_net.protocol.update_set import UpdateSet
 RUN = b"simulated run..."
 CODEC = "stub"
 MAX_PAYLOAD_BYTES = 1 << 20
+MAX_BASE_BYTES = 1 << 24
 CHUNK_BYTES = 16
 
 Span = tuple[float, float]
@@ -69,6 +78,27 @@ class NodeConfig:
     work_s: Span = (0.0, 0.05)
     """A check, an encoding or a fold."""
     payload_bytes: int = 40
+    base_every: int = 4
+    """Rounds."""
+    budget_bytes: int | None = None
+    """Of payloads, from which on compaction does not wait for the silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBase:
+    """A base, and what its transfer form holds."""
+
+    base: Base
+    history: History
+    state: bytes
+    """Stands in for the folded state."""
+
+    @property
+    def data(self) -> bytes:
+        """The transfer form; an origin's is its own digest in this world."""
+        if self.base.frontier == 0:
+            return self.base.digest
+        return _snapshot(self.history, self.state)
 
 
 @dataclass(slots=True)
@@ -81,7 +111,7 @@ class Disk:
     last_own: UpdateId | None = None
     updates: dict[UpdateId, tuple[Update, bytes]] = field(default_factory=dict)
     """With their payloads; the evidence of void slots has none."""
-    base: tuple[bytes, bool] | None = None
+    base: StoredBase | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +185,10 @@ class Node:
         """Folds whose plan does not tell all that has changed."""
         self.num_spins = 0
         """Alarms that were due at once, again."""
-        self.base = (hashlib.sha256(b"base " + name.encode()).digest(), False)
-        """Digest, and whether it was given by hand. In this world a base is its own digest."""
+        self.origin = hashlib.sha256(b"base " + name.encode()).digest()
+        """What it would start from by itself."""
+        self.is_given = False
+        """That is by hand."""
         self.train_s: float | None = None
         """A fixed time for training; None draws one."""
         self.skip_rounds: set[int] = set()
@@ -165,13 +197,21 @@ class Node:
         """Another node has the same key."""
         self.dies_authoring = False
         """Crashes as soon as the journal is written, before a byte leaves."""
+        self.taken_back: list[UpdateId] = []
+        """Own updates that nobody will fold, so that what they carried goes out anew."""
+        self.num_cuts = 0
+        """Bases made."""
+        self.num_adopted = 0
+        """Bases taken over."""
         self.frozen_s = 0.0
         """Seconds that it was stopped, as by SIGSTOP, all together."""
         self._waiting: list[Callable[[PeerMachine, float], list[Action]]] = []
         self._fold = Fold()
+        self._bases: dict[UpdateId, StoredBase] = {}
         self._payloads: dict[UpdateId, bytes] = {}
         self._incoming: dict[Item, bytearray] = {}
         self._collecting_since = 0.0
+        self._learns_until = 0.0
 
     @property
     def id(self) -> PeerId:
@@ -194,16 +234,24 @@ class Node:
         self.finished = None
         self._collecting_since = self.world.now
         self._incoming.clear()
+        self._learns_until = 0.0
         self._fold = Fold()
         self._payloads = {item: payload for item, (_, payload) in disk.updates.items()}
-        digest, given = self.base = disk.base or self.base
-        updates = UpdateSet(update for update, _ in disk.updates.values())
+        stored = disk.base or self._from_origin()
+        self._bases = {stored.base.digest: stored}
+        updates = UpdateSet(stored.history, (update for update, _ in disk.updates.values()))
         machine = PeerMachine(
             MachineConfig(
                 rounds=RoundsConfig(
                     rounds=cfg.rounds,
                     listen_timeout_s=cfg.listen_timeout_s,
                     start_timeout_s=cfg.start_timeout_s,
+                ),
+                bases=BaseConfig(
+                    every=cfg.base_every,
+                    origin_bytes=len(self.origin),
+                    max_bytes=MAX_BASE_BYTES,
+                    budget_bytes=cfg.budget_bytes,
                 ),
                 admission=Admission(RUN, {CODEC: MAX_PAYLOAD_BYTES}.get),
                 incarnation=disk.incarnation,
@@ -212,11 +260,16 @@ class Node:
                 progress_bytes=CHUNK_BYTES,
             ),
             self.signer,
-            Base(digest, given, len(digest)),
-            updates=updates,
+            stored.base,
+            updates,
             last_own=updates.get(disk.last_own) if disk.last_own is not None else None,
             closed_round=disk.closed_round,
             authored_round=disk.authored_round,
+            own_included=[
+                update
+                for update, _ in disk.updates.values()
+                if update.author == self.id and update.round <= updates.frontier
+            ],
         )
         self.machine = machine
         machine.rounds.waiting_for = self.world.not_met(self) if has_peers else ()
@@ -269,6 +322,13 @@ class Node:
         delay_s = self.world.random.uniform(*span)
         self.world.after(delay_s, lambda: call() if life == self.life else None)
 
+    def _learn(self, span: Span, call: Callable[[], None]) -> None:
+        """Do a piece of the learner's work, one after the other, as `_later`."""
+        now = self.world.now
+        self._learns_until = max(now, self._learns_until) + self.world.random.uniform(*span)
+        wait_s = self._learns_until - now
+        self._later((wait_s, wait_s), call)
+
     def _set_alarm(self) -> None:
         life, now = self.life, self.world.now
         due = self.running.next_wakeup(now)
@@ -294,8 +354,11 @@ class Node:
             self.world.send(self, peer, action.message)
 
     def _serve(self, action: Serve) -> None:
-        is_base = action.id == self.base[0]
-        data = self.base[0] if is_base else self._payloads[action.id]
+        stored = self._bases.get(action.id)
+        data = stored.data if stored is not None else self._payloads.get(action.id)
+        if data is None:
+            self._send(Send((action.to,), Absent(action.id)))
+            return
         self.world.stream(self, action.to, action.id, data, action.offset)
 
     def _write(self, action: Write) -> None:
@@ -317,27 +380,63 @@ class Node:
         self._later(self.cfg.work_s, done)
 
     def _check_base(self, action: CheckBase) -> None:
+        base = action.base
+
         def done() -> None:
-            if (data := self._incoming.get(Item(action.id, is_base=True))) is not None:
-                assert data == action.id, "links do not corrupt"
-            self.feed(lambda m, now: m.base_checked(action.id, now))
+            data = self._incoming.pop(Item(base.digest, is_base=True), None)
+            if data is None:
+                return  # not wanted any more
+            stored = _stored(base, bytes(data))
+            self._bases[base.digest] = stored
+            before = self.running.base.digest
+
+            def checked(machine: PeerMachine, now: float) -> list[Action]:
+                return machine.base_checked(base, stored.history, now)
+
+            self.feed(checked)
+            self.num_adopted += self.machine is not None and before != self.running.base.digest
 
         self._later(self.cfg.work_s, done)
 
-    def _adopt_base(self, action: AdoptBase) -> None:
-        del self._incoming[Item(action.id, is_base=True)]
-        self.base = (action.id, action.given)
+    def _cut(self, action: Cut) -> None:
+        def done() -> None:
+            state = self._fold.fold(action.plan, self._bases[action.plan.base].state)
+            data = _snapshot(action.history, state)
+            digest = hashlib.sha256(data).digest()
+            base = Base.of(digest, len(data), action.history, given=self.running.base.given)
+            self._bases[digest] = StoredBase(base, action.history, state)
+            self.num_cuts += 1
+            self.feed(lambda m, now: m.base_made(action, base, now))
+
+        self._learn(self.cfg.work_s, done)
+
+    def _take_back(self, action: TakeBack) -> None:
+        self.taken_back += [update.id for update in action.updates]
+
+    def fold_afresh(self, plan: FoldPlan) -> bytes:
+        """Return what a plan folds to, whatever was folded before."""
+        start = self._bases[plan.base].state
+        return Fold().fold(dataclasses.replace(plan, changed_from=plan.frontier + 1), start)
+
+    def _from_origin(self) -> StoredBase:
+        history = history_of_origin(self.origin)
+        base = Base.of(self.origin, len(self.origin), history, given=self.is_given)
+        return StoredBase(base, history, self.origin)
 
     def _fold_plan(self, plan: FoldPlan) -> bytes:
-        state = self._fold.fold(plan)
-        self.num_wrong_folds += state != fold_afresh(plan)
+        """Fold as the learner does; count it if the plan has not told all that has changed."""
+        state = self._fold.fold(plan, self._bases[plan.base].state)
+        self.num_wrong_folds += state != self.fold_afresh(plan)
         return state
 
     def _train(self, action: Train) -> None:
-        if action.plan is not None:
-            self._fold_plan(action.plan)
+        if (plan := action.plan) is not None:
+            self._learn(self.cfg.work_s, lambda: self._fold_opening(plan))
         span = self.cfg.train_s if self.train_s is None else (self.train_s, self.train_s)
-        self._later(span, lambda: self.feed(PeerMachine.trained))
+        self._learn(span, lambda: self.feed(PeerMachine.trained))
+
+    def _fold_opening(self, plan: FoldPlan) -> None:
+        self._fold_plan(plan)
 
     def _author(self, action: Author) -> None:
         def done() -> None:
@@ -355,9 +454,10 @@ class Node:
                 self.crash()
                 return
             self._payloads[update.id] = payload
+            self.disk.updates[update.id] = (update, payload)
             self.feed(lambda m, now: m.authored(update, now))
 
-        self._later(self.cfg.work_s, done)
+        self._learn(self.cfg.work_s, done)
 
     def _close(self, action: Close) -> None:
         began, plan = self.world.now, action.plan
@@ -379,13 +479,20 @@ class Node:
             self._write_disk(action.round)
             self.feed(lambda m, now: m.folded(plan, digest, now))
 
-        self._later(self.cfg.work_s, done)
+        self._learn(self.cfg.work_s, done)
 
     def _write_disk(self, closed_round: int) -> None:
-        self.disk.closed_round, self.disk.base = closed_round, self.base
+        base, before = self.running.base, self.disk.base
+        self.disk.closed_round, self.disk.base = closed_round, self._bases[base.digest]
         for update in self.running.updates:
             kept = (update, self._payloads.get(update.id, b""))
             self.disk.updates.setdefault(update.id, kept)
+        needed_from = min(base.frontier, before.base.frontier if before is not None else 0)
+        kept_own = {update.id for update in self.running.own_included}
+        old = [i for i, (u, _) in self.disk.updates.items() if u.round <= needed_from]
+        for item in set(old) - kept_own:
+            del self.disk.updates[item]
+            self._payloads.pop(item, None)
 
     def _tell(self, action: Tell) -> None:
         self.told.append(action.text)
@@ -411,7 +518,8 @@ _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
     Discard: Node._discard,
     Check: Node._check,
     CheckBase: Node._check_base,
-    AdoptBase: Node._adopt_base,
+    Cut: Node._cut,
+    TakeBack: Node._take_back,
     Train: Node._train,
     Author: Node._author,
     Close: Node._close,
@@ -431,17 +539,33 @@ class Fold:
     def __init__(self) -> None:
         self._states: dict[int, bytes] = {}
 
-    def fold(self, plan: FoldPlan) -> bytes:
-        """Return the state after the plan's last round."""
-        kept = {n: state for n, state in self._states.items() if n < plan.changed_from}
-        state = kept[max(kept)] if kept else hashlib.sha256(plan.base).digest()
-        for number in sorted(n for n in plan.rounds if n >= plan.changed_from):
-            ids = b"".join(update.id for update in plan.rounds[number])
-            state = kept[number] = hashlib.sha256(state + ids).digest()
+    def fold(self, plan: FoldPlan, start: bytes) -> bytes:
+        """Return the state after the plan's last round, from that of its base."""
+        first, last = plan.frontier + 1, plan.through
+        states = self._states
+        kept = {n: states[n] for n in states if first <= n < plan.changed_from}
+        usable = [n for n in kept if n <= last]
+        reached = max(usable, default=plan.frontier)
+        state = kept[reached] if usable else start
+        for number in sorted(n for n in plan.rounds if reached < n <= last):
+            if plan.rounds[number]:
+                ids = b"".join(update.id for update in plan.rounds[number])
+                state = hashlib.sha256(state + ids).digest()
+            kept[number] = state
         self._states = kept
         return state
 
 
-def fold_afresh(plan: FoldPlan) -> bytes:
-    """Return what a plan folds to, whatever was folded before."""
-    return Fold().fold(dataclasses.replace(plan, changed_from=1))
+def _snapshot(history: History, state: bytes) -> bytes:
+    return state + encode_history(history)
+
+
+def _stored(base: Base, data: bytes) -> StoredBase:
+    """Read a base's transfer form; the links of this world do not corrupt."""
+    if base.frontier == 0:
+        assert data == base.digest
+        return StoredBase(base, history_of_origin(data), data)
+    assert hashlib.sha256(data).digest() == base.digest
+    history = decode_history(data[32:])
+    assert Base.of(base.digest, len(data), history, given=base.given) == base
+    return StoredBase(base, history, data[:32])

@@ -1,0 +1,133 @@
+"""The transfer form of a base: what a late joiner starts from, lossless and the same on all peers.
+
+An origin is its float32 values, parameters then buffers. A base with a later frontier is a
+snapshot: a header, its history, and the folded state as it lies, all little-endian. The hash of
+the whole is the base's digest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from semantic_net.aggregation.fold import FoldConfig
+from semantic_net.aggregation.state import FoldState, start_state
+from semantic_net.buffers import new_array
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.fixed_point import FixedArray, magnitude
+from semantic_net.protocol.bases import Base
+from semantic_net.protocol.history import (
+    MAX_HISTORY_BYTES,
+    History,
+    decode_history,
+    encode_history,
+    history_of_origin,
+)
+from semantic_net.semantic.payloads import largest_magnitude
+
+_HEADER = struct.Struct("<8sQQQQBB")
+_MAGIC = b"SNBASE\x01\n"
+_WIDTHS = (4, 8)
+
+
+def origin_bytes(cfg: FoldConfig) -> int:
+    """Return the size of an origin."""
+    return 4 * (cfg.num_parameters + cfg.num_buffers)
+
+
+def max_base_bytes(cfg: FoldConfig) -> int:
+    """Return the largest size of a base."""
+    num_entries = 2 * cfg.num_parameters + cfg.num_buffers
+    return _HEADER.size + MAX_HISTORY_BYTES + max(_WIDTHS) * num_entries
+
+
+def encode_snapshot(history: History, state: FoldState) -> list[bytes | memoryview]:
+    """Return a snapshot in parts; the arrays are not copied."""
+    encoded = encode_history(history)
+    arrays = (state.parameters, state.momentum, state.buffers)
+    header = _HEADER.pack(
+        _MAGIC,
+        len(encoded),
+        *(array.size for array in arrays),
+        state.parameters.itemsize,
+        state.buffers.itemsize,
+    )
+    views = [a.astype(a.dtype.newbyteorder("<"), copy=False).data.cast("B") for a in arrays]
+    return [header, encoded, *(view for view in views if view)]
+
+
+def decode_base(data: memoryview, base: Base, cfg: FoldConfig) -> History:
+    """Check that a transfer form, whose hash is the base's, is what its peer said of it.
+
+    Raises:
+        RemoteProtocolError: It is not.
+    """
+    if base.frontier == 0:
+        if len(data) != origin_bytes(cfg):
+            raise RemoteProtocolError("an origin of another model")
+        if not largest_magnitude(np.frombuffer(data, "<f4")) < np.inf:
+            raise RemoteProtocolError("an origin with entries that are not finite")
+        return history_of_origin(base.digest)
+    history, _, _ = _parse(data, cfg)
+    if Base.of(base.digest, base.size, history, given=base.given) != base:
+        raise RemoteProtocolError("a snapshot of another base than its peer said")
+    return history
+
+
+def read_base(data: memoryview, digest: bytes, cfg: FoldConfig) -> tuple[History, FoldState]:
+    """Return the history of a base and the state that rounds are folded on.
+
+    Raises:
+        RemoteProtocolError: It is no base of this model.
+    """
+    if len(data) == origin_bytes(cfg) and bytes(data[: len(_MAGIC)]) != _MAGIC:
+        values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+        state = start_state(values, cfg.num_parameters, momentum=cfg.beta > 0)
+        return history_of_origin(digest), state
+    history, parts, widths = _parse(data, cfg)
+    parameters, momentum, buffers = (
+        _array(part, width) for part, width in zip(parts, widths, strict=True)
+    )
+    state = FoldState(
+        parameters=parameters,
+        momentum=momentum,
+        buffers=buffers,
+        parameters_bound=magnitude(parameters),
+        momentum_bound=magnitude(momentum),
+        buffers_bound=magnitude(buffers),
+    )
+    return history, state
+
+
+def _parse(
+    data: memoryview, cfg: FoldConfig
+) -> tuple[History, list[memoryview], tuple[int, int, int]]:
+    if len(data) < _HEADER.size:
+        raise RemoteProtocolError("a snapshot that ends within its header")
+    magic, history_bytes, *sizes, width, buffers_width = _HEADER.unpack(data[: _HEADER.size])
+    if magic != _MAGIC or width not in _WIDTHS or buffers_width not in _WIDTHS:
+        raise RemoteProtocolError("no snapshot of this version")
+    expected = [cfg.num_parameters, cfg.num_parameters if cfg.beta > 0 else 0, cfg.num_buffers]
+    if sizes != expected or history_bytes > MAX_HISTORY_BYTES:
+        raise RemoteProtocolError("a snapshot of another model")
+    widths = (width, width, buffers_width)
+    ends = np.cumsum([_HEADER.size + history_bytes, *map(int.__mul__, sizes, widths)]).tolist()
+    if len(data) != ends[-1]:
+        raise RemoteProtocolError("a snapshot of another length than its header says")
+    parts = [data[first:last] for first, last in itertools.pairwise(ends)]
+    return decode_history(data[_HEADER.size : ends[0]]), parts, widths
+
+
+def _array(part: memoryview, width: int) -> FixedArray:
+    """Return a copy of an array: the fold writes to it."""
+    values = np.frombuffer(part, f"<i{width}")
+    array: FixedArray = new_array(values.size, np.int32 if width == 4 else np.int64)
+    array[:] = values
+    return array
+
+
+Parts = Sequence[bytes | memoryview]
+"""A transfer form, one part after the other."""
