@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # auto: never replace a torch that the machine brings; no: install one into VENV all the same.
 SYSTEM_TORCH ?= auto
-# Passed on to the command behind demo, unit, coverage, soak, bench and compat.
+# Passed on to the command behind demo, unit, coverage, faults, network, soak, bench and compat.
 ARGS ?=
 
 bin := $(VENV)/bin
@@ -15,7 +15,7 @@ setup_inputs := pyproject.toml constraints.txt tools/setup_venv.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types layers unit coverage soak bench compat setup clean
+.PHONY: help demo test lint types layers unit coverage faults network soak bench compat setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ coverage: $(VENV)/.ready-dev ## the tests, and how much of the code they reach
 	@$(bin)/coverage combine --quiet
 	@mkdir -p build && $(bin)/coverage json --quiet -o build/coverage.json
 	$(bin)/python tools/check_coverage.py build/coverage.json
+
+faults: $(VENV)/.ready-dev ## real peers behind a network that breaks (at most 15 minutes, no root)
+	$(bin)/python $(pytest) -m faults -rP $(ARGS)
+
+network: $(VENV)/.ready-dev ## transfers on slow, failing links; needs root, skips otherwise
+	$(bin)/python $(pytest) -m network tests/network $(ARGS)
 
 soak: $(VENV)/.ready-run ## many seeded disasters, e.g. make soak ARGS="--seeds 0:5000"
 	$(bin)/python -m semantic_net.simulation.soak $(ARGS)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,16 @@ def free_ports(count: int) -> list[int]:
 class PeerProcess:
     """One `run_peer_training.py`."""
 
-    def __init__(self, out: Path, arguments: list[str]) -> None:
+    def __init__(self, out: Path, arguments: list[str], prefix: Sequence[str] = ()) -> None:
+        """Start it; ``prefix`` is a command that runs it, and becomes it, elsewhere."""
         self.out = out
         self._arguments = arguments
+        self._prefix = prefix
         self._log = out.with_suffix(".log")
         out.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), "--out", str(out), *arguments],
+                [*prefix, sys.executable, str(SCRIPT), "--out", str(out), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -64,7 +66,7 @@ class PeerProcess:
 
     def start_again(self) -> PeerProcess:
         """Start the same peer in the same folder anew."""
-        return PeerProcess(self.out, self._arguments)
+        return PeerProcess(self.out, self._arguments, self._prefix)
 
     def wait(self) -> int:
         """Return the exit code."""

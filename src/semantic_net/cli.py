@@ -138,6 +138,11 @@ def _add_peer(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="go on from the checkpoint in --out (auto), or start as a new peer (never)",
     )
+    parser.add_argument(
+        "--observe",
+        action="store_true",
+        help="take part without data: relay, fold and record, and publish nothing",
+    )
     parser.add_argument("--init", type=Path, metavar="FILE", help="safetensors weights to start at")
     parser.set_defaults(run=_peer)
 
@@ -191,6 +196,8 @@ def _peer_config(arguments: argparse.Namespace) -> Config:
         except ValueError as exc:
             raise ConfigError(f"--listen: {exc}") from exc
         overrides += [f"p2p.host={_quoted(listen.host)}", f"p2p.port={listen.port}"]
+    if arguments.observe:
+        overrides.append("p2p.observe=true")
     if arguments.peers is not None:
         addresses = [part.strip() for part in arguments.peers.split(",") if part.strip()]
         overrides.append(f"p2p.peers=[{', '.join(_quoted(a) for a in addresses)}]")

@@ -34,6 +34,7 @@ from semantic_net.protocol.actions import (
     Discard,
     Diverged,
     Finish,
+    HangUp,
     Level,
     Send,
     Serve,
@@ -394,6 +395,16 @@ def test_absent_and_lost_neighbours_are_worked_around() -> None:
     assert send == Send((B,), Want(theirs.id, 0))
     machine.disconnected(B, 0.0)
     assert not machine.sync.wanted(item(theirs.id))
+
+
+def test_a_session_over_which_nothing_comes_is_ended_to_try_another_way() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    meet(machine, BOB)
+    machine.received(A, Have((), False), 5.0)
+    assert only(machine.tick(LIVENESS_S), HangUp) == [HangUp(B)]
+    machine.disconnected(B, LIVENESS_S)
+    assert only(machine.tick(LIVENESS_S + 1), HangUp) == []
 
 
 # The base.

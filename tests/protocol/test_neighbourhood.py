@@ -15,7 +15,7 @@ LIVENESS_S, SILENT_S = 9.0, 3.0
 def make(*neighbours: PeerId) -> Neighbourhood:
     made = Neighbourhood(LIVENESS_S, heartbeat_s=1.0)
     for peer in neighbours:
-        made.connected(peer, (f"{peer[:4]}:5000",))
+        made.connected(peer, (f"{peer[:4]}:5000",), 0.0)
     return made
 
 
@@ -57,7 +57,7 @@ def test_the_silent_and_the_lost_fall_off_the_list() -> None:
 
 def test_a_slow_heartbeat_is_no_silence() -> None:
     around = Neighbourhood(liveness_s=20.0, heartbeat_s=10.0)
-    around.connected(A, ())
+    around.connected(A, (), 0.0)
     around.heard(A, 0.0)
     assert around.next_silence() == 15.0
 
@@ -76,3 +76,15 @@ def test_addresses_are_of_peers_that_are_no_neighbours() -> None:
     around = make(A, B)
     around.told(A, says(B, C))
     assert list(around.addresses()) == [(C, f"{C[:4]}:5000")]
+
+
+def test_a_session_that_carries_nothing_is_dead() -> None:
+    around = make(A, B)
+    assert around.next_death() == LIVENESS_S
+    around.touched(A, 4.0)
+    assert around.dead(LIVENESS_S - 0.1) == []
+    assert around.dead(LIVENESS_S) == [B]
+    around.disconnected(B)
+    assert around.next_death() == 4.0 + LIVENESS_S
+    around.disconnected(A)
+    assert around.next_death() is None

@@ -23,7 +23,7 @@ from semantic_net.protocol.bases import Bases
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import Chunk, Have, HaveEntry
-from semantic_net.protocol.rounds import START_PATIENCE, Past, Phase, Rounds, RoundsConfig
+from semantic_net.protocol.rounds import NEVER, START_PATIENCE, Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.update import Update
 from semantic_net.protocol.update_set import UpdateSet
@@ -42,6 +42,7 @@ class Scene:
         past: Past | None = None,
         quorum: float = 1.0,
         num_peers: int = 0,
+        observes: bool = False,
     ):
         self.now = 0.0
         self.updates = UpdateSet(ORIGIN)
@@ -53,6 +54,7 @@ class Scene:
             start_timeout_s=START_S,
             quorum=quorum,
             num_peers=num_peers,
+            observes=observes,
         )
         self.bases = Bases(BASES, ME.peer_id, origin(BASE), self.updates, self.roster)
         self.rounds = Rounds(
@@ -638,7 +640,13 @@ def test_serving_ends_with_the_deadline_of_the_round(last: Scene) -> None:
 
 def test_serving_ends_when_the_others_are_gone(last: Scene) -> None:
     last.hear("a", **equal(last, held=b"o" * 32))
-    assert closed(last.silence()) == (5, "all in")
+    assert closed(last.hear("a", leaving=True, **equal(last, held=b"o" * 32))) == (5, "all in")
+
+
+def test_who_falls_silent_while_it_is_served_may_be_back_before_the_deadline(last: Scene) -> None:
+    last.hear("a", **equal(last, held=b"o" * 32))
+    assert closed(last.silence()) is None
+    assert closed(last.hear("a", **equal(last))) == (5, "all in")
 
 
 def test_what_is_still_to_come_is_waited_for(last: Scene) -> None:
@@ -711,3 +719,48 @@ def test_warnings_are_warnings(scene: Scene) -> None:
     scene.publish()
     scene.silence()
     assert only(scene.said, Tell)[-1].level is Level.WARNING
+
+
+# Observing.
+
+
+def observing(rounds: int = 5) -> Scene:
+    """Return an observer of two peers, in the first round."""
+    scene = Scene(rounds, observes=True)
+    scene.meet("a", "b")
+    scene.begin()
+    return scene
+
+
+def test_an_observer_trains_nothing_and_promises_so() -> None:
+    scene = observing()
+    assert scene.rounds.phase is Phase.COLLECTING
+    assert not only(scene.said, Train)
+    assert (scene.rounds.next_round, scene.rounds.is_ready) == (NEVER, False)
+
+
+def test_an_observers_clock_starts_with_the_first_update_of_a_round() -> None:
+    scene = observing()
+    assert closed(scene.wait(10 * LISTEN_S)) is None, "they may train for as long as they like"
+    scene.hold(update(signer("a"), 1))
+    assert closed(scene.wait(LISTEN_S - 1)) is None
+    assert closed(scene.wait(1)) == (1, "deadline, 1 missing")
+    scene.fold()
+    assert scene.rounds.round == 2
+    scene.hold(update(signer("a"), 2), update(signer("b"), 2))
+    assert closed(scene.said) == (1, "deadline, 1 missing")
+    assert closed(scene.said[-1:]) == (2, "all in")
+
+
+def test_an_observer_follows_those_who_have_gone_on() -> None:
+    scene = observing()
+    scene.hear("a", "b", round_index=4, next_round=4)
+    assert closed(scene.said) == (1, "2 gone or moved on")
+    scene.fold()
+    assert scene.rounds.round == 4
+
+
+def test_nobody_waits_for_an_observer(scene: Scene) -> None:
+    scene.hear("o", round_index=2, next_round=NEVER, ready=False)
+    scene.hold(update(signer("a"), 2), update(signer("b"), 2))
+    assert closed(scene.publish()) == (2, "all in")

@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -418,8 +418,15 @@ def frozen_model() -> nn.Module:
 def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(ConfigError, match="no parameter that requires a gradient"):
         Trainer(line_task(make_model=frozen_model), config(), seed=0)
-    with pytest.raises(DataError, match="train_data is empty"):
-        Trainer(line_task(Line(0)), config(), seed=0)
+
+
+def test_without_data_nothing_is_trained_and_nothing_measured() -> None:
+    """So it is with a peer that only observes."""
+    trainer = Trainer(line_task(Line(0)), config(), seed=0)
+    with pytest.raises(TrainingError, match="train_data is empty"):
+        trainer.train_round(1, threading.Event())
+    empty = replace(trainer.task, val_data=Line(0))
+    assert Trainer(empty, config(), seed=0).evaluate() == {}
 
 
 def states() -> Iterator[tuple[Callable[[dict[str, Any]], object], str]]:

@@ -161,8 +161,8 @@ class DataConfig:
 class TaskConfig:
     """The ``task`` section, and what a task's ``load`` receives.
 
-    ``data`` and ``peer_seed`` are no keys of the section: they are filled in from the ``data``
-    section, and from the peer's id or the number of its shard, if one is named.
+    ``data``, ``peer_seed`` and ``observe`` are no keys of the section: they are filled in from
+    the sections ``data`` and ``p2p``, and from the peer's id, or its shard's number if it has one.
     """
 
     name: str = "disaster"
@@ -176,6 +176,8 @@ class TaskConfig:
 
     data: DataConfig = field(default_factory=DataConfig, metadata={"key": False})
     peer_seed: int = field(default=0, metadata={"key": False})
+    observe: bool = field(default=False, metadata={"key": False})
+    """There may be no data here: ``train_data`` and ``val_data`` may be empty."""
 
     def __post_init__(self) -> None:
         _require(bool(self.name), "task.name", "a task's name or a path to a .py file", self.name)
@@ -286,6 +288,8 @@ class P2PConfig:
     """Whom to connect to: ``full``, ``given``, ``ring``, ``line`` or ``random-k``."""
     listen_timeout_s: float = 60.0
     """Seconds after our own update was ready when a round closes with what has arrived."""
+    observe: bool = False
+    """Take part without data: relay, fold and record, and publish nothing (``--observe``)."""
     quorum: float = 1.0
     """Share of the expected peers whose updates close a round; the others' are folded in late."""
     start_timeout_s: float = 120.0

@@ -36,6 +36,7 @@ from semantic_net.protocol.actions import (
     Diverged,
     Finish,
     FoldPlan,
+    HangUp,
     Level,
     Send,
     Serve,
@@ -45,7 +46,7 @@ from semantic_net.protocol.actions import (
     Write,
 )
 from semantic_net.protocol.bases import Base
-from semantic_net.protocol.handshake import FACTS, REFUSAL_CODES
+from semantic_net.protocol.handshake import FACTS, REFUSAL_CODES, TIMEOUT
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.machine import PeerMachine
@@ -283,6 +284,7 @@ class Peer(Generic[Parsed]):
             TakeBack: lambda action: self._spawn(self._take_back(action.updates)),
             Discard: self._discard,
             Dial: self._dial,
+            HangUp: self._hang_up,
             Train: lambda action: self._spawn(self._train(action)),
             Author: lambda action: self._spawn(self._author(action)),
             Close: lambda action: self._spawn(self._close(action)),
@@ -476,6 +478,9 @@ class Peer(Generic[Parsed]):
     def _dial(self, action: Dial) -> None:
         with contextlib.suppress(ValueError):  # a neighbour may tell of what is no address
             self._parts.transport.add_address(action.address)
+
+    def _hang_up(self, action: HangUp) -> None:
+        self._parts.transport.disconnect(action.peer, TIMEOUT, "nothing heard for too long")
 
     def _tell(self, action: Tell) -> None:
         log.log(LEVELS[action.level], "%s", action.text)

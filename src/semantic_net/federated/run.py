@@ -98,7 +98,8 @@ async def _run(
     # A named shard makes an experiment that can be repeated; a device has its key.
     shard = config.data.partition.shard
     seed = _peer_seed(signer.peer_id) if shard is None else shard
-    task = load_task(replace(config.task, data=config.data, peer_seed=seed))
+    observes = config.p2p.observe
+    task = load_task(replace(config.task, data=config.data, peer_seed=seed, observe=observes))
     model = make_initial_model(task, config.task.seed)
     checkpoint = folder.progress.load()
     if options.init is not None and checkpoint is None:
@@ -276,6 +277,7 @@ def _machine_config(
             # In a graph over the whole list most of them are no neighbours.
             num_peers=len(p2p.peers) - 1 if needs_own_place(p2p.topology) else 0,
             quorum=p2p.quorum,
+            observes=p2p.observe,
         ),
         bases=BaseConfig(
             every=p2p.base_every,

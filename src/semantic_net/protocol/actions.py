@@ -88,6 +88,13 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
+class HangUp:
+    """End the session with a neighbour: nothing has come over it for too long."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class FoldPlan:
     """A snapshot of what to fold, untouched by what arrives while the fold runs."""
 
@@ -183,6 +190,7 @@ Action = (
     | TakeBack
     | Discard
     | Dial
+    | HangUp
     | Train
     | Author
     | Close

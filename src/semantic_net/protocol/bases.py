@@ -22,7 +22,7 @@ from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import HeartbeatBody
-from semantic_net.protocol.update import UpdateId
+from semantic_net.protocol.update import MAX_ROUND, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
 
@@ -195,7 +195,7 @@ def _claims(body: HeartbeatBody) -> Iterator[tuple[int, bytes]]:
 
 def is_in_use(body: HeartbeatBody) -> bool:
     """Tell whether a peer has folded rounds on its base."""
-    return body.round > 0 or body.next_round > 1
+    return body.round > 0 or 1 < body.next_round <= MAX_ROUND
 
 
 def _rank(

@@ -20,6 +20,7 @@ from semantic_net.protocol.actions import (
     Diverged,
     Finish,
     FoldPlan,
+    HangUp,
     Level,
     Send,
     TakeBack,
@@ -167,7 +168,8 @@ class PeerMachine:
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass."""
-        return self._after([*self.sync.tick(now), *self._dial_learned(now)], now)
+        dead = [HangUp(peer) for peer in self._neighbourhood.dead(now)]
+        return self._after([*dead, *self.sync.tick(now), *self._dial_learned(now)], now)
 
     def next_wakeup(self, now: float) -> float:
         """Return when `tick` is due at the latest."""
@@ -177,8 +179,9 @@ class PeerMachine:
             self.roster.next_expiry(now),
             self.sync.next_wakeup(),
             self._neighbourhood.next_silence(),
+            self._neighbourhood.next_death(),
         ]
-        return min(t for t in times if t is not None)
+        return min(t for t in times if t is not None)  # a heartbeat at the latest
 
     def leave(self, now: float) -> list[Action]:
         """Say goodbye: the last thing that anyone hears of this incarnation."""
@@ -206,7 +209,7 @@ class PeerMachine:
             addresses: Where it can be dialled.
         """
         usable = tuple(a for a in addresses if len(a) <= MAX_ADDRESS_CHARS)
-        self._neighbourhood.connected(peer, usable[:MAX_ADDRESSES])
+        self._neighbourhood.connected(peer, usable[:MAX_ADDRESSES], now)
         messages: list[Message] = [
             self._sign_heartbeat(),
             *self.roster.messages_for(peer, now),
@@ -229,6 +232,7 @@ class PeerMachine:
         Raises:
             RemoteProtocolError: It breaks the protocol; the session with the neighbour must end.
         """
+        self._neighbourhood.touched(peer, now)
         if isinstance(message, Chunk):
             return self.sync.chunk(peer, message, now)
         if isinstance(message, HeartbeatMessage):
@@ -453,8 +457,7 @@ class PeerMachine:
         return self.sync.base_offered(peer, base, now)
 
     def _wants_base(self, base: Base, now: float) -> bool:
-        in_use = self.rounds.round > 0 or self.rounds.next_round > 1
-        return self._bases.is_wanted(base, now, in_use=in_use)
+        return self._bases.is_wanted(base, now, in_use=self.rounds.has_begun)
 
     def _stand_on(self, base: Base, history: History, now: float) -> list[Action]:
         """Fold on another base from now on, and see to what was held of the rounds it includes."""

@@ -23,6 +23,8 @@ for others to pass its heartbeats on before it would count as gone."""
 class _Session:
     addresses: tuple[str, ...]
     """Where the neighbour can be dialled."""
+    touched_at: float
+    """When anything came over it last."""
     heard_at: float | None = None
     """When its own heartbeat came last, from itself."""
     is_heard: bool = False
@@ -36,17 +38,37 @@ class Neighbourhood:
 
     def __init__(self, liveness_s: float, heartbeat_s: float) -> None:
         """Take the seconds after which the silent count as gone, and between two heartbeats."""
+        self._liveness_s = liveness_s
         self._silent_s = max(SILENT_SHARE * liveness_s, 1.5 * heartbeat_s)
         self._sessions: dict[PeerId, _Session] = {}
         self._has_news = False
 
-    def connected(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+    def connected(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> None:
         """Note a session, and where its other end can be dialled."""
-        self._sessions[peer] = _Session(addresses)
+        self._sessions[peer] = _Session(addresses, now)
 
     def disconnected(self, peer: PeerId) -> None:
         """Note the end of a session."""
         self._has_news |= self._sessions.pop(peer).is_heard
+
+    def touched(self, peer: PeerId, now: float) -> None:
+        """Note that something came over a session."""
+        self._sessions[peer].touched_at = now
+
+    def dead(self, now: float) -> list[PeerId]:
+        """Return the neighbours whose sessions carry nothing any more.
+
+        Something in between may hold the connection open though nobody is there, or hold back
+        what is sent: a new one may find another way.
+        """
+        sessions = self._sessions.items()
+        return [p for p, s in sessions if now >= s.touched_at + self._liveness_s]
+
+    def next_death(self) -> float | None:
+        """Return when the next session counts as dead, if nothing comes over it."""
+        touched = (session.touched_at for session in self._sessions.values())
+        first = min(touched, default=None)
+        return None if first is None else first + self._liveness_s
 
     def heard(self, peer: PeerId, now: float) -> None:
         """Note a neighbour's own heartbeat, from itself."""

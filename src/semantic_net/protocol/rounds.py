@@ -33,13 +33,16 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import HeartbeatBody
 from semantic_net.protocol.sync import Sync
-from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.update import MAX_ROUND, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
 START_PATIENCE = 10
 """Times ``start_timeout_s`` that a start may take while updates of the others still arrive."""
 
 MAX_ROUNDS_NAMED = 5
+
+NEVER = MAX_ROUND + 1
+"""The next round of who publishes nothing."""
 
 Alive = Mapping[PeerId, HeartbeatBody]
 
@@ -67,6 +70,8 @@ class RoundsConfig:
     """Other peers of the run, as far as they are known: the start waits to hear of as many."""
     quorum: float = 1.0
     """Share of the expected updates whose arrival closes a round, in (0, 1]."""
+    observes: bool = False
+    """Publishes nothing: relays, folds and records what the others learn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +130,7 @@ class Rounds:
         self.deadline: float | None = None
         self.waiting_for: tuple[str, ...] = ()
         """Named addresses at which nobody has said hello so far."""
-        self.next_round = past.last_round + 1
+        self.next_round = NEVER if cfg.observes else past.last_round + 1
         """The promise: no new own update below it."""
         self._own_floor = past.last_round + 1  # no own update below it: some may be signed already
         self._past = past
@@ -139,11 +144,18 @@ class Rounds:
         self._close_reason = ""
         self._missing: tuple[PeerId, ...] = ()
         self._is_cut_off = False
+        self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
 
     @property
     def is_ready(self) -> bool:
         """Holds what it has heard of, and will publish again."""
-        return self.phase is not Phase.STARTING and self.next_round <= self._cfg.rounds
+        may_publish = self.next_round <= self._cfg.rounds and not self._cfg.observes
+        return self.phase is not Phase.STARTING and may_publish
+
+    @property
+    def has_begun(self) -> bool:
+        """Has folded rounds on its base, in this process or an earlier one."""
+        return self.round > 0 or self._past.last_round > 0
 
     def begin(self, now: float) -> list[Action]:
         """Start the clock of `Phase.STARTING`."""
@@ -218,10 +230,10 @@ class Rounds:
             skipped = _span(tuple(range(following, number)))
             tell = _info(f"skipped {skipped}: the others are in round {number}")
             late = self._tell_late()
-            return [tell, *late, *self._open(number, self.plan(number - 1), now)]
+            return [tell, *late, *self._open(number, now)]
         if self._plan_base == self._bases.base.digest:
-            return self._open(number, None, now)
-        return [*self._tell_late(), *self._open(number, self.plan(self.round), now)]
+            return self._open(number, now, is_folded=True)
+        return [*self._tell_late(), *self._open(number, now)]
 
     def step(self, now: float) -> list[Action]:
         """Look at the world again: something arrived, somebody left, or time went by."""
@@ -238,7 +250,7 @@ class Rounds:
     def _step_starting(self, now: float) -> list[Action]:
         assert self.deadline is not None, "begin() comes first"
         # Whatever others say: who has published nothing in the last round may still do so.
-        first = max(self.next_round, self._own_from(), self._open_elsewhere(now))
+        first = max(self._past.last_round + 1, self._own_from(), self._open_elsewhere(now))
         alive = self._roster.alive(now)
         is_behind = not self._sync.settled(alive, self._start_goal or first, self._me)
         heard = all(self._roster.latest(p) is not None for p in self._sync.neighbours())
@@ -261,7 +273,7 @@ class Rounds:
             actions.append(Tell(Level.WARNING, self._why_unready(is_early, is_behind)))
         if first <= self._cfg.rounds:
             actions += self._tell_where_we_are(first, now)
-            return [*actions, *self._open(first, self.plan(first - 1), now)]
+            return [*actions, *self._open(first, now)]
         self.round = self._cfg.rounds  # nothing more to publish, but a last round to fold
         self._expect(now)
         return [*actions, *self._collect(now)]
@@ -301,12 +313,20 @@ class Rounds:
 
     # TRAINING
 
-    def _open(self, number: int, plan: FoldPlan | None, now: float) -> list[Action]:
+    def _open(self, number: int, now: float, *, is_folded: bool = False) -> list[Action]:
+        """Open a round, on what the rounds before it fold to: folded by now, or to be folded."""
         self.round = number
         self._expect(now)
+        if self._cfg.observes:
+            return self._watch(now)
         self.next_round = max(self.next_round, number)
         self.phase, self.deadline = Phase.TRAINING, None
-        return [Train(number, plan, self.expected)]
+        return [Train(number, None if is_folded else self.plan(number - 1), self.expected)]
+
+    def _watch(self, now: float) -> list[Action]:
+        """Collect without an update of one's own; the clock starts with somebody else's."""
+        self.phase, self.deadline = Phase.COLLECTING, math.inf
+        return self.step(now)
 
     def _expect(self, now: float) -> None:
         """Expect whoever may still publish in the round that opens, or is known to have."""
@@ -325,7 +345,8 @@ class Rounds:
     # COLLECTING
 
     def _collect(self, now: float) -> list[Action]:
-        self.next_round = self.round + 1
+        if not self._cfg.observes:
+            self.next_round = self.round + 1
         self.phase = Phase.COLLECTING
         self.deadline = now + self._cfg.listen_timeout_s
         return self.step(now)
@@ -335,6 +356,12 @@ class Rounds:
         if self.round <= self._updates.frontier < self._cfg.rounds:
             return self._skip_included(now)
         alive = self._roster.alive(now)
+        if math.isinf(self.deadline):
+            if not self._is_under_way(now):
+                return []
+            self.deadline = now + self._cfg.listen_timeout_s
+        if self._cfg.observes:  # it was not there to see who is ready when the others were
+            self.expected |= {p for p, b in alive.items() if b.ready and b.next_round <= self.round}
         outstanding = [p for p in self.expected if not self._is_settled(p, alive)]
         known = bool(self.waiting_for) or self._roster.num_known > 0
         cut_off = known and not alive and not self._roster.all_said_goodbye()
@@ -344,6 +371,8 @@ class Rounds:
                 "no peer is heard: training goes on alone, and each round waits "
                 f"{self._cfg.listen_timeout_s:g} s for one (p2p.listen_timeout_s)"
             )
+            if self._cfg.observes:
+                text = "no peer is heard: there is nothing to observe until one is back"
             actions.append(Tell(Level.WARNING, text))
         elif self._is_cut_off and alive:
             actions.append(_info("peers are heard again"))
@@ -357,16 +386,20 @@ class Rounds:
         )
         self._close_reason = self._why_close(len(outstanding), is_open, cut_off)
         if self.round >= self._cfg.rounds:
-            self.phase = Phase.SERVING
+            self.phase, self._served = Phase.SERVING, frozenset(alive)
             return [*actions, *self.step(now)]
         return [*actions, *self._close()]
+
+    def _is_under_way(self, now: float) -> bool:
+        """Tell whether somebody has published in the open round, or it is over elsewhere."""
+        return bool(self._updates.live(self.round)) or self._open_elsewhere(now) > self.round
 
     def _skip_included(self, now: float) -> list[Action]:
         """Go on behind the base that was taken over: the open round is part of it."""
         number = max(self._updates.frontier + 1, self._open_elsewhere(now))
         skipped = _span(tuple(range(self.round, number)))
         tell = _info(f"skipped {skipped}: part of the base that was taken over")
-        return [tell, *self._tell_late(), *self._open(number, self.plan(number - 1), now)]
+        return [tell, *self._tell_late(), *self._open(number, now)]
 
     def _is_settled(self, peer: PeerId, alive: Alive) -> bool:
         """Tell whether nothing more of an expected peer is to be waited for in this round."""
@@ -405,6 +438,8 @@ class Rounds:
         or be held by another, whose heartbeat then says something else.
         """
         last, alive = self._cfg.rounds, self._roster.alive(now)
+        if self._served & self._roster.silent(now).keys():
+            return False  # cut off in the middle of it, and back perhaps before the deadline
         for peer, body in alive.items():
             if body.next_round <= last:
                 return False

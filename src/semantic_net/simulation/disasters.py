@@ -84,6 +84,9 @@ def play_disturbed(seed: int) -> tuple[World, list[Update]]:
         world.slow[frozenset(script.choice(links))] = SLOW_CHUNK_S
     if script.random() < 0.3:
         world.nodes[script.choice(names)].is_given = True
+    if len(names) > 3 and script.random() < 0.2:
+        observer = world.nodes[names[-1]]
+        observer.cfg = replace(observer.cfg, observes=True)
     for node in world.nodes.values():
         world.after(script.uniform(0, 20), node.start)
     for _ in range(script.randrange(3, 12)):
@@ -231,7 +234,8 @@ def undisturbed(seed: int) -> list[str]:
     links = script.choice(TOPOLOGIES)(names)
     is_full = len(links) == len(full(names))
     is_slow = script.random() < 0.3
-    kind = script.choice(["none", "none", "late", "early", "given"]) if len(names) > 2 else "none"
+    kinds = ["none", "none", "late", "early", "given", "observer"]
+    kind = script.choice(kinds) if len(names) > 2 else "none"
     rounds = 8 if kind == "late" else script.randrange(1, 7)
     cfg = NodeConfig(rounds=rounds, listen_timeout_s=200.0 if is_slow else 20.0)
     link = LinkConfig(repeat_share=script.choice([0.0, 0.1]))
@@ -247,6 +251,9 @@ def undisturbed(seed: int) -> list[str]:
         odd.cfg = replace(cfg, rounds=max(cfg.rounds - 1, 1))
     elif kind == "given":
         odd.is_given = True
+    elif kind == "observer":  # in a line and in a star it is the only way between two others
+        odd = nodes[1 if links == line(names) else 0]
+        odd.cfg = replace(cfg, observes=True)
     for node in nodes:
         starts = (7, 12) if kind == "late" and node is odd else (0, 5)
         world.after(script.uniform(*starts), node.start)
@@ -260,7 +267,7 @@ def _check_undisturbed(nodes: Sequence[Node], late: Node | None, *, is_full: boo
         rounds = [closed.round for closed in node.closed]
         # In a sparse graph the first round may be over elsewhere before all are there; who comes
         # late may have to catch up.
-        misses = node is late or not is_full
+        misses = node is late or not is_full or node.cfg.observes  # nobody waits for that one
         if node.finished is None:
             broken.append(f"{node.name} did not finish")
         elif rounds[-1] != node.cfg.rounds or not (
@@ -296,7 +303,8 @@ def _always_broken(nodes: Sequence[Node]) -> list[str]:
         broken += [
             f"{node.name} waited {closed.waited_s:.2f} s in round {closed.round}"
             for closed in node.closed
-            if closed.waited_s > node.cfg.listen_timeout_s + node.frozen_s + 0.01
+            if not node.cfg.observes  # its clock starts with somebody else's update
+            and closed.waited_s > node.cfg.listen_timeout_s + node.frozen_s + 0.01
         ]
         broken += [f"{node.name} reported {report}" for report in node.diverged]
         if node.num_wrong_folds:

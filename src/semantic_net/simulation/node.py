@@ -26,6 +26,7 @@ from semantic_net.protocol.actions import (
     Diverged,
     Finish,
     FoldPlan,
+    HangUp,
     Send,
     Serve,
     TakeBack,
@@ -80,6 +81,7 @@ class NodeConfig:
     payload_bytes: int = 40
     base_every: int = 4
     """Rounds."""
+    observes: bool = False
     budget_bytes: int | None = None
     """Of payloads, from which on compaction does not wait for the silent."""
 
@@ -159,6 +161,10 @@ class Surroundings(Protocol):
         """Let a node dial another that it was not told of."""
         ...
 
+    def hang_up(self, node: Node, peer: PeerId) -> None:
+        """End a node's session with a peer."""
+        ...
+
     def not_met(self, node: Node) -> tuple[str, ...]:
         """Return whom a node was to meet and has not met in this life."""
         ...
@@ -205,6 +211,7 @@ class Node:
         """Bases taken over."""
         self.frozen_s = 0.0
         """Seconds that it was stopped, as by SIGSTOP, all together."""
+        self._is_frozen = False
         self._waiting: list[Callable[[PeerMachine, float], list[Action]]] = []
         self._fold = Fold()
         self._bases: dict[UpdateId, StoredBase] = {}
@@ -246,6 +253,7 @@ class Node:
                     rounds=cfg.rounds,
                     listen_timeout_s=cfg.listen_timeout_s,
                     start_timeout_s=cfg.start_timeout_s,
+                    observes=cfg.observes,
                 ),
                 bases=BaseConfig(
                     every=cfg.base_every,
@@ -280,7 +288,7 @@ class Node:
         """Die at once: nothing is said."""
         self.machine = None
         self.life += 1
-        self._waiting = []
+        self._waiting, self._is_frozen = [], False
         if not keep_disk:
             key = b"%s %d" % (self.name.encode(), self.life)
             self.disk = Disk()
@@ -289,25 +297,26 @@ class Node:
 
     def freeze(self, seconds: float) -> None:
         """Stop for a while: what happens meanwhile is found afterwards, all at once."""
-        if self.machine is None or self._waiting:
+        if self.machine is None or self._is_frozen:
             return
         self.frozen_s += seconds
-        self._waiting = [PeerMachine.tick]  # the alarm is the first to ring
+        self._is_frozen = True
         self._later((seconds, seconds), self.thaw)
 
     def thaw(self) -> None:
         """Go on, if frozen."""
-        if not self._waiting:
+        if not self._is_frozen:
             return
+        self._is_frozen = False
         life, waiting, self._waiting = self.life, self._waiting, []
-        for call in waiting:
+        for call in [*waiting, PeerMachine.tick]:  # sockets come before alarms in an event loop
             self.feed(call)
         if life == self.life:
             self._set_alarm()
 
     def feed(self, call: Callable[[PeerMachine, float], list[Action]]) -> None:
         """Give the machine an event and carry out what it decides."""
-        if self._waiting:
+        if self._is_frozen:
             self._waiting.append(call)
         elif self.machine is not None:
             self._do(call(self.machine, self.world.now))
@@ -335,7 +344,7 @@ class Node:
         self.num_spins += due <= now
 
         def ring() -> None:
-            if life == self.life and not self._waiting:
+            if life == self.life and not self._is_frozen:
                 self.feed(PeerMachine.tick)
                 if life == self.life:
                     self._set_alarm()
@@ -500,6 +509,9 @@ class Node:
     def _dial(self, action: Dial) -> None:
         self.world.learned(self, action.address)
 
+    def _hang_up(self, action: HangUp) -> None:
+        self.world.hang_up(self, action.peer)
+
     def _diverged(self, action: Diverged) -> None:
         self.diverged.append(action)
 
@@ -525,6 +537,7 @@ _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
     Close: Node._close,
     Tell: Node._tell,
     Dial: Node._dial,
+    HangUp: Node._hang_up,
     Diverged: Node._diverged,
     Finish: Node._finish,
 }

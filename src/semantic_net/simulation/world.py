@@ -172,6 +172,11 @@ class World:
             self.unannounced.add(name)  # nobody was told to wait for it
             self._dial(pair)
 
+    def hang_up(self, node: Node, peer: PeerId) -> None:
+        """End a node's session with a peer."""
+        if (way := self._ways.get((node.name, peer))) is not None:
+            self._break(frozenset((way.sender.name, way.receiver.name)))
+
     def not_met(self, node: Node) -> tuple[str, ...]:
         """Return the names at the other ends of a node's links that it has not met in this life."""
         others = {name for pair in self.links if node.name in pair for name in pair - {node.name}}
@@ -200,9 +205,13 @@ class World:
         return self.random.uniform(*span)
 
     def _deliver(self, way: _Way, message: Message, at: float) -> None:
+        def take(machine: PeerMachine, now: float) -> list[Action]:
+            # It may have waited for a frozen receiver, which then hung up.
+            return machine.received(way.sender_id, message, now) if way.is_up else []
+
         def arrive() -> None:
             if way.is_up:
-                way.receiver.feed(lambda m, now: m.received(way.sender_id, message, now))
+                way.receiver.feed(take)
 
         self.after(at - self._now, arrive)
         if self.link.repeat_share and self.random.random() < self.link.repeat_share:

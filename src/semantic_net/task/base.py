@@ -18,6 +18,9 @@ class MapDataset(Sized, Protocol):
     def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]: ...
 
 
+Metrics = Callable[[nn.Module, Iterable[Batch], torch.device], dict[str, float]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """All that semantic-net needs to know of a learning problem.
@@ -32,7 +35,7 @@ class Task:
     val_data: MapDataset
     loss: Callable[[Tensor, Tensor], Tensor]
     """``loss(output, target)``, a scalar tensor: the mean over the batch."""
-    metrics: Callable[[nn.Module, Iterable[Batch], torch.device], dict[str, float]]
+    metrics: Metrics
     """Evaluates a model in eval mode over batches of the validation data."""
     preview: Callable[[nn.Module, torch.device], Any] | None = None
     """Pictures of predictions, for people."""

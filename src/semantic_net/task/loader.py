@@ -52,7 +52,7 @@ def load_task(cfg: TaskConfig) -> Task:
             raise ConfigError(
                 f"task.name: {cfg.name}: {what} has no length; a map-style data set is needed"
             ) from exc
-        if length == 0:
+        if length == 0 and not cfg.observe:
             raise DataError(
                 f"task.name: {cfg.name}: {what} is empty; see data.path and data.source"
             )

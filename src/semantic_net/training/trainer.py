@@ -89,7 +89,7 @@ class Trainer:
         """Move the model to its device and make the optimiser.
 
         Args:
-            task: Its data must not be empty.
+            task: Without data for one who only observes.
             cfg: The ``training`` section.
             seed: This peer's own; mixed with ``cfg.seed`` into batch order and augmentation.
             model: The model to train, changed in place. None makes the task's under seed 0.
@@ -97,10 +97,7 @@ class Trainer:
         Raises:
             ConfigError: The device's name is none, or nothing in the model can be trained.
             StartError: This machine has no such device.
-            DataError: There is nothing to train on.
         """
-        if len(task.train_data) == 0:
-            raise DataError("the task's train_data is empty; there is nothing to train on")
         self.task = task
         self.device = resolve_device(cfg.device)
         self.model = (model if model is not None else make_initial_model(task, 0)).to(self.device)
@@ -111,7 +108,7 @@ class Trainer:
             raise ConfigError("task: the model has no parameter that requires a gradient")
         self._optimizer = _make_optimizer(self._parameters, cfg)
         self._precision = Precision(self.device, amp=cfg.amp)
-        self._sampler = PassSampler(len(task.train_data), derive_seed(self._seed, 0))
+        self._sampler = PassSampler(max(len(task.train_data), 1), derive_seed(self._seed, 0))
         self._epoch: int | None = None
         """The pass that the data set was last told of."""
         self._chunk = cfg.batch_size
@@ -128,6 +125,8 @@ class Trainer:
             TrainingError: No update can come of this round; the message says why.
             TrainingInterrupted: ``stop`` was set.
         """
+        if len(self.task.train_data) == 0:
+            raise TrainingError("the task's train_data is empty; there is nothing to train on")
         if self._cfg.num_threads is not None:
             torch.set_num_threads(self._cfg.num_threads)
         before = copy_state(self._moving_state())
@@ -146,7 +145,9 @@ class Trainer:
             self.model.eval()
 
     def evaluate(self) -> dict[str, float]:
-        """Return the task's metrics of the model on the local validation data."""
+        """Return the task's metrics of the model on the local validation data; none without any."""
+        if len(self.task.val_data) == 0:
+            return {}
         return self.evaluate_on(self.task.val_data)
 
     def evaluate_on(self, dataset: MapDataset) -> dict[str, float]:

@@ -227,6 +227,7 @@ class Dialer:
             self._own.add(target.address)
             return None
         if refusal.code == DUPLICATE_CONNECTION and target.peer in self._hub.table:
+            target.is_met = True  # it may call itself by another name than we do
             return 0.0  # its session is there, whoever dialled it; wait for its end
         if target.reported != refusal.reason:
             target.reported = refusal.reason

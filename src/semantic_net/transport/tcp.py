@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -208,12 +209,19 @@ def tune(sock: socket.socket, dead_after_s: float) -> None:
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", probe_s),
         (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", round(1000 * dead_after_s)),
+        (socket.IPPROTO_TCP, "TCP_RTO_MAX_MS", 1000 * probe_s // 2),
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
         (socket.IPPROTO_TCP, "TCP_CONGESTION", b"bbr"),  # bears loss that is not congestion
         unsent_option(UNSENT_BYTES[0]),
     ]
     for option in wanted:
         set_option(sock, *option)
+
+
+_NUMBERS = {"TCP_RTO_MAX_MS": 44}
+"""Options of Linux that Python has no name for yet. TCP doubles its wait after every
+retransmission in vain: without an upper limit a link that is back after 5 s may stay silent for
+another 5. Kernels before 6.15 do not have it."""
 
 
 def unsent_option(num_bytes: int) -> Option:
@@ -223,7 +231,7 @@ def unsent_option(num_bytes: int) -> Option:
 
 def set_option(sock: socket.socket, level: int, name: str, value: int | bytes) -> None:
     """Set a socket option where the platform and the kernel have it."""
-    option = getattr(socket, name, None)
+    option = getattr(socket, name, _NUMBERS.get(name) if sys.platform == "linux" else None)
     if option is None:
         log.debug("this platform has no %s", name)
         return

@@ -41,7 +41,7 @@ def load(cfg: TaskConfig) -> Task:
         DataError: Data is missing or broken; the message names the file or folder.
     """
     source = find(cfg)
-    train, val = _share(source, cfg.data.partition)
+    train, val = ((), ()) if cfg.observe else _share(source, cfg.data.partition)
     tile_size = cfg.disaster.tile_size
     train_data = TrainTiles(
         PictureCache(train, budget_bytes=_CACHE_BYTES), tile_size=tile_size, seed=cfg.data.seed

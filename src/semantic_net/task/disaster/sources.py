@@ -50,28 +50,25 @@ def find(cfg: TaskConfig) -> Source:
         ):
             if value is not None:
                 raise ConfigError(f"data.{key}: only source folder takes it, {source} has its own")
-    found = SOURCES[source](cfg)
+    classes_of, find_pictures = SOURCES[source]
+    classes = classes_of(cfg.data)
+    if cfg.observe:
+        return Source(classes, (), (), grouped=False)
+    found = find_pictures(cfg, classes)
     for split, pictures in (("train on", found.train), ("validate on", found.val)):
         if not pictures:
             raise DataError(f"data.path {cfg.data.path}: no image to {split}; add more images")
     return found
 
 
-def _synthetic(cfg: TaskConfig) -> Source:
+def _synthetic(cfg: TaskConfig, classes: ClassSet) -> Source:
     train, val = find_scenes(cfg)
-    return Source(ClassSet(RESCUENET), train, val, grouped=True)
+    return Source(classes, train, val, grouped=True)
 
 
-def _rescuenet(cfg: TaskConfig) -> Source:
-    return _by_split(cfg.data, ClassSet(RESCUENET))
-
-
-def _floodnet(cfg: TaskConfig) -> Source:
-    return _by_split(cfg.data, ClassSet(FLOODNET))
-
-
-def _by_split(data: DataConfig, classes: ClassSet) -> Source:
+def _by_split(cfg: TaskConfig, classes: ClassSet) -> Source:
     """Find ``{split}-org-img`` and ``{split}-label-img`` in either layout in use."""
+    data = cfg.data
     root = _root(data)
     found: dict[str, tuple[FilePair, ...]] = {}
     for split, long_name in (("train", "trainset"), ("val", "validationset")):
@@ -88,9 +85,8 @@ def _by_split(data: DataConfig, classes: ClassSet) -> Source:
     return Source(classes, found["train"], found["val"], grouped=False)
 
 
-def _folder(cfg: TaskConfig) -> Source:
+def _folder(cfg: TaskConfig, classes: ClassSet) -> Source:
     data = cfg.data
-    classes = _configured_classes(data)
     root = _root(data)
     train: list[FilePair] = []
     val: list[FilePair] = []
@@ -107,12 +103,12 @@ def _folder(cfg: TaskConfig) -> Source:
     return Source(classes, tuple(train), tuple(val), grouped=True)
 
 
-SOURCES: Mapping[str, Callable[[TaskConfig], Source]] = {
-    "synthetic": _synthetic,
-    "rescuenet": _rescuenet,
-    "floodnet": _floodnet,
-    "folder": _folder,
-}
+def _rescuenet_classes(data: DataConfig) -> ClassSet:
+    return ClassSet(RESCUENET)
+
+
+def _floodnet_classes(data: DataConfig) -> ClassSet:
+    return ClassSet(FLOODNET)
 
 
 def _configured_classes(data: DataConfig) -> ClassSet:
@@ -125,6 +121,20 @@ def _configured_classes(data: DataConfig) -> ClassSet:
     if ignore is not None and ignore < 0:
         raise ConfigError(f"data.ignore_index must be >= 0, got {ignore}")
     return ClassSet(names, ignore)
+
+
+Finder = tuple[
+    Callable[[DataConfig], ClassSet],
+    Callable[[TaskConfig, ClassSet], Source],
+]
+"""How a source's classes are known, and how its pictures are found."""
+
+SOURCES: Mapping[str, Finder] = {
+    "synthetic": (_rescuenet_classes, _synthetic),
+    "rescuenet": (_rescuenet_classes, _by_split),
+    "floodnet": (_floodnet_classes, _by_split),
+    "folder": (_configured_classes, _folder),
+}
 
 
 def _root(data: DataConfig) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from semantic_net.config import TaskConfig
 from semantic_net.errors import ConfigError, DataError
-from semantic_net.task.base import Task
+from semantic_net.task.base import MapDataset, Metrics, Task
 from semantic_net.task.netqos import csv_source, synthetic
 from semantic_net.task.netqos.baselines import fit_ridge, make_metrics
 from semantic_net.task.netqos.model import Forecaster, loss
@@ -41,7 +41,10 @@ def load(cfg: TaskConfig) -> Task:
         raise ConfigError(
             f"data.source: netqos has no source {cfg.data.source!r}; known: {', '.join(SOURCES)}"
         )
-    return make_task(cfg, SOURCES[cfg.data.source](cfg))
+    inputs_of, read = SOURCES[cfg.data.source]
+    if cfg.observe:
+        return _without_data(cfg, inputs_of(cfg))
+    return make_task(cfg, read(cfg, inputs_of(cfg)))
 
 
 def make_task(cfg: TaskConfig, source: Source) -> Task:
@@ -50,21 +53,31 @@ def make_task(cfg: TaskConfig, source: Source) -> Task:
     Raises:
         DataError: All training traces, or all held-out ones, are too short.
     """
-    net = cfg.netqos
     train = _windows(cfg, source.train, source.inputs, "training")
     held_out = _windows(cfg, source.held_out, source.inputs, "held-out")
-    channels = source.inputs.channels()
+    metrics = make_metrics(source.inputs.target_scale, fit_ridge(train))
+    return _task(cfg, source.inputs, train, held_out, metrics)
+
+
+def _without_data(cfg: TaskConfig, inputs: Inputs) -> Task:
+    return _task(cfg, inputs, (), (), lambda model, batches, device: {})
+
+
+def _task(
+    cfg: TaskConfig, inputs: Inputs, train: MapDataset, held_out: MapDataset, metrics: Metrics
+) -> Task:
+    net, channels = cfg.netqos, inputs.channels()
     return Task(
         make_model=lambda: Forecaster(len(channels), net.hidden, net.layers),
         train_data=train,
         val_data=held_out,
         loss=loss,
-        metrics=make_metrics(source.inputs.target_scale, fit_ridge(train)),
+        metrics=metrics,
         metric="rmse",
         higher_is_better=False,
         fingerprint={
             "netqos.inputs": ", ".join(channels),
-            "netqos.target_max": str(source.inputs.target_max),
+            "netqos.target_max": str(inputs.target_max),
             "netqos.window": str(net.window),
             "netqos.horizon": str(net.horizon),
         },
@@ -83,26 +96,38 @@ def _windows(cfg: TaskConfig, traces: list[Trace], inputs: Inputs, purpose: str)
     return data
 
 
-def _load_synthetic(cfg: TaskConfig) -> Source:
+def _synthetic_inputs(cfg: TaskConfig) -> Inputs:
+    return Inputs(synthetic.FEATURES, synthetic.TARGET, synthetic.MAX_RTT_MS)
+
+
+def _load_synthetic(cfg: TaskConfig, inputs: Inputs) -> Source:
     data = cfg.data
     region = cfg.peer_seed if data.partition.shard is None else data.partition.shard
     return Source(
         train=synthetic.make_traces(data.seed, region, data.num_train, held_out=False),
         held_out=synthetic.make_traces(data.seed, region, data.num_val, held_out=True),
-        inputs=Inputs(synthetic.FEATURES, synthetic.TARGET, synthetic.MAX_RTT_MS),
+        inputs=inputs,
     )
 
 
-def _load_csv(cfg: TaskConfig) -> Source:
+def _csv_inputs(cfg: TaskConfig) -> Inputs:
+    csv = cfg.data.csv
+    return Inputs(csv.features, csv.target, csv.target_max)
+
+
+def _load_csv(cfg: TaskConfig, inputs: Inputs) -> Source:
     csv = cfg.data.csv
     if not cfg.data.path:
         raise DataError("data.path is not set; name the CSV file (plain or .gz) of data.source=csv")
     traces = csv_source.read_traces(Path(cfg.data.path), csv)
     train, held_out = shard_traces(traces, csv, cfg.data.partition)
-    return Source(train, held_out, Inputs(csv.features, csv.target, csv.target_max))
+    return Source(train, held_out, inputs)
 
 
-SOURCES: dict[str, Callable[[TaskConfig], Source]] = {
-    "synthetic": _load_synthetic,
-    "csv": _load_csv,
+SOURCES: dict[
+    str, tuple[Callable[[TaskConfig], Inputs], Callable[[TaskConfig, Inputs], Source]]
+] = {
+    "synthetic": (_synthetic_inputs, _load_synthetic),
+    "csv": (_csv_inputs, _load_csv),
 }
+"""How a source's columns are known, and how its traces are read."""
