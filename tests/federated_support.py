@@ -46,6 +46,7 @@ class StubLearner:
         self.failing_rounds: set[int] = set()
         self.poisoned_rounds: set[int] = set()
         self.stopped = False
+        self.trained_ahead = 0
         self.bases = BaseStore()
         self.origin = hashlib.sha256(b"base").digest()
         self.bases.put([self.origin])
@@ -81,7 +82,8 @@ class StubLearner:
                 state = hashlib.sha256(state + update.id).digest()
         return state
 
-    def train(self, round_index: int) -> Trained:
+    def train(self, round_index: int, *, is_ahead: bool = False) -> Trained:
+        self.trained_ahead += is_ahead
         self._round = round_index
         if round_index in self.failing_rounds:
             raise TrainingError("the loss is not finite")
@@ -138,6 +140,7 @@ class Device:
         facts: dict[str, str] | None = None,
         journal: Callable[[int, bytes], None] | None = None,
         base_every: int = 4,
+        overlaps: bool = False,
     ) -> None:
         self.name = name
         facts = FACTS if facts is None else facts
@@ -157,6 +160,7 @@ class Device:
                     rounds=rounds,
                     listen_timeout_s=listen_timeout_s,
                     start_timeout_s=10.0,
+                    overlaps=overlaps,
                 ),
                 bases=BaseConfig(every=base_every, origin_bytes=32, max_bytes=10_000),
                 admission=admission,

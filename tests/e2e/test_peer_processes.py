@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from pathlib import Path
 
@@ -226,23 +225,19 @@ def test_what_all_hold_is_compacted_and_a_late_joiner_starts_from_the_snapshot(
 def test_an_observer_without_data_is_the_way_between_two_peers(tmp_path: Path) -> None:
     """It relays their updates, folds and records, and publishes nothing."""
     nowhere = ("task.name=netqos", "data.source=csv", f"data.path={tmp_path / 'no.csv'}")
-    trains = ("task.name=netqos", "data.num_train=2", "data.num_val=1", "data.source=csv")
     traces = tmp_path / "traces.csv"
     rows = [f"{i // 60},{i % 60},{20 + i % 7}" for i in range(600)]
     traces.write_text("\n".join(["trace_id,t_s,rtt_ms", *rows]) + "\n")
-    shared = ["--rounds", "3", "--listen", "127.0.0.1:0", "--set", "p2p.topology=given"]
-    flags = [*shared, *settings(*nowhere), "--observe"]
-    with contextlib.ExitStack() as stack:
-        observer = PeerProcess(tmp_path / "observer", flags)
-        stack.callback(observer.kill)
-        address = observer.wait_until_listening()
-        own = [*shared, *settings(*trains, f"data.path={traces}"), "--peers", address]
-        peers = [PeerProcess(tmp_path / name, own) for name in ("one", "two")]
-        for peer in peers:
-            stack.callback(peer.kill)
+    csv = ("task.name=netqos", "data.source=csv", f"data.path={traces}", "p2p.topology=line")
+
+    def each(index: int) -> list[str]:
+        return ["--observe", *settings(*nowhere, "p2p.topology=line")] if index == 1 else []
+
+    with running(tmp_path, 3, *csv, each=each) as (one, observer, two):
+        peers = (one, two)
         assert [peer.wait() for peer in (observer, *peers)] == [0, 0, 0], observer.said()
     assert len({peer.digests()[-1] for peer in (observer, *peers)}) == 1
-    assert all(len(record.updates_in) == 2 for record in peers[0].rounds[1:])
+    assert all(len(record.updates_in) == 2 for record in one.rounds)
     for record in observer.rounds:
         assert (record.payload_bytes, record.num_examples, record.metrics) == (0, 0, {})
         assert record.peer not in record.updates_in

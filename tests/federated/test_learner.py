@@ -261,3 +261,27 @@ def test_the_base_is_little_endian_float32(tmp_path: Path) -> None:
     # The model is the fold's view of it: rounded to units of 2^-24.
     own = flat(peer).numpy()
     np.testing.assert_allclose(values[: own.size], own, rtol=0, atol=2**-25)
+
+
+def test_what_is_trained_ahead_of_a_fold_is_added_to_it() -> None:
+    """The delta is what training changed, wherever the fold has moved the model meanwhile."""
+    peer, other = learner(1), learner(2)
+    peer.train(1)
+    first = update("u1", 1)
+    parsed = {first: peer.parse("none", memoryview(peer.encode().payload))}
+    theirs = update("u2", 1)
+    other.train(1)
+    parsed[theirs] = other.parse("none", memoryview(other.encode().payload))
+    before = flat(peer)
+    peer.train(2, is_ahead=True)
+    moved = flat(peer) - before
+    peer.fold(plan(peer, 1, first, theirs), parsed.__getitem__)
+    folded = flat(peer)
+    encoded = peer.encode()
+    size = peer.schema.num_parameters
+    delta = torch.from_numpy(peer.parse("none", memoryview(encoded.payload)).to_float32())[:size]
+    torch.testing.assert_close(delta, moved, rtol=0, atol=2**-22)
+    torch.testing.assert_close(flat(peer), folded + moved, rtol=0, atol=2**-22)
+    peer.train(3)
+    again = torch.from_numpy(peer.parse("none", memoryview(peer.encode().payload)).to_float32())
+    assert not torch.equal(again[:size], delta), "it is sent once"

@@ -24,6 +24,7 @@ from semantic_net.protocol.messages import Absent, encode_message
 from semantic_net.protocol.update import Item, Update, UpdateBody, UpdateId, sign_update
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Refused
+from semantic_net.transport.link import LinkQuality
 from semantic_net.transport.memory import MemoryNetwork
 
 NAMES = ("a", "b", "c")
@@ -376,3 +377,31 @@ def test_peers_that_know_one_other_come_to_know_all() -> None:
     chain, neighbours = run_virtual(scenario())
     assert neighbours == [4] * 5
     assert len({device.digests[-1] for device in chain}) == 1
+
+
+def test_with_overlap_each_round_is_recorded_with_what_was_done_for_it() -> None:
+    """Slow links: what is trained ahead is counted for its own round, and hides the exchange."""
+
+    async def scenario(overlaps: bool) -> tuple[float, list[Device]]:
+        slow = network()
+        slow.set_link("a", "b", LinkQuality(bandwidth_bytes_s=1000.0))
+        both = [
+            Device(slow, name, (other,), rounds=6, payload_bytes=3000, overlaps=overlaps, learn_s=1)
+            for name, other in (("a", "b"), ("b", "a"))
+        ]
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(d.run() for d in both))
+        return asyncio.get_running_loop().time() - began, both
+
+    plain_s, _ = run_virtual(scenario(False))
+    took_s, both = run_virtual(scenario(True))
+    assert took_s < plain_s - 5, "each round but the first hides a second of training"
+    for device in both:
+        assert [closed.close.round for closed in device.rounds] == [1, 2, 3, 4, 5, 6]
+        assert device.learner.trained_ahead == 5
+        for closed in device.rounds:
+            assert closed.close.reason == "all in"
+            assert closed.facts.loss == 1.0 / closed.close.round
+            assert closed.facts.payload_bytes == 3000
+            assert closed.time_s > 0
+    assert both[0].digests == both[1].digests

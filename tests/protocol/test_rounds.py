@@ -43,6 +43,7 @@ class Scene:
         quorum: float = 1.0,
         num_peers: int = 0,
         observes: bool = False,
+        overlaps: bool = False,
     ):
         self.now = 0.0
         self.updates = UpdateSet(ORIGIN)
@@ -55,6 +56,7 @@ class Scene:
             quorum=quorum,
             num_peers=num_peers,
             observes=observes,
+            overlaps=overlaps,
         )
         self.bases = Bases(BASES, ME.peer_id, origin(BASE), self.updates, self.roster)
         self.rounds = Rounds(
@@ -649,6 +651,13 @@ def test_who_falls_silent_while_it_is_served_may_be_back_before_the_deadline(las
     assert closed(last.hear("a", **equal(last))) == (5, "all in")
 
 
+def test_who_falls_silent_with_everything_is_not_waited_for(last: Scene) -> None:
+    last.hear("b", **equal(last, held=b"o" * 32))
+    last.hear("a", **equal(last))
+    last.hear("b", leaving=True, **equal(last, held=b"o" * 32))
+    assert closed(last.said) == (5, "all in")
+
+
 def test_what_is_still_to_come_is_waited_for(last: Scene) -> None:
     last.announce("a", update(signer("c"), 5))
     assert closed(last.hear("a", **equal(last))) is None
@@ -764,3 +773,65 @@ def test_nobody_waits_for_an_observer(scene: Scene) -> None:
     scene.hear("o", round_index=2, next_round=NEVER, ready=False)
     scene.hold(update(signer("a"), 2), update(signer("b"), 2))
     assert closed(scene.publish()) == (2, "all in")
+
+
+# Overlap.
+
+
+def overlapping(rounds: int = 5) -> Scene:
+    """Return a peer that trains ahead, with two others in the first round."""
+    scene = Scene(rounds, overlaps=True)
+    scene.meet("a", "b")
+    scene.begin()
+    return scene
+
+
+def ahead(actions: list[Action]) -> list[int]:
+    return [train.round for train in only(actions, Train) if train.is_ahead]
+
+
+def test_the_next_round_is_trained_while_updates_still_arrive() -> None:
+    scene = overlapping()
+    assert ahead(scene.publish()) == [2]
+    assert scene.rounds.round == 1
+    assert not scene.do(scene.rounds.trained(scene.now)), "it waits for the round to close"
+    actions = scene.hold(update(signer("a"), 1), update(signer("b"), 1))
+    assert closed(actions) == (1, "all in")
+    [author] = only(scene.fold(), Author)
+    assert (author.round, author.skipped) == (2, ())
+    own = update(ME, 2)
+    scene.updates.add(own)
+    assert ahead(scene.do(scene.rounds.authored(own, scene.now))) == [3]
+
+
+def test_a_round_that_closes_while_the_next_is_trained_is_folded_then() -> None:
+    """The learner does one thing after the other: the fold comes when training has ended."""
+    scene = overlapping()
+    scene.publish()
+    assert closed(scene.hold(update(signer("a"), 1), update(signer("b"), 1))) == (1, "all in")
+    scene.do(scene.rounds.trained(scene.now))
+    assert [author.round for author in only(scene.fold(), Author)] == [2]
+
+
+def test_nothing_is_trained_ahead_of_what_is_here_already() -> None:
+    scene = overlapping()
+    scene.hold(update(signer("a"), 1), update(signer("b"), 1))
+    actions = scene.publish()
+    assert closed(actions) == (1, "all in")
+    assert ahead(actions) == []
+    assert [train.is_ahead for train in only(scene.fold(), Train)] == [False]
+
+
+def test_nothing_is_trained_after_the_last_round() -> None:
+    scene = overlapping(rounds=1)
+    assert ahead(scene.publish()) == []
+
+
+def test_what_was_trained_ahead_goes_under_the_round_that_is_open() -> None:
+    scene = overlapping()
+    scene.publish()
+    scene.do(scene.rounds.trained(scene.now))
+    scene.hear("a", "b", round_index=4, next_round=4)
+    assert closed(scene.said) == (1, "2 gone or moved on")
+    [author] = only(scene.fold(), Author)
+    assert author.round == 4

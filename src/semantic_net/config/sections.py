@@ -288,6 +288,8 @@ class P2PConfig:
     """Whom to connect to: ``full``, ``given``, ``ring``, ``line`` or ``random-k``."""
     listen_timeout_s: float = 60.0
     """Seconds after our own update was ready when a round closes with what has arrived."""
+    overlap: bool = False
+    """Train the next round while the last one's updates still arrive: for slow links."""
     observe: bool = False
     """Take part without data: relay, fold and record, and publish nothing (``--observe``)."""
     quorum: float = 1.0

@@ -86,6 +86,8 @@ class ModelLearner:
         self.bases = bases
         self.residual: Tensor | None = None
         """(schema.size,) float32: what the own updates left over; None for nothing."""
+        self._set_aside: Tensor | None = None
+        """(schema.size,) float32: what was trained ahead of the fold."""
         self._semantic = semantic
         self._cache_dir = cache_dir
         self._stop = threading.Event()
@@ -132,17 +134,25 @@ class ModelLearner:
         self._trim()
         return bytes.fromhex(state.digest)
 
-    def train(self, round_index: int) -> Trained:
+    def train(self, round_index: int, *, is_ahead: bool = False) -> Trained:
         """Train for a round.
+
+        Args:
+            round_index: From 1.
+            is_ahead: The round before is not folded yet: go on from what it has trained, and set
+                aside what changes. The delta is then one fold stale.
 
         Raises:
             TrainingError: No update can come of it.
             LearningStoppedError: ``stop`` was called.
         """
+        before = flatten(self.trainer.model) if is_ahead else None
         try:
             result = self.trainer.train_round(round_index, self._stop)
         except TrainingInterrupted as exc:
             raise LearningStoppedError(str(exc)) from exc
+        if before is not None:
+            self._set_aside = flatten(self.trainer.model).sub_(before)
         self._trim()
         return Trained(result.loss, result.num_examples, result.notes)
 
@@ -152,7 +162,11 @@ class ModelLearner:
         Raises:
             TrainingError: Training has left the finite numbers.
         """
-        total = flatten(self.trainer.model).sub_(self._reference)
+        total, self._set_aside = self._set_aside, None
+        if total is None:
+            total = flatten(self.trainer.model).sub_(self._reference)
+        else:  # what comes next is trained from there, as if the fold had come first
+            load_flat(self.trainer.model, (self._reference + total).cpu().numpy())
         if self.residual is not None:
             total += self.residual
         encoded = encode(total, self.schema, self._semantic, overwrite=True)

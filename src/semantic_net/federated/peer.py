@@ -153,8 +153,13 @@ class Learner(Protocol[Parsed]):
         """
         ...
 
-    def train(self, round_index: int) -> Trained:
+    def train(self, round_index: int, *, is_ahead: bool = False) -> Trained:
         """Train for a round.
+
+        Args:
+            round_index: From 1.
+            is_ahead: The round before is not folded yet: go on from what it has trained, and set
+                aside what changes, since that fold comes before the encoding.
 
         Raises:
             TrainingError: No update can come of it.
@@ -267,6 +272,8 @@ class Peer(Generic[Parsed]):
         self._serving: dict[PeerId, dict[UpdateId, PayloadSource]] = {}
         self._frontier = parts.machine.base.frontier  # that the store has retired to
         self._facts = RoundFacts(opened_at=0.0)
+        self._facts_ahead: RoundFacts | None = None
+        """Of the next round, where it is trained while this one is open."""
         self._traffic = Traffic(0, 0)
         self._refusals: set[tuple[str, str, str]] = set()
         self._skip_reason: str | None = None
@@ -577,23 +584,27 @@ class Peer(Generic[Parsed]):
         self.carry_out(actions)
 
     async def _train(self, action: Train) -> None:
-        parts = self._parts
-        self._facts.opened_at = self._facts.collecting_since = self._now()
+        parts, facts = self._parts, self._facts
+        if action.is_ahead:
+            facts = self._facts_ahead = RoundFacts(opened_at=self._now())
+        facts.opened_at = facts.collecting_since = self._now()
         if action.plan is not None:
             await self._fold(action.plan)
         began = self._now()
         self._skip_reason = None
         try:
-            trained = await parts.runner.learn(lambda: parts.learner.train(action.round))
-            self._facts.loss = trained.loss
-            self._facts.num_examples = trained.num_examples
+            trained = await parts.runner.learn(
+                lambda: parts.learner.train(action.round, is_ahead=action.is_ahead)
+            )
+            facts.loss = trained.loss
+            facts.num_examples = trained.num_examples
             for note in trained.notes:
                 self._tell(Tell(Level.WARNING, note))
         except LearningStoppedError:
             return
         except TrainingError as exc:
             self._skip_reason = str(exc)
-        self._facts.train_s = self._now() - began
+        facts.train_s = self._now() - began
         self.carry_out(self._machine.trained(self._now()))
 
     async def _author(self, action: Author) -> None:
@@ -687,6 +698,8 @@ class Peer(Generic[Parsed]):
             received=traffic.bytes_received - before.bytes_received,
             authors=tuple(u.author for u in action.plan.rounds.get(action.round, ())),
         )
-        self._facts = RoundFacts(opened_at=self._now())
+        self._facts = self._facts_ahead or RoundFacts(opened_at=0.0)
+        self._facts.opened_at = self._facts.collecting_since = self._now()
+        self._facts_ahead = None
         await parts.runner.learn(lambda: parts.on_round(closed))
         self.carry_out(self._machine.folded(action.plan, state_digest, self._now()))

@@ -277,6 +277,7 @@ def _machine_config(
             # In a graph over the whole list most of them are no neighbours.
             num_peers=len(p2p.peers) - 1 if needs_own_place(p2p.topology) else 0,
             quorum=p2p.quorum,
+            overlaps=p2p.overlap,
             observes=p2p.observe,
         ),
         bases=BaseConfig(

@@ -116,6 +116,8 @@ class Train:
     round: int
     plan: FoldPlan | None
     expected: frozenset[PeerId]
+    is_ahead: bool = False
+    """The round before is still open: go on from what it has trained, and set the delta aside."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,14 @@ NEVER = MAX_ROUND + 1
 Alive = Mapping[PeerId, HeartbeatBody]
 
 
+class Ahead(enum.Enum):
+    """Whether the next round is trained while this one is still open."""
+
+    NO = "no"
+    TRAINING = "training"
+    TRAINED = "trained"
+
+
 class Phase(enum.Enum):
     """Where a peer is in its round."""
 
@@ -70,6 +78,8 @@ class RoundsConfig:
     """Other peers of the run, as far as they are known: the start waits to hear of as many."""
     quorum: float = 1.0
     """Share of the expected updates whose arrival closes a round, in (0, 1]."""
+    overlaps: bool = False
+    """Trains the next round while the last one's updates still arrive."""
     observes: bool = False
     """Publishes nothing: relays, folds and records what the others learn."""
 
@@ -144,6 +154,7 @@ class Rounds:
         self._close_reason = ""
         self._missing: tuple[PeerId, ...] = ()
         self._is_cut_off = False
+        self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
 
     @property
@@ -151,6 +162,10 @@ class Rounds:
         """Holds what it has heard of, and will publish again."""
         may_publish = self.next_round <= self._cfg.rounds and not self._cfg.observes
         return self.phase is not Phase.STARTING and may_publish
+
+    @property
+    def _is_collecting(self) -> bool:
+        return self.phase is Phase.COLLECTING
 
     @property
     def has_begun(self) -> bool:
@@ -188,7 +203,11 @@ class Rounds:
 
     def trained(self, now: float) -> list[Action]:
         """Training is over: say under which round to publish."""
+        if self._ahead is Ahead.TRAINING and self.phase is not Phase.TRAINING:
+            self._ahead = Ahead.TRAINED
+            return []
         assert self.phase is Phase.TRAINING, self.phase
+        self._ahead = Ahead.NO
         # One round behind is ordinary: the others fold us in late. Two or more would leave us
         # for ever behind, so the update goes under the round that is open now.
         open_now = self._open_elsewhere(now)
@@ -211,7 +230,11 @@ class Rounds:
         """The own update is journaled and in the set."""
         assert self.phase is Phase.AUTHORING, self.phase
         self.last_own = update
-        return self._collect(now)
+        actions = self._collect(now)
+        if self._cfg.overlaps and self._is_collecting and self.round < self._cfg.rounds:
+            self._ahead = Ahead.TRAINING
+            actions.append(Train(self.round + 1, None, frozenset(), is_ahead=True))
+        return actions
 
     def skipped(self, reason: str, now: float) -> list[Action]:
         """There is no own update this round."""
@@ -319,9 +342,17 @@ class Rounds:
         self._expect(now)
         if self._cfg.observes:
             return self._watch(now)
+        if self._ahead is not Ahead.NO:
+            return self._go_on_ahead(now)
         self.next_round = max(self.next_round, number)
         self.phase, self.deadline = Phase.TRAINING, None
         return [Train(number, None if is_folded else self.plan(number - 1), self.expected)]
+
+    def _go_on_ahead(self, now: float) -> list[Action]:
+        """Open a round that is trained already, or about to be; the next plan folds the rest."""
+        self.phase, self.deadline = Phase.TRAINING, None
+        self.next_round = max(self.next_round, self.round)
+        return self.trained(now) if self._ahead is Ahead.TRAINED else []
 
     def _watch(self, now: float) -> list[Action]:
         """Collect without an update of one's own; the clock starts with somebody else's."""
@@ -438,8 +469,9 @@ class Rounds:
         or be held by another, whose heartbeat then says something else.
         """
         last, alive = self._cfg.rounds, self._roster.alive(now)
-        if self._served & self._roster.silent(now).keys():
-            return False  # cut off in the middle of it, and back perhaps before the deadline
+        for peer, body in self._roster.silent(now).items():
+            if peer in self._served and body.held != self._updates.digest:
+                return False  # cut off in the middle of it, and back perhaps before the deadline
         for peer, body in alive.items():
             if body.next_round <= last:
                 return False

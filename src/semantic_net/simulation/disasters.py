@@ -74,6 +74,7 @@ def play_disturbed(seed: int) -> tuple[World, list[Update]]:
             listen_timeout_s=8.0,
             base_every=script.choice([1, 2, 4, 8]),
             budget_bytes=script.choice([None, None, 200, 1000]),
+            overlaps=script.random() < 0.3,
         ),
         seed,
         link=LinkConfig(repeat_share=script.choice([0.0, 0.0, 0.1])),
@@ -237,7 +238,9 @@ def undisturbed(seed: int) -> list[str]:
     kinds = ["none", "none", "late", "early", "given", "observer"]
     kind = script.choice(kinds) if len(names) > 2 else "none"
     rounds = 8 if kind == "late" else script.randrange(1, 7)
-    cfg = NodeConfig(rounds=rounds, listen_timeout_s=200.0 if is_slow else 20.0)
+    overlaps = script.random() < 0.3
+    limit_s = 200.0 if is_slow else 20.0
+    cfg = NodeConfig(rounds=rounds, listen_timeout_s=limit_s, overlaps=overlaps)
     link = LinkConfig(repeat_share=script.choice([0.0, 0.1]))
     world = World(names, cfg, seed, link=link, links=links)
     if is_slow:  # once all have met: a slow start is a late one

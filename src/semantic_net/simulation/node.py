@@ -59,6 +59,8 @@ from semantic_net.protocol.update_set import UpdateSet
 RUN = b"simulated run..."
 CODEC = "stub"
 MAX_PAYLOAD_BYTES = 1 << 20
+FLUSH_S = 1.0
+"""Time that a peer takes to end its connections in good order."""
 MAX_BASE_BYTES = 1 << 24
 CHUNK_BYTES = 16
 
@@ -81,6 +83,8 @@ class NodeConfig:
     payload_bytes: int = 40
     base_every: int = 4
     """Rounds."""
+    quorum: float = 1.0
+    overlaps: bool = False
     observes: bool = False
     budget_bytes: int | None = None
     """Of payloads, from which on compaction does not wait for the silent."""
@@ -253,6 +257,8 @@ class Node:
                     rounds=cfg.rounds,
                     listen_timeout_s=cfg.listen_timeout_s,
                     start_timeout_s=cfg.start_timeout_s,
+                    quorum=cfg.quorum,
+                    overlaps=cfg.overlaps,
                     observes=cfg.observes,
                 ),
                 bases=BaseConfig(
@@ -520,7 +526,8 @@ class Node:
         self.feed(PeerMachine.leave)
         self.machine = None
         self.life += 1
-        self.world.node_down(self)
+        # What is on its way, the goodbye above all, still arrives.
+        self._later((FLUSH_S, FLUSH_S), lambda: self.world.node_down(self))
 
 
 _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
