@@ -62,7 +62,7 @@ def test_a_thousand_rounds_take_no_more_than_three_hundred(tmp_path: Path) -> No
         "p2p.checkpoint_every=10",
         f"p2p.disk_budget_mb={DISK_BUDGET_MB}",
     )
-    with running(tmp_path, 2, *overrides, rounds=ROUNDS + 1) as (one, two):
+    with running(tmp_path, 2, *overrides, rounds=ROUNDS + 2 * EVERY) as (one, two):
         seen = []
         for number in range(WARM_UP, ROUNDS + 1, EVERY):
             one.wait_for_round(number)

@@ -331,7 +331,7 @@ def test_a_bug_in_the_learner_ends_the_run_instead_of_hanging_it() -> None:
     async def scenario() -> None:
         device = Device(network(), "a", ())
 
-        def broken(round_index: int) -> None:
+        def broken(round_index: int, *, is_ahead: bool = False) -> None:
             raise ZeroDivisionError("a user's task has a bug")
 
         device.learner.train = broken  # type: ignore[assignment, method-assign]  # that is the bug
