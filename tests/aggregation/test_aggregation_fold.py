@@ -76,6 +76,13 @@ def test_momentum_looks_one_step_ahead() -> None:
     assert numbers_of(state) == ([12 + 2, 8], [4])
 
 
+def test_momentum_that_ends_in_a_half_rounds_up() -> None:
+    cfg = FoldConfig(4, 0, 3 * ONE // 4, ONE)  # no power of two, so that no shift will do
+    round_given = [Given((2, 6, -2, -6), 1)]
+    state = fold_round(state_of([0] * 4, cfg), contributions_of(round_given), cfg)
+    assert numbers_of(state) == ([2 + 2, 6 + 5, -2 - 1, -6 - 4], [2, 6, -2, -6])
+
+
 def test_a_round_without_updates_changes_nothing() -> None:
     cfg = FoldConfig(1, 1, ONE // 2, ONE)
     state = fold_round(state_of([0, 0], cfg), contributions_of([Given((8, 8), 5)]), cfg)

@@ -83,6 +83,19 @@ def test_float64_is_exact_up_to_its_limit(total: int, sign: int) -> None:
         assert mean_of(contributions) == exact_mean(given_round)
 
 
+def test_beyond_that_limit_halves_still_round_up() -> None:
+    """Float64 has no bit left for a half there: it would round ties to the even neighbour."""
+    first, second, third = MAX_WEIGHT, MAX_WEIGHT - 1, MAX_WEIGHT - 1
+    total = first + second + third
+    to_a_half = total // 2 * pow(third, -1, total) % total  # third times it leaves half of total
+    d = MAX_DELTA - 2 * total
+    near = (d, d + 1, -d, -d - 1)
+    last = tuple(n + to_a_half for n in near)
+    given_round = [Given(near, first), Given(near, second), Given(last, third)]
+    assert WeightedMean(contributions_of(given_round), 0, LENGTH).way == WeightedMean._in_int64
+    assert mean_of(contributions_of(given_round)) == exact_mean(given_round)
+
+
 def test_the_largest_sums_fit() -> None:
     largest = Given((MAX_DELTA, -MAX_DELTA, 1, -1), MAX_WEIGHT)
     lighter = Given(largest.numbers, MAX_WEIGHT - 1)  # coprime: nothing can be divided out

@@ -1,14 +1,101 @@
-"""The facts of a run: written as a person has configured them, and exact all the same."""
+"""The facts of a run: all that must be equal, as a person has configured it, and exact."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic_net.federated.facts import _as_configured
+from semantic_net.aggregation.fold import FOLD_VERSION
+from semantic_net.aggregation.rules import RULES, WeightedMean
+from semantic_net.config import (
+    AggregationConfig,
+    Config,
+    P2PConfig,
+    SemanticConfig,
+    TaskConfig,
+    TrainingConfig,
+)
+from semantic_net.federated.facts import _as_configured, run_facts
+from semantic_net.federated.learner import fold_config_of
+from semantic_net.protocol.frames import VERSION
+from semantic_net.protocol.handshake import differing_facts
+from semantic_net.semantic.schema import ModelSchema, TensorSpec
+from semantic_net.task.base import Task
 
 ONE = 1 << 16
+WEIGHT = TensorSpec("weight", (2, 3), "parameter")
+SCHEMA = ModelSchema((WEIGHT,))
+
+
+def facts(
+    config: Config | None = None,
+    schema: ModelSchema = SCHEMA,
+    rule: str = "mean",
+    **of_task: str,
+) -> dict[str, str]:
+    config = Config() if config is None else config
+    fold = replace(fold_config_of(schema, config.aggregation), rule=rule)
+    return run_facts(config, Mock(spec=Task, fingerprint=of_task), schema, fold)
+
+
+def keys_that_differ(theirs: dict[str, str]) -> list[str]:
+    return [told.partition(":")[0] for told in differing_facts(facts(), theirs)]
+
+
+@pytest.mark.parametrize(
+    ("key", "theirs"),
+    [
+        ("run", Config(p2p=P2PConfig(run="another"))),
+        ("task", Config(task=TaskConfig(name="netqos"))),
+        ("p2p.base_every", Config(p2p=P2PConfig(base_every=8))),
+        ("aggregation.outer_momentum", Config(aggregation=AggregationConfig(outer_momentum=0.25))),
+        ("aggregation.outer_lr", Config(aggregation=AggregationConfig(outer_lr=0.5))),
+    ],
+)
+def test_what_must_be_equal_is_a_fact(key: str, theirs: Config) -> None:
+    assert keys_that_differ(facts(theirs)) == [key]
+
+
+def test_the_rule_is_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "median", WeightedMean)
+    assert keys_that_differ(facts(rule="median")) == ["aggregation.rule"]
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        TensorSpec("weight", (3, 2), "parameter"),
+        TensorSpec("bias", (2, 3), "parameter"),
+        TensorSpec("weight", (2, 3), "buffer"),
+    ],
+    ids=["shape", "name", "kind"],
+)
+def test_the_models_tensors_are_a_fact(theirs: TensorSpec) -> None:
+    assert keys_that_differ(facts(schema=ModelSchema((theirs,)))) == ["model"]
+
+
+def test_the_tasks_fingerprint_and_the_versions_are_facts() -> None:
+    assert keys_that_differ(facts(classes="11")) == ["task.classes"]
+    assert facts()["protocol"] == str(VERSION)
+    assert facts()["fold"] == str(FOLD_VERSION)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        Config(p2p=P2PConfig(listen_timeout_s=1.0, liveness_s=99.0, topology="ring")),
+        Config(training=TrainingConfig(rounds=99, learning_rate=0.5)),
+        Config(semantic=SemanticConfig(mode="none")),
+        Config(task=TaskConfig(name="disaster", seed=7)),
+    ],
+    ids=["timeouts and topology", "training", "mode", "seed"],
+)
+def test_what_may_differ_is_none(theirs: Config) -> None:
+    assert keys_that_differ(facts(theirs)) == []
 
 
 @pytest.mark.parametrize(("configured", "shown"), [(0.5, "0.5"), (0.9, "0.9"), (0, "0"), (1, "1")])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from protocol_support import ADMISSION, ORIGIN, payload, signer, update
 
 from semantic_net.errors import CheckpointError, RemoteProtocolError, StartError
+from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.update import Update
@@ -144,6 +145,19 @@ def test_a_disk_that_takes_half_a_line_publishes_nothing(
     reopened = Journal(path)
     assert (reopened.last_round, reopened.last_id) == (2, b"\x03" * 32)
     reopened.close()
+
+
+def test_a_key_whose_journal_is_gone_is_never_used_again(tmp_path: Path) -> None:
+    def identity() -> str:
+        found = folder.identity()
+        found.journal.close()
+        return found.signer.peer_id
+
+    with RunFolder(tmp_path) as folder:
+        first = identity()
+        assert identity() == first
+        folder.journal.unlink()
+        assert identity() != first, "nobody could tell which rounds it has signed"
 
 
 # The store

@@ -118,6 +118,27 @@ def test_what_nobody_may_fold_is_taken_back_whole() -> None:
     assert not peer.residual[size:].any(), "buffers are sent anew each round"
 
 
+def test_a_variance_below_zero_is_loaded_as_zero_and_stays_in_the_state() -> None:
+    peer = learner(1)
+    [variance] = [b for n, b in peer.trainer.model.named_buffers() if n.endswith("running_var")]
+    dips, rises = update("dips", 1), update("rises", 1)
+    parsed: dict[Update, ParsedDelta] = {}
+
+    def publish(own: Update) -> None:
+        encoded = peer.encode()
+        parsed[own] = peer.parse(encoded.codec, memoryview(encoded.payload))
+
+    variance -= 3  # from one
+    publish(dips)
+    peer.fold(plan(peer, 1, dips), parsed.__getitem__)
+    assert not variance.any()
+    variance += 5
+    publish(rises)
+    both = FoldPlan(peer.base, 0, 2, 2, {1: (dips,), 2: (rises,)}, b"set")
+    peer.fold(both, parsed.__getitem__)
+    assert variance.tolist() == [3.0] * 8, "1 - 3 + 5"
+
+
 NOTHING: dict[Update, ParsedDelta] = {}
 
 

@@ -18,10 +18,19 @@ from semantic_net.errors import CheckpointError, TrainingError
 from semantic_net.federated import peer as module
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.peer import INTERRUPTED
-from semantic_net.protocol.actions import Discard, FoldPlan, Level, Serve, Tell, Write
+from semantic_net.protocol.actions import CheckBase, Discard, FoldPlan, Level, Serve, Tell, Write
+from semantic_net.protocol.bases import Base
+from semantic_net.protocol.history import history_of_origin
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.messages import Absent, encode_message
-from semantic_net.protocol.update import Item, Update, UpdateBody, UpdateId, sign_update
+from semantic_net.protocol.update import (
+    Item,
+    Update,
+    UpdateBody,
+    UpdateId,
+    hash_payload,
+    sign_update,
+)
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Refused
 from semantic_net.transport.link import LinkQuality
@@ -306,6 +315,23 @@ def test_two_updates_of_one_key_void_both_and_are_taken_back() -> None:
     a, b, c = run_virtual(scenario())
     assert a.digests[-1] == b.digests[-1] == c.digests[-1]
     assert a.learner.taken_back == [5000]
+
+
+def test_a_base_whose_bytes_are_not_what_its_digest_says_is_fetched_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        a = Device(network(), "a", ())
+        told: list[tuple[Item, str]] = []
+        monkeypatch.setattr(a.peer, "_corrupt", lambda *fault: told.append(fault))
+        digest = hash_payload(b"sound" * 8)
+        base = Base.of(digest, 40, history_of_origin(digest), given=False)
+        item = Item(digest, is_base=True)
+        a.peer.carry_out([Write(item, 40, 0, memoryview(b"wrong" * 8))])
+        await a.peer._check_base(CheckBase(base))
+        assert told == [(item, "a base that does not match its hash")]
+
+    run_virtual(scenario())
 
 
 def test_what_cannot_be_encoded_or_evaluated_costs_a_note_and_no_round() -> None:

@@ -329,6 +329,18 @@ def test_an_update_is_fetched_checked_held_and_announced() -> None:
     assert only(served, Serve) == [Serve(A, theirs.id, 0)]
 
 
+def test_an_update_is_no_sign_of_its_authors_life() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    meet(machine, BOB)
+    late = update(ALICE, 1)
+    give(machine, BOB, late)
+    machine.payload_checked(late, None, LIVENESS_S - 1)
+    assert late.id in machine.updates
+    assert A in machine.roster.alive(LIVENESS_S - 1)
+    assert A not in machine.roster.alive(LIVENESS_S)
+
+
 def test_an_inadmissible_payload_is_named_and_never_held() -> None:
     machine = started()
     meet(machine, ALICE)
@@ -539,6 +551,18 @@ def test_what_all_have_signed_is_compacted() -> None:
     ]
 
 
+def test_a_round_is_signed_as_complete_only_once_nothing_more_of_ours_will_come() -> None:
+    """Others make a base of what they hold through it: our update would come too late."""
+    machine = started(closed_round=3)
+    meet(machine, ALICE)
+    actions = machine.waiting_for((), 0.0)
+    assert [train.round for train in only(actions, Train)] == [4]
+    assert (last_said(actions).round, last_said(actions).mark) == (4, 0)
+    actions = publish(machine)
+    assert last_said(actions).mark == 4
+    assert last_said(actions).mark_set == machine.updates.set_digest(4)
+
+
 def test_what_came_late_for_a_base_in_the_making_stays_out_of_no_base() -> None:
     machine = started()
     meet(machine, ALICE)
@@ -592,6 +616,22 @@ def test_own_updates_that_a_base_leaves_out_go_out_anew() -> None:
     assert train.plan is not None
     assert (train.plan.base, train.plan.frontier, train.plan.changed_from) == (LOWER, 8, 9)
     assert any("skipped" in t.text for t in only(actions, Tell))
+
+
+def test_what_an_earlier_base_can_still_take_in_is_held_again_and_not_taken_back() -> None:
+    """Others may hold it: they would fold it, and what it carried would go out twice."""
+    machine = started()
+    own = update(ME, 3)
+    machine.updates.add(own)
+    history = UpdateSet(ORIGIN, [own]).history_through(4, BASES.every)
+    machine._stand_on(Base.of(HIGHER, 2, history, given=False), history, 0.0)
+    assert machine.own_included == (own,)
+    meet(machine, ALICE)
+    actions = machine._stand_on(origin(BASE), ORIGIN, 0.0)
+    assert not only(actions, TakeBack)
+    assert own.id in machine.updates
+    told = [send.message for send in only(actions, Send) if isinstance(send.message, Have)]
+    assert own.id in {entry.id for message in told for entry in message.entries}
 
 
 def test_an_update_that_was_being_made_while_a_base_was_taken_over_goes_out_anew() -> None:

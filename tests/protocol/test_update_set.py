@@ -46,6 +46,15 @@ def test_digests_tell_different_sets_apart() -> None:
     assert len({s.set_digest(1) for s in sets}) == 4
 
 
+def test_a_void_slot_is_no_empty_one() -> None:
+    """Whoever has not heard of it yet may still take one of the two in."""
+    one, two = update(AUTHORS[0], 1, "x"), update(AUTHORS[0], 1, "y")
+    other = update(AUTHORS[1], 1)
+    void, empty = UpdateSet(ORIGIN, [other, one, two]), UpdateSet(ORIGIN, [other])
+    assert void.live(1) == empty.live(1)
+    assert void.set_digest(1) != empty.set_digest(1)
+
+
 def test_a_third_equivocation_changes_nothing() -> None:
     x, y, z = (update(AUTHORS[0], 1, c) for c in "xyz")
     updates = UpdateSet(ORIGIN, [x, y])

@@ -467,7 +467,10 @@ class PeerMachine:
         own = [*self.own_included, *(u for u in dropped if u.author == self.me)]
         self.own_included = _latest([u for u in own if history.includes(u)], self._cfg.bases)
         actions = self.sync.rebased(now)
-        if back := tuple(u for u in own if not history.includes(u)):
+        left_out_own = [u for u in own if not history.includes(u)]
+        for own_update in [u for u in left_out_own if u.round > history.frontier]:
+            actions += self._add(own_update, now)
+        if back := tuple(u for u in left_out_own if u.round <= history.frontier):
             actions.append(TakeBack(back))
         signed = Counter((u.round, u.author) for u in dropped)  # two for a void slot
         others = [u for u in dropped if u.author != self.me and signed[u.round, u.author] == 1]

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.update import MAX_ROUND, Update
+from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.simulation.node import Closed, Node, NodeConfig
 from semantic_net.simulation.world import LinkConfig, World
 
@@ -181,6 +182,9 @@ def check_disturbed(world: World, held: Collection[Update]) -> list[str]:
         ]
         if lost:
             broken.append(f"{node.name} lost {len(lost)} updates")
+        twice = [u for u in node.authored if u.id in node.taken_back and _counts(u, updates)]
+        if twice:
+            broken.append(f"{node.name} has taken back {len(twice)} updates that count")
         if node.running.sync.num_wanted:
             broken.append(f"{node.name} still wants {node.running.sync.num_wanted} items")
         since = [c for c in node.closed if TROUBLE_S < c.at < TROUBLE_S + TOGETHER_S]
@@ -210,6 +214,11 @@ def _misses_only_laggards(closed: Closed, nodes: Sequence[Node]) -> bool:
         if first is not None and first.round <= closed.round - 2
     }
     return bool(closed.missing) and laggards.issuperset(closed.missing)
+
+
+def _counts(update: Update, updates: UpdateSet) -> bool:
+    """Tell whether an update is folded, or part of what is folded on."""
+    return updates.history.includes(update) or update in updates.live(update.round)
 
 
 def _is_void(nodes: Sequence[Node], update: Update) -> bool:

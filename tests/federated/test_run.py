@@ -1,0 +1,136 @@
+"""One peer from its folder and back: what a restart of the whole of it must not forget."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from semantic_net.config import Config, DataConfig, P2PConfig, TaskConfig, TrainingConfig
+from semantic_net.federated import run as module
+from semantic_net.federated.folder import RunFolder
+from semantic_net.federated.journal import Journal
+from semantic_net.federated.learner import ModelLearner
+from semantic_net.federated.peer import Trained
+from semantic_net.federated.run import Assembled, RunOptions, assemble, run_peer
+from semantic_net.federated.runner import ThreadRunner
+from semantic_net.protocol.machine import PeerMachine
+from semantic_net.protocol.update import UpdateBody, sign_update
+from semantic_net.records import RoundRecord
+from semantic_net.transport.identity import load_or_create_key
+
+TASK = Path(__file__).parents[2] / "examples" / "digits_task.py"
+LONE = P2PConfig(host="127.0.0.1", port=0)
+Watch = Callable[[PeerMachine, ModelLearner], None]
+
+
+def run_alone(
+    folder: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    watch: Watch,
+    *,
+    rounds: int,
+    show: Callable[[RoundRecord], None] = lambda record: None,
+    p2p: P2PConfig = LONE,
+) -> None:
+    """Run a peer without others to a round; ``watch`` sees its parts before the first event."""
+
+    def assemble_watched(*args: Any, **settings: Any) -> Assembled:
+        assembled = assemble(*args, **settings)
+        watch(assembled.machine, args[3])
+        return assembled
+
+    monkeypatch.setattr(module, "assemble", assemble_watched)
+    config = Config(
+        task=TaskConfig(name=str(TASK)),
+        data=DataConfig(num_train=16),
+        training=TrainingConfig(rounds=rounds, steps=1, device="cpu"),
+        p2p=p2p,
+    )
+    options = RunOptions(printer=lambda rounds, metric: show)
+    assert asyncio.run(run_peer(config, folder, options, asyncio.Event()))
+
+
+def test_a_void_slot_stays_void_over_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines: list[PeerMachine] = []
+
+    def watch(machine: PeerMachine, learner: ModelLearner) -> None:
+        machines.append(machine)
+
+    def sign_twice(record: RoundRecord) -> None:
+        [machine] = machines
+        body = UpdateBody(machine.run, record.round, 1, "none", 0, b"h" * 32)
+        assert machine.updates.add(sign_update(body, load_or_create_key(folder.key)))
+
+    with RunFolder(tmp_path) as folder:
+        run_alone(folder, monkeypatch, watch, rounds=1, show=sign_twice)
+        run_alone(folder, monkeypatch, watch, rounds=2)
+    before, after = machines
+    assert before.updates.is_void(1, before.me)
+    assert after.updates.is_void(1, after.me)
+    assert after.updates.set_digest(1) == before.updates.set_digest(1)
+
+
+@pytest.mark.parametrize("signed_more", [False, True])
+def test_a_residual_counts_only_beside_its_update(
+    signed_more: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Tensor | None] = []
+
+    def watch(machine: PeerMachine, learner: ModelLearner) -> None:
+        train = learner.train
+
+        def train_and_look(round_index: int, *, is_ahead: bool = False) -> Trained:
+            found.append(learner.residual)
+            return train(round_index, is_ahead=is_ahead)
+
+        monkeypatch.setattr(learner, "train", train_and_look)
+
+    with RunFolder(tmp_path) as folder:
+        run_alone(folder, monkeypatch, watch, rounds=1)
+        if signed_more:  # and died before a checkpoint
+            journal = Journal(folder.journal)
+            journal.author(2, b"\x02" * 32)
+            journal.close()
+        run_alone(folder, monkeypatch, watch, rounds=3)
+    assert found[0] is None
+    assert (found[1] is None) == signed_more
+
+
+def test_no_update_goes_that_one_of_the_two_checkpoints_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing: set[int] = set()
+    left: set[int] = set()
+
+    def look(record: RoundRecord) -> None:  # before its checkpoint is written
+        left.clear()
+        left.update(int(path.name[:8]) for path in folder.updates.glob("*.update"))
+        missing.update(set(range(folder.progress.frontier + 1, record.round)) - left)
+
+    keeps_no_own = replace(LONE, base_every=2, disk_budget_mb=1e-6)
+    with RunFolder(tmp_path) as folder:
+        run_alone(folder, monkeypatch, lambda *_: None, rounds=9, show=look, p2p=keeps_no_own)
+    assert not missing
+    assert 1 not in left, "what is compacted goes in the end"
+
+
+def test_neither_the_event_loop_nor_a_check_waits_for_the_learner() -> None:
+    async def scenario() -> bool:
+        runner = ThreadRunner()
+        checked = threading.Event()
+        learned = runner.learn(lambda: checked.wait(5))  # as long as training takes
+        await runner.check(checked.set)
+        went_on = await learned
+        runner.close()
+        return went_on
+
+    assert asyncio.run(scenario())
