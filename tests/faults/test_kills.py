@@ -48,7 +48,8 @@ def test_a_peer_killed_in_the_middle_of_a_send_leaves_nothing_half(tmp_path: Pat
         sent = [cable.passed(2) - count for cable, count in zip(cables, before, strict=True)]
         assert all(num_bytes < LARGE_BYTES for num_bytes in sent), "killed too late"
         assert sent[0] >= LARGE_BYTES // 2
-        assert signed == victim.read_rounds()[-1] + 1, "killed in a round of its own"
+        # It may have closed that round itself: the others' updates are not throttled.
+        assert victim.read_rounds()[-1] in (signed - 1, signed)
         del net.peers[2]
         assert_one_model(net)
         assert survivors[0].digests()[1:] == survivors[1].digests()[1:]
