@@ -577,17 +577,24 @@ def test_what_came_late_for_a_base_in_the_making_stays_out_of_no_base() -> None:
     assert late.id in machine.updates
 
 
-def test_a_base_that_cannot_be_made_is_tried_again_a_round_later() -> None:
+def test_a_base_that_something_came_late_for_is_made_again_a_round_later() -> None:
     machine = started()
     meet(machine, ALICE)
+    meet(machine, BOB)
+    hear(machine, BOB, leaving=True)
     [cut] = only(agree_on(machine), Cut)
-    machine.base_made(cut, None, 1.0)
-    assert only(machine.tick(2.0), Cut) == []
+    late = update(BOB, 2)
+    give(machine, ALICE, late)
+    machine.payload_checked(late, None, 0.0)
+    machine.base_made(cut, made(cut), 1.0)
+    mark = (4, machine.updates.set_digest(4))
+    assert not only(hear(machine, ALICE, 1.0, round_index=5, next_round=5, mark=mark), Cut)
     publish(machine)
     theirs = update(ALICE, 5)
     give(machine, ALICE, theirs)
     [close] = only(machine.payload_checked(theirs, None, 2.0), Close)
-    assert only(machine.folded(close.plan, b"s" * 32, 2.0), Cut)
+    [again] = only(machine.folded(close.plan, b"s" * 32, 2.0), Cut)
+    assert again.history.includes(late)
 
 
 def test_own_updates_that_a_base_leaves_out_go_out_anew() -> None:

@@ -283,17 +283,16 @@ class PeerMachine:
         self.rounds.base_taken_over()
         return self._after([tell, *stand, *accepted], now)
 
-    def base_made(self, cut: Cut, base: Base | None, now: float) -> list[Action]:
-        """The base that was asked for is made and stored, or could not be."""
+    def base_made(self, cut: Cut, base: Base, now: float) -> list[Action]:
+        """The base that was asked for is made and stored."""
         assert cut is self._cut, "one at a time"
         self._cut = None
         history = cut.history
         is_current = (
-            base is not None
-            and cut.plan.base == self.base.digest
+            cut.plan.base == self.base.digest
             and self.updates.set_digest(history.frontier) == history.set_digest
         )
-        if base is None or not is_current:  # something came late, and belongs into it
+        if not is_current:  # something came late, and belongs into it
             return self._after([], now)
         return self._after(self._stand_on(base, history, now), now)
 
@@ -495,7 +494,7 @@ class PeerMachine:
         return min(self.rounds.next_round - 1, self.rounds.round)
 
     def _look_for_cut(self, now: float) -> list[Action]:
-        """Make a later base if one is due; once a round, should it fail."""
+        """Make a later base if one is due; once a round, should something come late for it."""
         closed = self._closed_round
         is_ending = self.rounds.phase in (Phase.SERVING, Phase.FINISHED)
         if is_ending or self._cut is not None or self._cut_tried_in == closed:
