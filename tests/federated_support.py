@@ -98,6 +98,9 @@ class StubLearner:
     def take_back(self, parsed: int) -> None:
         self.taken_back.append(parsed)
 
+    def count_again(self, parsed: int) -> None:
+        self.taken_back.remove(parsed)
+
     def evaluate(self) -> dict[str, float]:
         return {"score": float(len(self.folded))}
 

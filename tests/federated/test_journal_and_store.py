@@ -47,10 +47,11 @@ def test_a_journal_remembers_across_processes(tmp_path: Path) -> None:
     assert (first.last_round, first.last_id) == (0, b"")
     incarnation = first.start(floor=100)
     first.author(3, b"\x01" * 32)
-    first.author(5, b"\x02" * 32)
+    first.author(5, b"\x02" * 32, {b"\x01" * 32})
     first.close()
     second = Journal(path)
     assert (second.last_round, second.last_id) == (5, b"\x02" * 32)
+    assert second.taken_back == {b"\x01" * 32}
     assert second.start(floor=0) > incarnation
     second.close()
 

@@ -118,6 +118,24 @@ def test_what_nobody_may_fold_is_taken_back_whole() -> None:
     assert not peer.residual[size:].any(), "buffers are sent anew each round"
 
 
+def test_what_counts_after_all_leaves_the_residual_again() -> None:
+    peer = learner(1, "gradients_topk")
+    peer.train(1)
+    encoded = peer.encode()
+    parsed = peer.parse(encoded.codec, memoryview(encoded.payload))
+    assert peer.residual is not None
+    left = peer.residual.clone()
+    peer.take_back(parsed)
+    peer.count_again(parsed)
+    torch.testing.assert_close(peer.residual, left, rtol=0, atol=2**-22)
+    peer.residual = None  # what was taken back has gone out
+    peer.count_again(parsed)
+    size = peer.schema.num_parameters
+    carried = torch.from_numpy(parsed.to_float32())[:size]
+    assert peer.residual is not None, "the next update takes it out"
+    torch.testing.assert_close(peer.residual[:size], -carried, rtol=0, atol=0)
+
+
 def test_a_variance_below_zero_is_loaded_as_zero_and_stays_in_the_state() -> None:
     peer = learner(1)
     [variance] = [b for n, b in peer.trainer.model.named_buffers() if n.endswith("running_var")]

@@ -23,6 +23,7 @@ from semantic_net.federated.runner import ThreadRunner
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.update import UpdateBody, sign_update
 from semantic_net.records import RoundRecord
+from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.transport.identity import load_or_create_key
 
 TASK = Path(__file__).parents[2] / "examples" / "digits_task.py"
@@ -77,6 +78,58 @@ def test_a_void_slot_stays_void_over_a_restart(
     assert before.updates.is_void(1, before.me)
     assert after.updates.is_void(1, after.me)
     assert after.updates.set_digest(1) == before.updates.set_digest(1)
+
+
+def test_what_was_taken_back_is_taken_back_once_over_restarts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_back: list[int] = []
+
+    def watch(machine: PeerMachine, learner: ModelLearner) -> None:
+        life, take_back = len(taken_back), learner.take_back
+        taken_back.append(0)
+
+        def count(parsed: ParsedDelta) -> None:
+            taken_back[life] += 1
+            take_back(parsed)
+
+        monkeypatch.setattr(learner, "take_back", count)
+
+    def learn_of_a_second(machine: PeerMachine, learner: ModelLearner) -> None:
+        watch(machine, learner)
+        [own] = machine.updates
+        body = UpdateBody(machine.run, own.round, 1, "none", 0, b"h" * 32)
+        machine.updates.add(sign_update(body, load_or_create_key(folder.key)))
+
+    with RunFolder(tmp_path) as folder:
+        run_alone(folder, monkeypatch, watch, rounds=1)
+        run_alone(folder, monkeypatch, learn_of_a_second, rounds=2)
+        run_alone(folder, monkeypatch, watch, rounds=3)
+    assert taken_back == [0, 1, 0]
+
+
+def test_an_update_that_was_stored_and_not_journaled_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No byte of it has left; beside another of its round it would void both."""
+    machines: list[PeerMachine] = []
+
+    def die(self: Journal, round_index: int, update_id: bytes, taken_back: object) -> None:
+        raise KeyboardInterrupt
+
+    def watch(machine: PeerMachine, learner: ModelLearner) -> None:
+        machines.append(machine)
+
+    with RunFolder(tmp_path) as folder:
+        run_alone(folder, monkeypatch, watch, rounds=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "author", die)
+            with pytest.raises(KeyboardInterrupt):
+                run_alone(folder, monkeypatch, watch, rounds=2)
+        assert list(folder.updates.glob("00000002-*.update"))
+        run_alone(folder, monkeypatch, watch, rounds=3)
+    after = machines[-1]
+    assert [len(after.updates.slot(number, after.me)) for number in (1, 2, 3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("signed_more", [False, True])

@@ -55,6 +55,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     base_given: bool
     residual_of: str
     """Id of the own update that the residual stands beside; empty for none."""
+    taken_back: tuple[str, ...] = ()
+    """Ids of the own updates that the residual has taken back."""
     best_round: int | None
     best_metrics: dict[str, float]
     totals: dict[str, float]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +19,14 @@ from semantic_net.errors import CheckpointError, StartError
 from semantic_net.protocol.update import UpdateId
 
 
-class JournalEntry(msgspec.Struct, frozen=True):
+class JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line: a start of the process (round 0) or an own update."""
 
     incarnation: Annotated[int, msgspec.Meta(ge=0)]
     round: Annotated[int, msgspec.Meta(ge=0)] = 0
     id: str = ""
+    taken_back: tuple[str, ...] = ()
+    """Ids of earlier own updates: what they carried is in this one, and the residual after it."""
 
 
 class Journal:
@@ -39,6 +42,8 @@ class Journal:
         self.incarnation = 0
         self.last_round = 0
         self.last_id: UpdateId = b""
+        self.taken_back: frozenset[UpdateId] = frozenset()
+        """The earlier own updates that the last one has taken back."""
         try:
             content = path.read_bytes() if path.exists() else b""
             whole = content[: content.rfind(b"\n") + 1]
@@ -66,15 +71,24 @@ class Journal:
             raise StartError(f"journal {self._path}: cannot be written: {exc.strerror}") from exc
         return self.incarnation
 
-    def author(self, round_index: int, update_id: UpdateId) -> None:
+    def author(
+        self, round_index: int, update_id: UpdateId, taken_back: Iterable[UpdateId] = ()
+    ) -> None:
         """Note an own update; when this returns, the update may leave.
+
+        Args:
+            round_index: Its round.
+            update_id: Its id.
+            taken_back: The earlier own updates that it, or the residual, has taken back.
 
         Raises:
             OSError: The line is not on disk; the update must not be published.
         """
         assert round_index > self.last_round, "an author's rounds strictly increase"
-        self._append(JournalEntry(self.incarnation, round_index, update_id.hex()))
+        back = tuple(sorted(other.hex() for other in taken_back))
+        self._append(JournalEntry(self.incarnation, round_index, update_id.hex(), back))
         self.last_round, self.last_id = round_index, update_id
+        self.taken_back = frozenset(map(bytes.fromhex, back))
 
     def close(self) -> None:
         """Close the file."""
@@ -96,6 +110,7 @@ class Journal:
         try:
             entry = msgspec.json.decode(line, type=JournalEntry)
             update_id = bytes.fromhex(entry.id)
+            taken_back = frozenset(map(bytes.fromhex, entry.taken_back))
         except (msgspec.DecodeError, ValueError) as exc:
             raise CheckpointError(
                 f"journal {self._path}, line {number}: not readable; remove the --out folder to "
@@ -104,3 +119,4 @@ class Journal:
         self.incarnation = max(self.incarnation, entry.incarnation)
         if entry.round > self.last_round:
             self.last_round, self.last_id = entry.round, update_id
+            self.taken_back = taken_back

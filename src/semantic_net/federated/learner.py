@@ -174,10 +174,14 @@ class ModelLearner:
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
 
     def take_back(self, parsed: ParsedDelta) -> None:
-        """Add to the residual what an own update carried, since nobody may ever fold it."""
-        back = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)
-        back[self.schema.num_parameters :] = 0  # buffers are sent anew each round
-        self.residual = back if self.residual is None else self.residual + back
+        """Add to the residual what an own update carried, since it does not count any more."""
+        carried = self._carried(parsed)
+        self.residual = carried if self.residual is None else self.residual + carried
+
+    def count_again(self, parsed: ParsedDelta) -> None:
+        """Subtract from the residual what an own update carried: it counts after all."""
+        carried = self._carried(parsed)
+        self.residual = -carried if self.residual is None else self.residual - carried
 
     def evaluate(self) -> dict[str, float]:
         """Return the validation metrics of the model.
@@ -194,6 +198,11 @@ class ModelLearner:
     def stop(self) -> None:
         """Make a running ``train`` end early."""
         self._stop.set()
+
+    def _carried(self, parsed: ParsedDelta) -> Tensor:
+        carried = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)
+        carried[self.schema.num_parameters :] = 0  # buffers are sent anew each round
+        return carried
 
     def _trim(self) -> None:
         # What training took and let go of would stay on the heap, beside the buffers of the

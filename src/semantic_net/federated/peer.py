@@ -30,6 +30,7 @@ from semantic_net.protocol.actions import (
     Check,
     CheckBase,
     Close,
+    CountAgain,
     Cut,
     Dial,
     Discard,
@@ -176,7 +177,11 @@ class Learner(Protocol[Parsed]):
         ...
 
     def take_back(self, parsed: Parsed) -> None:
-        """Add to the residual what an own update carried, since nobody may ever fold it."""
+        """Add to the residual what an own update carried, since it does not count any more."""
+        ...
+
+    def count_again(self, parsed: Parsed) -> None:
+        """Subtract from the residual what an own update carried: it counts after all."""
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -253,6 +258,8 @@ class PeerParts(Generic[Parsed]):
     runner: Runner
     journal: Callable[[int, UpdateId], None]
     """Makes an own (round, id) durable; raises OSError if it cannot."""
+    taken_back: set[UpdateId] = field(default_factory=set)
+    """The own updates that the residual has taken back; changes in the learner's thread only."""
     on_round: Callable[[ClosedRound], None]
     """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
     on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None
@@ -288,7 +295,8 @@ class Peer(Generic[Parsed]):
             Check: lambda action: self._spawn(self._check(action)),
             CheckBase: lambda action: self._spawn(self._check_base(action)),
             Cut: lambda action: self._spawn(self._cut(action)),
-            TakeBack: lambda action: self._spawn(self._take_back(action.updates)),
+            TakeBack: lambda action: self._spawn(self._take_back(action)),
+            CountAgain: lambda action: self._spawn(self._count_again(action)),
             Discard: self._discard,
             Dial: self._dial,
             HangUp: self._hang_up,
@@ -571,7 +579,7 @@ class Peer(Generic[Parsed]):
             digest = parts.learner.fold(plan, parts.store.parsed)
             if plan.frontier != self._frontier:
                 self._frontier = plan.frontier
-                parts.store.retire(plan.frontier, {u.id for u in machine.own_included})
+                parts.store.retire(plan.frontier, {u.id for u in machine.own.passed})
             return digest
 
         return await parts.runner.learn(fold)
@@ -613,7 +621,6 @@ class Peer(Generic[Parsed]):
         if self._skip_reason is not None:
             self.carry_out(self._machine.skipped(self._skip_reason, began))
             return
-        await self._take_back_void()
         made = await parts.runner.learn(lambda: self._make_update(action.round))
         if isinstance(made, str):
             self.carry_out(self._machine.skipped(made, self._now()))
@@ -623,31 +630,34 @@ class Peer(Generic[Parsed]):
         facts.encode_s = facts.collecting_since - began
         facts.payload_bytes, facts.dense_bytes = len(encoded.payload), encoded.dense_bytes
         self.carry_out(self._machine.authored(update, self._now()))
-        # What the journal says was published should outlive this process, whoever has it.
-        await parts.runner.check(lambda: parts.store.keep(update.id))
 
     async def _diverged(self, action: Diverged) -> None:
         self._count("diverged")
         held = tuple(u for u in self._machine.updates if u.round <= action.round)
         await self._parts.runner.learn(lambda: self._parts.on_diverged(action, held))
 
-    async def _take_back_void(self) -> None:
-        """What an update carried that two of us signed under one round goes into the next one."""
-        me = self._machine.me
-        void = tuple(u for u in self._machine.updates.evidence() if u.author == me)
-        if void:
-            await self._take_back(void)
-
-    async def _take_back(self, updates: tuple[Update, ...]) -> None:
+    async def _take_back(self, action: TakeBack) -> None:
         parts = self._parts
 
         def take_back() -> None:
-            for own in updates:
-                if own.id in parts.store:  # until it is taken back
+            for own in action.updates:
+                # Of a twin's the payload is elsewhere, and so is what it has learned.
+                if own.id in parts.store and own.id not in parts.taken_back:
                     parts.learner.take_back(parts.store.parsed(own))
-                    parts.store.discard(own.id)
+                    parts.taken_back.add(own.id)
 
         await parts.runner.learn(take_back)
+
+    async def _count_again(self, action: CountAgain) -> None:
+        parts = self._parts
+
+        def count_again() -> None:
+            for own in action.updates:
+                if own.id in parts.store and own.id in parts.taken_back:
+                    parts.learner.count_again(parts.store.parsed(own))
+                    parts.taken_back.remove(own.id)
+
+        await parts.runner.learn(count_again)
 
     def _make_update(self, round_index: int) -> tuple[Update, Encoded] | str:
         """Encode, sign, journal and keep the own update; or say why it must not be published."""
@@ -666,12 +676,15 @@ class Peer(Generic[Parsed]):
         )
         update = sign_update(body, parts.signer)
         parsed = parts.learner.parse(encoded.codec, memoryview(encoded.payload))
+        # What the journal says was published outlives this process, whoever else has it.
+        parts.store.put(update, encoded.payload, parsed)
+        parts.store.keep(update.id)
         try:
             parts.journal(round_index, update.id)
         except OSError as exc:
             parts.learner.take_back(parsed)
+            parts.store.discard(update.id)
             return f"the journal cannot be written: {exc.strerror}"
-        parts.store.put(update, encoded.payload, parsed)
         return update, encoded
 
     async def _close(self, action: Close) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,7 @@ from semantic_net.federated.weights import save_state_dict, write_atomically
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.actions import Diverged
 from semantic_net.protocol.machine import PeerMachine
-from semantic_net.protocol.update import Update
+from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.records import Divergence, HeldUpdate, RoundRecord, Summary
 from semantic_net.task.base import Task
 
@@ -47,6 +47,7 @@ class Recording:
         facts: dict[str, str],
         progress: Progress | None,
         authored_round: int,
+        taken_back: Collection[UpdateId],
     ) -> None:
         """Go on after an earlier process, or start a new record.
 
@@ -59,6 +60,7 @@ class Recording:
             facts: Of the run.
             progress: The checkpoint's; None without one.
             authored_round: The last round that this peer has signed an update for.
+            taken_back: The own updates that the residual has taken back, as of now.
         """
         self._config = config
         self._task = task
@@ -66,6 +68,7 @@ class Recording:
         self._learner = learner
         self._machine = machine
         self._facts = facts
+        self._taken_back = taken_back
         closed_round = progress.closed_round if progress else 0
         # Rounds that were recorded after the checkpoint are not run again, but for the last of
         # all: its model is folded once more, and what this peer did in it stands.
@@ -153,6 +156,7 @@ class Recording:
             frontier=learner.history.frontier,
             base_given=self._machine.base.given,
             residual_of=own.id.hex() if own is not None and residual is not None else "",
+            taken_back=tuple(sorted(own.hex() for own in self._taken_back)),
             best_round=self._best_round,
             best_metrics=self._best_metrics,
             totals=self._totals,

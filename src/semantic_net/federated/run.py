@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from semantic_net.protocol.handshake import HelloContent, differing_facts, run_d
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.rounds import RoundsConfig
-from semantic_net.protocol.update import Admission, Update
+from semantic_net.protocol.update import Admission, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
@@ -125,6 +125,10 @@ async def _run(
         cache_dir=folder.cache,
     )
     base_given = checkpoint.progress.base_given if checkpoint else options.init is not None
+    taken_back = set(journal.taken_back)
+    if checkpoint is not None and checkpoint.progress.residual_of == journal.last_id.hex() != "":
+        learner.residual = checkpoint.residual.to(trainer.device)
+        taken_back = set(map(bytes.fromhex, checkpoint.progress.taken_back))
 
     assembled = assemble(
         config,
@@ -135,11 +139,9 @@ async def _run(
         base_given=base_given,
         updates_folder=folder.updates,
         closed_round=checkpoint.progress.closed_round if checkpoint else 0,
+        taken_back=taken_back,
     )
     machine, store = assembled.machine, assembled.store
-    residual_of = checkpoint.progress.residual_of if checkpoint is not None else ""
-    if checkpoint is not None and residual_of and residual_of == journal.last_id.hex():
-        learner.residual = checkpoint.residual.to(trainer.device)
     recording = Recording(
         config,
         task,
@@ -149,6 +151,7 @@ async def _run(
         facts,
         checkpoint.progress if checkpoint else None,
         journal.last_round,
+        taken_back,
     )
     recording.persist_updates = lambda: store.persist(machine.updates.evidence())
     recording.remove_updates = store.remove_files
@@ -175,7 +178,8 @@ async def _run(
             store=store,
             bases=folder.bases,
             runner=runner,
-            journal=journal.author,
+            journal=lambda number, own: journal.author(number, own, taken_back),
+            taken_back=taken_back,
             on_round=recording.closed,
             on_diverged=recording.diverged,
             on_listening=listening,
@@ -211,6 +215,7 @@ def assemble(
     base_given: bool = False,
     updates_folder: Path | None = None,
     closed_round: int = 0,
+    taken_back: Collection[UpdateId] = (),
 ) -> Assembled:
     """Put a peer's machine, transport and store together, with what the folder holds."""
     signer, journal = identity.signer, identity.journal
@@ -219,17 +224,22 @@ def assemble(
     store: UpdateStore[ParsedDelta] = UpdateStore(learner.parse, updates_folder, budget)
     history = learner.history
     loaded = list(store.load(admission))
+    for unpublished in [u for u in loaded if _is_unpublished(u, identity)]:
+        loaded.remove(unpublished)
+        store.discard(unpublished.id)
     updates = UpdateSet(history, loaded)
-    own_included = [u for u in loaded if u.author == signer.peer_id and history.includes(u)]
-    store.retire(history.frontier, {update.id for update in own_included})
+    own = {update.id: update for update in loaded if update.author == signer.peer_id}
+    own_passed = [update for update in own.values() if update.id not in updates]
+    store.retire(history.frontier, {update.id for update in own_passed})
     base_size = len(learner.bases.read(learner.base))
     machine = PeerMachine(
         _machine_config(config, admission, incarnation, learner.fold_config),
         signer,
         Base.of(learner.base, base_size, history, given=base_given),
         updates,
-        own_included=own_included,
-        last_own=_last_own(updates, signer.peer_id, journal.last_id),
+        own_passed=own_passed,
+        taken_back=taken_back,
+        last_own=own.get(journal.last_id),
         closed_round=closed_round,
         authored_round=journal.last_round,
     )
@@ -325,10 +335,10 @@ def _neighbours(p2p: P2PConfig) -> tuple[str, ...]:
     return tuple(p2p.peers[place] for place in places)
 
 
-def _last_own(updates: UpdateSet, me: PeerId, journaled: bytes) -> Update | None:
-    """Return the last own update, if its payload survived."""
-    own = updates.get(journaled)
-    return own if own is not None and own.author == me else None
+def _is_unpublished(update: Update, identity: Identity) -> bool:
+    """Tell whether an own update was stored but not journaled: no byte of it has left."""
+    is_own = update.author == identity.signer.peer_id
+    return is_own and update.round > identity.journal.last_round
 
 
 def _check_fits(

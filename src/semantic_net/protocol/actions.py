@@ -68,7 +68,14 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """Add to the residual what these own updates carried: nobody will ever fold them."""
+    """Add to the residual what these own updates carried: they do not count any more."""
+
+    updates: tuple[Update, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountAgain:
+    """Subtract from the residual what these own updates carried: they count after all."""
 
     updates: tuple[Update, ...]
 
@@ -190,6 +197,7 @@ Action = (
     | CheckBase
     | Cut
     | TakeBack
+    | CountAgain
     | Discard
     | Dial
     | HangUp

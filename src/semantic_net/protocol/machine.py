@@ -7,9 +7,8 @@ world after every event. It does no I/O, reads no clock and draws no random numb
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import (
@@ -23,7 +22,6 @@ from semantic_net.protocol.actions import (
     HangUp,
     Level,
     Send,
-    TakeBack,
     Tell,
 )
 from semantic_net.protocol.bases import Base, BaseConfig, Bases
@@ -46,6 +44,7 @@ from semantic_net.protocol.messages import (
     verify_heartbeat,
 )
 from semantic_net.protocol.neighbourhood import Neighbourhood
+from semantic_net.protocol.own_updates import OwnUpdates
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES
@@ -62,9 +61,6 @@ from semantic_net.protocol.update_set import UpdateSet
 
 MAX_BASES_BEFORE = 2
 """Most earlier bases that are still served."""
-
-MAX_OWN_INCLUDED = 64
-"""Most own updates in a base of which the payloads are kept."""
 
 MAX_DIALLED = 1024
 """Learned addresses that are remembered, so that each is dialled once."""
@@ -102,7 +98,8 @@ class PeerMachine:
         last_own: Update | None = None,
         closed_round: int = 0,
         authored_round: int = 0,
-        own_included: Sequence[Update] = (),
+        own_passed: Sequence[Update] = (),
+        taken_back: Collection[UpdateId] = (),
     ) -> None:
         """Take the configuration, and what an earlier process of this peer left.
 
@@ -114,7 +111,9 @@ class PeerMachine:
             last_own: The last own update of the journal, if it survived.
             closed_round: The last recorded round.
             authored_round: The last round of the journal.
-            own_included: See the attribute.
+            own_passed: Own updates that are not among those held, and of which the payloads are
+                here.
+            taken_back: Which own updates are in the residual.
         """
         self._cfg = cfg
         self._signer = signer
@@ -139,9 +138,7 @@ class PeerMachine:
         self._said: tuple[object, ...] = ()  # what the last heartbeat said
         self._heartbeat_at = 0.0
         self._leaving = False
-        self.own_included: tuple[Update, ...] = tuple(own_included)
-        """Own updates in the base, of which the payloads are kept: should another base take its
-        place that does not include them, what they carried goes out anew."""
+        self.own = OwnUpdates(self.me, updates, own_passed, taken_back, cfg.bases.own_bytes)
         self._bases_before: tuple[UpdateId, ...] = ()  # somebody may still be fetching one
         self._cut: Cut | None = None  # under way
         self._cut_tried_in = 0  # that round, the last time
@@ -164,7 +161,7 @@ class PeerMachine:
     def start(self, now: float) -> list[Action]:
         """Begin: nothing is connected yet."""
         self._heartbeat_at = now
-        return self._after(self.rounds.begin(now), now)
+        return self._after([*self.own.settle(), *self.rounds.begin(now)], now)
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass."""
@@ -304,10 +301,9 @@ class PeerMachine:
 
     def authored(self, update: Update, now: float) -> list[Action]:
         """The own update is stored, and journaled if there is a disk: publish it."""
-        if update.round <= self.updates.frontier:  # a base was taken over meanwhile
-            announced: list[Action] = [TakeBack((update,))]
-        else:
-            announced = self._add(update, now)
+        announced = self._add(update, now) if update.round > self.updates.frontier else []
+        if update.id not in self.updates:  # a base was taken over meanwhile, or the slot is void
+            announced += self.own.never_held(update)
         return self._after([*announced, *self.rounds.authored(update, now)], now)
 
     def skipped(self, reason: str, now: float) -> list[Action]:
@@ -463,14 +459,10 @@ class PeerMachine:
         self._bases_before = (*self._bases_before, self.base.digest)[-MAX_BASES_BEFORE:]
         self._bases.base = base
         dropped = self.updates.rebase(history)
-        own = [*self.own_included, *(u for u in dropped if u.author == self.me)]
-        self.own_included = _latest([u for u in own if history.includes(u)], self._cfg.bases)
         actions = self.sync.rebased(now)
-        left_out_own = [u for u in own if not history.includes(u)]
-        for own_update in [u for u in left_out_own if u.round > history.frontier]:
-            actions += self._add(own_update, now)
-        if back := tuple(u for u in left_out_own if u.round <= history.frontier):
-            actions.append(TakeBack(back))
+        for own in self.own.dropped(dropped):
+            actions += self._add(own, now)
+        actions += self.own.settle()
         signed = Counter((u.round, u.author) for u in dropped)  # two for a void slot
         others = [u for u in dropped if u.author != self.me and signed[u.round, u.author] == 1]
         if left_out := [u for u in others if not history.includes(u)]:
@@ -541,22 +533,13 @@ class PeerMachine:
         if is_void:
             return [*self._void(update), *actions]
         self.rounds.changed(update.round, by_arrival=True)
-        return actions
+        is_back = update.author == self.me and self.own.is_taken_back(update)
+        return [*actions, *self.own.settle()] if is_back else actions
 
     def _void(self, update: Update) -> list[Action]:
         self.rounds.changed(update.round, by_arrival=False)
-        whose = "this peer's own key" if update.author == self.me else short_id(update.author)
+        is_own = update.author == self.me
+        whose = "this peer's own key" if is_own else short_id(update.author)
         text = f"two updates of {whose} for round {update.round}: neither counts"
-        return [Tell(Level.WARNING, text)]
-
-
-def _latest(own: Sequence[Update], cfg: BaseConfig) -> tuple[Update, ...]:
-    """Return the last of one's own updates, as many as are worth their place."""
-    kept: list[Update] = []
-    room = math.inf if cfg.own_bytes is None else cfg.own_bytes
-    for update in reversed(own[-MAX_OWN_INCLUDED:]):
-        room -= update.payload_bytes
-        if room < 0:
-            break
-        kept.append(update)
-    return tuple(reversed(kept))
+        tell = Tell(Level.WARNING, text)
+        return [tell, *self.own.settle()] if is_own else [tell]

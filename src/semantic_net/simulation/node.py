@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from semantic_net.protocol.actions import (
     Check,
     CheckBase,
     Close,
+    CountAgain,
     Cut,
     Dial,
     Discard,
@@ -118,6 +120,13 @@ class Disk:
     updates: dict[UpdateId, tuple[Update, bytes]] = field(default_factory=dict)
     """With their payloads; the evidence of void slots has none."""
     base: StoredBase | None = None
+    residual: Counter[UpdateId] = field(default_factory=Counter)
+    """See `Node.residual`; valid beside one own update only."""
+    residual_of: UpdateId | None = None
+    taken_back: frozenset[UpdateId] = frozenset()
+    """With the residual."""
+    taken_back_before: frozenset[UpdateId] = frozenset()
+    """With the last own update: in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +216,13 @@ class Node:
         """Another node has the same key."""
         self.dies_authoring = False
         """Crashes as soon as the journal is written, before a byte leaves."""
-        self.taken_back: list[UpdateId] = []
-        """Own updates that nobody will fold, so that what they carried goes out anew."""
+        self.carried: dict[UpdateId, Counter[UpdateId]] = {}
+        """What each own update carried: what was learned in its round, which has its id for a
+        name, and what the residual had taken back."""
+        self.residual: Counter[UpdateId] = Counter()
+        """What the next own update will carry, by the round that it was learned in."""
+        self.taken_back: set[UpdateId] = set()
+        """Own updates whose content is in the residual, or has gone out anew."""
         self.num_cuts = 0
         """Bases made."""
         self.num_adopted = 0
@@ -248,6 +262,10 @@ class Node:
         self._learns_until = 0.0
         self._fold = Fold()
         self._payloads = {item: payload for item, (_, payload) in disk.updates.items()}
+        if disk.residual_of == disk.last_own:
+            self.residual, self.taken_back = disk.residual.copy(), set(disk.taken_back)
+        else:
+            self.residual, self.taken_back = Counter(), set(disk.taken_back_before)
         stored = disk.base or self._from_origin()
         self._bases = {stored.base.digest: stored}
         updates = UpdateSet(stored.history, (update for update, _ in disk.updates.values()))
@@ -279,11 +297,12 @@ class Node:
             last_own=updates.get(disk.last_own) if disk.last_own is not None else None,
             closed_round=disk.closed_round,
             authored_round=disk.authored_round,
-            own_included=[
+            own_passed=[
                 update
                 for update, _ in disk.updates.values()
-                if update.author == self.id and update.round <= updates.frontier
+                if update.author == self.id and update.id not in updates
             ],
+            taken_back=self.taken_back,
         )
         self.machine = machine
         machine.rounds.waiting_for = self.world.not_met(self) if has_peers else ()
@@ -426,7 +445,19 @@ class Node:
         self._learn(self.cfg.work_s, done)
 
     def _take_back(self, action: TakeBack) -> None:
-        self.taken_back += [update.id for update in action.updates]
+        for own in action.updates:
+            if own.id in self._payloads and own.id not in self.taken_back:
+                self.residual.update(self._carried(own))
+                self.taken_back.add(own.id)
+
+    def _count_again(self, action: CountAgain) -> None:
+        for own in action.updates:
+            if own.id in self._payloads and own.id in self.taken_back:
+                self.residual.subtract(self._carried(own))
+                self.taken_back.remove(own.id)
+
+    def _carried(self, own: Update) -> Counter[UpdateId]:
+        return self.carried.get(own.id, Counter([own.id]))  # a twin's
 
     def fold_afresh(self, plan: FoldPlan) -> bytes:
         """Return what a plan folds to, whatever was folded before."""
@@ -463,13 +494,17 @@ class Node:
             body = UpdateBody(RUN, action.round, 1, CODEC, len(payload), hash_payload(payload))
             update = sign_update(body, self.signer)
             self.authored.append(update)
+            self.carried[update.id] = Counter([update.id])
+            self.carried[update.id].update(self.residual)
+            self.residual = Counter()
+            self._payloads[update.id] = payload
+            self.disk.updates[update.id] = (update, payload)
             self.disk.authored_round, self.disk.last_own = action.round, update.id
+            self.disk.taken_back_before = frozenset(self.taken_back)
             if self.dies_authoring:
                 self.dies_authoring = False
                 self.crash()
                 return
-            self._payloads[update.id] = payload
-            self.disk.updates[update.id] = (update, payload)
             self.feed(lambda m, now: m.authored(update, now))
 
         self._learn(self.cfg.work_s, done)
@@ -503,7 +538,9 @@ class Node:
             kept = (update, self._payloads.get(update.id, b""))
             self.disk.updates.setdefault(update.id, kept)
         needed_from = min(base.frontier, before.base.frontier if before is not None else 0)
-        kept_own = {update.id for update in self.running.own_included}
+        self.disk.residual, self.disk.residual_of = self.residual.copy(), self.disk.last_own
+        self.disk.taken_back = frozenset(self.taken_back)
+        kept_own = {update.id for update in self.running.own.passed}
         old = [i for i, (u, _) in self.disk.updates.items() if u.round <= needed_from]
         for item in set(old) - kept_own:
             del self.disk.updates[item]
@@ -539,6 +576,7 @@ _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
     CheckBase: Node._check_base,
     Cut: Node._cut,
     TakeBack: Node._take_back,
+    CountAgain: Node._count_again,
     Train: Node._train,
     Author: Node._author,
     Close: Node._close,
