@@ -541,7 +541,7 @@ def test_what_all_have_signed_is_compacted() -> None:
     assert not only(actions, TakeBack)
     assert machine.base == made(cut)
     assert (len(machine.updates), machine.updates.digest) == (0, held)
-    assert [u.round for u in machine.own.passed] == [1, 2, 3, 4]
+    assert [u.round for u in machine.passed.kept] == [1, 1, 2, 2, 3, 3, 4, 4]
     said = last_said(machine.tick(2.0))
     assert (said.base, said.frontier, said.num_included) == (b"m" * 32, 4, 8)
     [serve] = only(machine.received(A, Want(BASE, 0), 2.0), Serve)
@@ -631,10 +631,10 @@ def test_what_an_earlier_base_can_still_take_in_is_held_again_and_not_taken_back
     own = update(ME, 3)
     machine.updates.add(own)
     history = UpdateSet(ORIGIN, [own]).history_through(4, BASES.every)
-    machine._stand_on(Base.of(HIGHER, 2, history, given=False), history, 0.0)
-    assert machine.own.passed == (own,)
+    machine._compaction._stand_on(Base.of(HIGHER, 2, history, given=False), history, 0.0)
+    assert machine.passed.kept == (own,)
     meet(machine, ALICE)
-    actions = machine._stand_on(origin(BASE), ORIGIN, 0.0)
+    actions = machine._compaction._stand_on(origin(BASE), ORIGIN, 0.0)
     assert not only(actions, TakeBack)
     assert own.id in machine.updates
     told = [send.message for send in only(actions, Send) if isinstance(send.message, Have)]

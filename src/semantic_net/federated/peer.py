@@ -579,7 +579,7 @@ class Peer(Generic[Parsed]):
             digest = parts.learner.fold(plan, parts.store.parsed)
             if plan.frontier != self._frontier:
                 self._frontier = plan.frontier
-                parts.store.retire(plan.frontier, {u.id for u in machine.own.passed})
+                parts.store.retire(plan.frontier, {u.id for u in machine.passed.kept})
             return digest
 
         return await parts.runner.learn(fold)

@@ -228,18 +228,17 @@ def assemble(
         loaded.remove(unpublished)
         store.discard(unpublished.id)
     updates = UpdateSet(history, loaded)
-    own = {update.id: update for update in loaded if update.author == signer.peer_id}
-    own_passed = [update for update in own.values() if update.id not in updates]
-    store.retire(history.frontier, {update.id for update in own_passed})
+    passed = [update for update in loaded if update.id not in updates and update.id in store]
+    store.retire(history.frontier, {update.id for update in passed})
     base_size = len(learner.bases.read(learner.base))
     machine = PeerMachine(
         _machine_config(config, admission, incarnation, learner.fold_config),
         signer,
         Base.of(learner.base, base_size, history, given=base_given),
         updates,
-        own_passed=own_passed,
+        passed=passed,
         taken_back=taken_back,
-        last_own=own.get(journal.last_id),
+        last_own=next((u for u in loaded if u.id == journal.last_id), None),
         closed_round=closed_round,
         authored_round=journal.last_round,
     )
@@ -294,8 +293,8 @@ def _machine_config(
             every=p2p.base_every,
             origin_bytes=origin_bytes(fold),
             max_bytes=max_base_bytes(fold),
-            budget_bytes=disk_budget,
-            own_bytes=disk_budget // 4,
+            budget_bytes=disk_budget - disk_budget // 4,
+            passed_bytes=disk_budget // 4,
         ),
         admission=admission,
         incarnation=incarnation,

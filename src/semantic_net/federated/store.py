@@ -130,19 +130,22 @@ class UpdateStore(Generic[Parsed]):
             if held.on_disk:
                 self._path(held.update).unlink(missing_ok=True)
 
-    def retire(self, frontier: int, own: Collection[UpdateId] = ()) -> None:
+    def retire(self, frontier: int, needed: Collection[UpdateId] = ()) -> None:
         """Forget the payloads of rounds that the base includes; their files stay.
 
         Args:
             frontier: The last of these rounds.
-            own: Payloads to keep all the same.
+            needed: Payloads to keep all the same, on disk if there is one.
         """
         with self._lock:
             for update_id, held in list(self._held.items()):
-                if held.update.round <= frontier and update_id not in own:
+                if held.update.round > frontier:
+                    continue
+                if update_id not in needed:
                     del self._held[update_id]
-                    if held.payload is not None:
-                        self._bytes_in_memory -= held.update.payload_bytes
+                if held.payload is not None and (update_id not in needed or self._write(held)):
+                    held.payload = held.parsed = None
+                    self._bytes_in_memory -= held.update.payload_bytes
 
     def remove_files(self, frontier: int) -> None:
         """Remove the files of rounds that no checkpoint needs any more, but for those held."""

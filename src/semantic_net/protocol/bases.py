@@ -61,8 +61,8 @@ class BaseConfig:
     """Largest transfer form of any base."""
     budget_bytes: int | None = None
     """Payloads held from which on the silent are not waited for; None: they always are."""
-    own_bytes: int | None = None
-    """Own payloads that are kept of what the base includes; None: any."""
+    passed_bytes: int | None = None
+    """Payloads that are kept of rounds that the base includes; None: any."""
 
 
 @dataclass(frozen=True, slots=True)

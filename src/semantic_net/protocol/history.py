@@ -65,10 +65,11 @@ class History(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         place = bisect.bisect_left(self.included, (update.round, b""))
         if place == len(self.included) or self.included[place][0] != update.round:
             return False
-        ids = self.included[place][1]
-        return update.id[:SHORT_ID_BYTES] in {
-            ids[i : i + SHORT_ID_BYTES] for i in range(0, len(ids), SHORT_ID_BYTES)
-        }
+        return short(update.id) in _split(self.included[place][1])
+
+    def short_ids(self) -> set[bytes]:
+        """Return the beginnings of the ids of all that was folded in."""
+        return {part for _, ids in self.included for part in _split(ids)}
 
     def grown(
         self, marks: Iterable[tuple[int, bytes]], rounds: Iterable[tuple[int, Iterable[Update]]]
@@ -82,6 +83,11 @@ class History(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         added = ((number, _short_ids(updates)) for number, updates in rounds)
         included = (*self.included, *(entry for entry in added if entry[1]))
         return History((*self.marks, *marks), included)
+
+
+def short(update_id: UpdateId) -> bytes:
+    """Return the beginning of an id, by which a history knows an update."""
+    return update_id[:SHORT_ID_BYTES]
 
 
 def history_of_origin(origin: UpdateId) -> History:
@@ -121,7 +127,11 @@ _decoder = msgspec.msgpack.Decoder(History)
 
 
 def _short_ids(updates: Iterable[Update]) -> bytes:
-    return b"".join(sorted(update.id[:SHORT_ID_BYTES] for update in updates))
+    return b"".join(sorted(short(update.id) for update in updates))
+
+
+def _split(ids: bytes) -> set[bytes]:
+    return {ids[i : i + SHORT_ID_BYTES] for i in range(0, len(ids), SHORT_ID_BYTES)}
 
 
 def _ascend(numbers: list[int]) -> bool:

@@ -7,7 +7,6 @@ world after every event. It does no I/O, reads no clock and draws no random numb
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from semantic_net.protocol.actions import (
     Tell,
 )
 from semantic_net.protocol.bases import Base, BaseConfig, Bases
+from semantic_net.protocol.compaction import Compaction
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.membership import Roster
@@ -44,7 +44,7 @@ from semantic_net.protocol.messages import (
     verify_heartbeat,
 )
 from semantic_net.protocol.neighbourhood import Neighbourhood
-from semantic_net.protocol.own_updates import OwnUpdates
+from semantic_net.protocol.passed import Passed
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES
@@ -58,9 +58,6 @@ from semantic_net.protocol.update import (
     id_of,
 )
 from semantic_net.protocol.update_set import UpdateSet
-
-MAX_BASES_BEFORE = 2
-"""Most earlier bases that are still served."""
 
 MAX_DIALLED = 1024
 """Learned addresses that are remembered, so that each is dialled once."""
@@ -98,7 +95,7 @@ class PeerMachine:
         last_own: Update | None = None,
         closed_round: int = 0,
         authored_round: int = 0,
-        own_passed: Sequence[Update] = (),
+        passed: Sequence[Update] = (),
         taken_back: Collection[UpdateId] = (),
     ) -> None:
         """Take the configuration, and what an earlier process of this peer left.
@@ -111,8 +108,7 @@ class PeerMachine:
             last_own: The last own update of the journal, if it survived.
             closed_round: The last recorded round.
             authored_round: The last round of the journal.
-            own_passed: Own updates that are not among those held, and of which the payloads are
-                here.
+            passed: Updates that are not among those held, and of which the payloads are here.
             taken_back: Which own updates are in the residual.
         """
         self._cfg = cfg
@@ -134,14 +130,14 @@ class PeerMachine:
             self._bases,
             Past(closed_round=closed_round, authored_round=authored_round, last_own=last_own),
         )
+        self.passed = Passed(self.me, updates, passed, taken_back, cfg.bases.passed_bytes)
+        self._compaction = Compaction(
+            cfg.bases, self._bases, updates, self.sync, self.rounds, self.passed, self._add
+        )
         self._sequence = 0
         self._said: tuple[object, ...] = ()  # what the last heartbeat said
         self._heartbeat_at = 0.0
         self._leaving = False
-        self.own = OwnUpdates(self.me, updates, own_passed, taken_back, cfg.bases.own_bytes)
-        self._bases_before: tuple[UpdateId, ...] = ()  # somebody may still be fetching one
-        self._cut: Cut | None = None  # under way
-        self._cut_tried_in = 0  # that round, the last time
         self._digests: dict[int, tuple[bytes, bytes]] = {}  # of rounds closed: set, state
         self._closed_round = 0
         self._diverged: set[tuple[PeerId, int]] = set()
@@ -154,14 +150,14 @@ class PeerMachine:
     @property
     def bases_needed(self) -> tuple[UpdateId, ...]:
         """Which bases we serve, or may have plans for; any thread may ask."""
-        return (self.base.digest, *self._bases_before)
+        return self._compaction.bases_needed
 
     # Life
 
     def start(self, now: float) -> list[Action]:
         """Begin: nothing is connected yet."""
         self._heartbeat_at = now
-        return self._after([*self.own.settle(), *self.rounds.begin(now)], now)
+        return self._after([*self.passed.settle(), *self.rounds.begin(now)], now)
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass."""
@@ -269,29 +265,11 @@ class PeerMachine:
 
     def base_checked(self, base: Base, history: History, now: float) -> list[Action]:
         """A base that was better than ours when it was offered is here, and is what it said."""
-        item = Item(base.digest, is_base=True)
-        if not self.sync.wanted(item):  # another one was taken meanwhile
-            return [Discard(item)]
-        accepted = self.sync.base_accepted(base.digest, now)
-        if not self._wants_base(base, now):
-            return self._after(accepted, now)
-        tell = self._tell_taken_over(base)
-        stand = self._stand_on(base, history, now)
-        self.rounds.base_taken_over()
-        return self._after([tell, *stand, *accepted], now)
+        return self._after(self._compaction.base_checked(base, history, now), now)
 
     def base_made(self, cut: Cut, base: Base, now: float) -> list[Action]:
         """The base that was asked for is made and stored."""
-        assert cut is self._cut, "one at a time"
-        self._cut = None
-        history = cut.history
-        is_current = (
-            cut.plan.base == self.base.digest
-            and self.updates.set_digest(history.frontier) == history.set_digest
-        )
-        if not is_current:  # something came late, and belongs into it
-            return self._after([], now)
-        return self._after(self._stand_on(base, history, now), now)
+        return self._after(self._compaction.base_made(cut, base, now), now)
 
     # The own rounds
 
@@ -303,7 +281,7 @@ class PeerMachine:
         """The own update is stored, and journaled if there is a disk: publish it."""
         announced = self._add(update, now) if update.round > self.updates.frontier else []
         if update.id not in self.updates:  # a base was taken over meanwhile, or the slot is void
-            announced += self.own.never_held(update)
+            announced += self.passed.never_held(update)
         return self._after([*announced, *self.rounds.authored(update, now)], now)
 
     def skipped(self, reason: str, now: float) -> list[Action]:
@@ -325,7 +303,11 @@ class PeerMachine:
 
     def _after(self, actions: list[Action], now: float) -> list[Action]:
         """Let the round machine look again, and say what has changed."""
-        actions = [*actions, *self.rounds.step(now), *self._look_for_cut(now)]
+        actions = [
+            *actions,
+            *self.rounds.step(now),
+            *self._compaction.look_for_cut(self._closed_round, now),
+        ]
         neighbours = self.sync.neighbours()
         if (heard := self._neighbourhood.news(now)) is not None and neighbours:
             actions.append(Send(neighbours, heard))
@@ -356,7 +338,7 @@ class PeerMachine:
         self._sequence += 1
         rounds, last = self.rounds, self.rounds.last_own
         set_digest, state_digest = self._digests.get(self._closed_round, (b"", b""))
-        mark, mark_set = self._bases.mark(self._nothing_new_through, self._heartbeat_at)
+        mark, mark_set = self._bases.mark(self.rounds.nothing_new_through, self._heartbeat_at)
         body = HeartbeatBody(
             run=self.run,
             incarnation=self._cfg.incarnation,
@@ -413,7 +395,7 @@ class PeerMachine:
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
             actions += self.sync.stands_on(peer, body.frontier, now)
-            actions += self._consider_base(peer, body, now)
+            actions += self._compaction.consider(peer, body, now)
         return [*actions, *self._compare(peer, body)]
 
     def _pass_on_again(self, peer: PeerId, message: Neighbours, now: float) -> list[Action]:
@@ -443,70 +425,6 @@ class PeerMachine:
             self.rounds.own_round_known(body.last_round)
         return []
 
-    # The base.
-
-    def _consider_base(self, peer: PeerId, body: HeartbeatBody, now: float) -> list[Action]:
-        base = self._bases.offered(body)
-        if base is None or not self._wants_base(base, now):
-            return self.sync.base_offered(peer, None, now)
-        return self.sync.base_offered(peer, base, now)
-
-    def _wants_base(self, base: Base, now: float) -> bool:
-        return self._bases.is_wanted(base, now, in_use=self.rounds.has_begun)
-
-    def _stand_on(self, base: Base, history: History, now: float) -> list[Action]:
-        """Fold on another base from now on, and see to what was held of the rounds it includes."""
-        self._bases_before = (*self._bases_before, self.base.digest)[-MAX_BASES_BEFORE:]
-        self._bases.base = base
-        dropped = self.updates.rebase(history)
-        actions = self.sync.rebased(now)
-        for own in self.own.dropped(dropped):
-            actions += self._add(own, now)
-        actions += self.own.settle()
-        signed = Counter((u.round, u.author) for u in dropped)  # two for a void slot
-        others = [u for u in dropped if u.author != self.me and signed[u.round, u.author] == 1]
-        if left_out := [u for u in others if not history.includes(u)]:
-            who = ", ".join(sorted({short_id(update.author) for update in left_out}))
-            text = f"{len(left_out)} updates of {who} are not part of that base: they are left out"
-            actions.append(Tell(Level.WARNING, text))
-        return actions
-
-    def _tell_taken_over(self, base: Base) -> Tell:
-        name = base.digest.hex()[:12]
-        if base.frontier:
-            through = f"through round {base.frontier}, of {base.num_included} updates"
-            return Tell(Level.INFO, f"snapshot {name} {through}, taken over from another peer")
-        whose = "given by hand" if self.base.given else "of its own"
-        text = f"starting weights taken over from another peer ({name}), not those {whose}"
-        return Tell(Level.WARNING if self.base.given else Level.INFO, text)
-
-    @property
-    def _nothing_new_through(self) -> int:
-        """The last round that we have opened and will publish nothing in any more."""
-        return min(self.rounds.next_round - 1, self.rounds.round)
-
-    def _look_for_cut(self, now: float) -> list[Action]:
-        """Make a later base if one is due; once a round, should something come late for it."""
-        closed = self._closed_round
-        is_ending = self.rounds.phase in (Phase.SERVING, Phase.FINISHED)
-        if is_ending or self._cut is not None or self._cut_tried_in == closed:
-            return []
-        through = min(closed, self._nothing_new_through)
-        due = self._bases.due(through, now, all_met=not self.rounds.waiting_for)
-        if due is None:
-            return []
-        self._cut_tried_in = closed
-        history = self.updates.history_through(due.frontier, self._cfg.bases.every)
-        self._cut = Cut(self.rounds.plan_again(due.frontier), history)
-        if due.is_stable:
-            return [self._cut]
-        silent = ", ".join((*map(short_id, due.silent), *self.rounds.waiting_for))
-        text = (
-            f"updates up to round {due.frontier} are compacted without {silent}: the disk budget "
-            "(p2p.disk_budget_mb) is used up"
-        )
-        return [Tell(Level.WARNING, text), self._cut]
-
     # Divergence.
 
     def _compare(self, peer: PeerId, body: HeartbeatBody) -> list[Action]:
@@ -533,8 +451,7 @@ class PeerMachine:
         if is_void:
             return [*self._void(update), *actions]
         self.rounds.changed(update.round, by_arrival=True)
-        is_back = update.author == self.me and self.own.is_taken_back(update)
-        return [*actions, *self.own.settle()] if is_back else actions
+        return [*actions, *self.passed.settle()] if self.passed.is_taken_back(update) else actions
 
     def _void(self, update: Update) -> list[Action]:
         self.rounds.changed(update.round, by_arrival=False)
@@ -542,4 +459,4 @@ class PeerMachine:
         whose = "this peer's own key" if is_own else short_id(update.author)
         text = f"two updates of {whose} for round {update.round}: neither counts"
         tell = Tell(Level.WARNING, text)
-        return [tell, *self.own.settle()] if is_own else [tell]
+        return [tell, *self.passed.settle()] if is_own else [tell]

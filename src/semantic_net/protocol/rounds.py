@@ -172,6 +172,16 @@ class Rounds:
         """Has folded rounds on its base, in this process or an earlier one."""
         return self.round > 0 or self._past.last_round > 0
 
+    @property
+    def is_ending(self) -> bool:
+        """Closes no round any more after the one that is open."""
+        return self.phase in (Phase.SERVING, Phase.FINISHED)
+
+    @property
+    def nothing_new_through(self) -> int:
+        """The last round that we have opened and will publish nothing in any more."""
+        return min(self.next_round - 1, self.round)
+
     def begin(self, now: float) -> list[Action]:
         """Start the clock of `Phase.STARTING`."""
         self.deadline = now + self._cfg.start_timeout_s

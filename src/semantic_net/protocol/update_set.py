@@ -13,7 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, KeysView
 
-from semantic_net.protocol.history import History
+from semantic_net.protocol.history import History, short
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.update import MAX_AUTHORS, MAX_ROUND, Update, UpdateId
 
@@ -138,6 +138,11 @@ class UpdateSet:
             counting = [slots[a][0] for a in sorted(slots) if len(slots[a]) == 1]
             live = self._live[round_index] = tuple(counting[:MAX_AUTHORS])
         return live
+
+    def counting(self) -> set[bytes]:
+        """Return the short ids of all that counts, in the base or after it."""
+        live = {short(u.id) for number in self._order for u in self.live(number)}
+        return self.history.short_ids() | live
 
     def rounds(self) -> list[int]:
         """Return the rounds with updates, ascending."""

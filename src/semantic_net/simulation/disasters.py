@@ -228,8 +228,10 @@ def _is_void(nodes: Sequence[Node], update: Update) -> bool:
 def _is_excused(nodes: Sequence[Node], update: Update) -> bool:
     """Tell whether a base has left out an update: its author carries it, or is gone."""
     authors = [node for node in nodes if node.id == update.author]
-    told = any("are left out" in text for node in nodes for text in node.told)
-    return all(update.id in author.taken_back for author in authors) and bool(authors or told)
+    if authors:
+        return all(update.id in author.taken_back for author in authors)
+    has_passed = all(update.round <= node.running.base.frontier for node in nodes)
+    return has_passed and any("are left out" in text for node in nodes for text in node.told)
 
 
 def _count_learned(node: Node) -> list[str]:

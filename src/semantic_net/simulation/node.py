@@ -297,10 +297,10 @@ class Node:
             last_own=updates.get(disk.last_own) if disk.last_own is not None else None,
             closed_round=disk.closed_round,
             authored_round=disk.authored_round,
-            own_passed=[
+            passed=[
                 update
-                for update, _ in disk.updates.values()
-                if update.author == self.id and update.id not in updates
+                for update, payload in disk.updates.values()
+                if update.id not in updates and payload
             ],
             taken_back=self.taken_back,
         )
@@ -540,9 +540,9 @@ class Node:
         needed_from = min(base.frontier, before.base.frontier if before is not None else 0)
         self.disk.residual, self.disk.residual_of = self.residual.copy(), self.disk.last_own
         self.disk.taken_back = frozenset(self.taken_back)
-        kept_own = {update.id for update in self.running.own.passed}
+        passed = {update.id for update in self.running.passed.kept}
         old = [i for i, (u, _) in self.disk.updates.items() if u.round <= needed_from]
-        for item in set(old) - kept_own:
+        for item in set(old) - passed:
             del self.disk.updates[item]
             self._payloads.pop(item, None)
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protocol_support import ORIGIN, held, only, signer, update
 
-from semantic_net.protocol import own_updates as module
+from semantic_net.protocol import passed as module
 from semantic_net.protocol.actions import Action, CountAgain, TakeBack
-from semantic_net.protocol.own_updates import OwnUpdates
+from semantic_net.protocol.passed import Passed
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -26,57 +26,68 @@ def ids(updates: tuple[Update, ...]) -> set[int]:
 
 def test_what_a_base_leaves_out_is_taken_back_and_counts_again_with_a_base_that_has_it() -> None:
     updates = held(*OWN[:3])
-    own = OwnUpdates(ME.peer_id, updates)
+    passed = Passed(ME.peer_id, updates)
     without = held(OWN[0], OWN[2]).history_through(4, 4)
-    assert own.dropped(updates.rebase(without)) == []
-    assert own.settle() == [TakeBack((OWN[1],))]
-    assert own.settle() == []
+    assert passed.dropped(updates.rebase(without)) == []
+    assert passed.settle() == [TakeBack((OWN[1],))]
+    assert passed.settle() == []
     having = held(*OWN[:2]).history_through(4, 4)
     updates.rebase(having)
-    assert own.settle() == [TakeBack((OWN[2],)), CountAgain((OWN[1],))]
-    assert ids(own.passed) == {1, 2, 3}
+    assert passed.settle() == [TakeBack((OWN[2],)), CountAgain((OWN[1],))]
+    assert ids(passed.kept) == {1, 2, 3}
 
 
 def test_an_earlier_base_holds_again_what_was_not_taken_back() -> None:
     updates = held(*OWN[:3])
-    own = OwnUpdates(ME.peer_id, updates)
-    own.dropped(updates.rebase(held(OWN[0], OWN[2]).history_through(4, 4)))
-    own.settle()
-    again = own.dropped(updates.rebase(ORIGIN))
+    passed = Passed(ME.peer_id, updates)
+    passed.dropped(updates.rebase(held(OWN[0], OWN[2]).history_through(4, 4)))
+    passed.settle()
+    again = passed.dropped(updates.rebase(ORIGIN))
     assert again == [OWN[0], OWN[2]], "the other has gone out anew"
-    for update_ in again:
-        updates.add(update_)
-    assert own.settle() == []
+    for back in again:
+        updates.add(back)
+    assert passed.settle() == []
     updates.add(OWN[1])  # from a peer that holds it still
-    assert own.settle() == [CountAgain((OWN[1],))]
-    assert own.passed == ()
+    assert passed.settle() == [CountAgain((OWN[1],))]
+    assert passed.kept == ()
+
+
+def test_what_others_have_authored_is_held_again_too_but_for_void_slots() -> None:
+    theirs, twice = update(OTHER, 1), [update(OTHER, 2, text) for text in "xy"]
+    updates = held(theirs, *twice)
+    passed = Passed(ME.peer_id, updates)
+    assert passed.dropped(updates.rebase(held().history_through(4, 4))) == []
+    assert passed.settle() == []
+    assert passed.kept == (theirs,)
+    assert passed.dropped(updates.rebase(ORIGIN)) == [theirs]
 
 
 def test_a_void_slot_is_taken_back_and_a_base_from_before_lets_it_count() -> None:
     updates = held(OWN[0], RIVALS[0])
-    own = OwnUpdates(ME.peer_id, updates)
-    assert own.settle() == [TakeBack(updates.slot(1, ME.peer_id))]
-    own.dropped(updates.rebase(held(OWN[0]).history_through(4, 4)))
-    assert own.settle() == [CountAgain((OWN[0],))]
+    passed = Passed(ME.peer_id, updates)
+    assert passed.settle() == [TakeBack(updates.slot(1, ME.peer_id))]
+    passed.dropped(updates.rebase(held(OWN[0]).history_through(4, 4)))
+    assert passed.settle() == [CountAgain((OWN[0],))]
 
 
 def test_what_was_taken_back_is_known_after_a_restart() -> None:
     without = held().history_through(4, 4)
     updates = UpdateSet(without)
-    own = OwnUpdates(ME.peer_id, updates, OWN[:2], {OWN[0].id})
-    assert own.settle() == [TakeBack((OWN[1],))], "the process died before it was on disk"
+    passed = Passed(ME.peer_id, updates, OWN[:2], {OWN[0].id})
+    assert passed.settle() == [TakeBack((OWN[1],))], "the process died before it was on disk"
 
 
 def test_the_last_ones_are_kept_within_their_room() -> None:
-    updates = held(*OWN)
-    own = OwnUpdates(ME.peer_id, updates, max_bytes=3)
-    own.dropped(updates.rebase(held().history_through(8, 4)))
-    assert own.settle() == [TakeBack(tuple(OWN))], "those that have no room too"
-    assert ids(own.passed) == {4, 5, 6}
-    many = [update(ME, number) for number in range(1, module.MAX_PASSED + 3)]
-    own = OwnUpdates(ME.peer_id, updates, many)
-    own.settle()
-    assert ids(own.passed) == set(range(3, module.MAX_PASSED + 3))
+    updates = held(*OWN, update(OTHER, 6))
+    passed = Passed(ME.peer_id, updates, max_bytes=3)
+    passed.dropped(updates.rebase(held().history_through(8, 4)))
+    assert passed.settle() == [TakeBack(tuple(OWN))], "those that have no room too"
+    assert passed.kept == tuple(OWN[3:]), "our own before those of others"
+    frontier = module.MAX_ROUNDS_BACK + 4
+    many = [update(ME, number) for number in range(1, frontier + 1)]
+    passed = Passed(ME.peer_id, held(history=held().history_through(frontier, 4)), many)
+    passed.settle()
+    assert ids(passed.kept) == set(range(5, frontier + 1))
 
 
 @st.composite
@@ -92,7 +103,7 @@ def test_whatever_happens_everything_learned_counts_once(
     happened: list[tuple[str, int, frozenset[int]]],
 ) -> None:
     updates = UpdateSet(ORIGIN)
-    own = OwnUpdates(ME.peer_id, updates)
+    passed = Passed(ME.peer_id, updates)
     residual: Counter[UpdateId] = Counter()
     authored: list[Update] = []
 
@@ -107,26 +118,26 @@ def test_whatever_happens_everything_learned_counts_once(
         if kind == "author" and all(u.round < number for u in authored):
             authored.append(ours)
             if not updates.add(ours):
-                carry_out(own.never_held(ours))
+                carry_out(passed.never_held(ours))
         elif kind == "arrive" and ours in authored:
             updates.add(ours)
-            if own.is_taken_back(ours):
-                carry_out(own.settle())
+            if passed.is_taken_back(ours):
+                carry_out(passed.settle())
         elif kind == "rival" and updates.holds(number, ME.peer_id):
             updates.add(RIVALS[number - 1])
-            carry_out(own.settle())
+            carry_out(passed.settle())
         elif kind == "base":
             theirs = [u for u in authored if u.round in included]
             frontier = number - number % 2
             theirs_and_more = held(update(OTHER, 1), *theirs)
             history = theirs_and_more.history_through(frontier, 2) if frontier else ORIGIN
-            for back in own.dropped(updates.rebase(history)):
+            for back in passed.dropped(updates.rebase(history)):
                 updates.add(back)
-            carry_out(own.settle())
+            carry_out(passed.settle())
         elif kind == "restart":
             in_residual = [item for item, times in residual.items() if times]
-            own = OwnUpdates(ME.peer_id, updates, own.passed, in_residual)
-            carry_out(own.settle())
+            passed = Passed(ME.peer_id, updates, passed.kept, in_residual)
+            carry_out(passed.settle())
         for u in authored:
             void = u.id in updates and updates.is_void(u.round, ME.peer_id)
             counts = (u.id in updates and not void) or updates.history.includes(u)

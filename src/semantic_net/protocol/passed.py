@@ -1,0 +1,102 @@
+"""Updates that are outside the set, because a base has passed their round, and still here.
+
+Should a base win that includes less, or that is earlier, the payloads are at hand: what it can
+still take in is held again. One's own updates are accounted for as well: each counts, if a base
+includes it or it is held and its slot is not void, or it is *taken back*: what it carried is added
+to the residual and goes out with the next update (DESIGN 2.7). When it counts after all, by a later
+base or by a peer that brings it back, it is subtracted from the residual again. Never both, never
+neither.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from semantic_net.protocol.actions import Action, CountAgain, TakeBack
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.update_set import UpdateSet
+
+MAX_ROUNDS_BACK = 64
+"""Rounds before the frontier of which updates are kept."""
+
+
+class Passed:
+    """What a peer keeps of the rounds that its base includes, and what its own updates became."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        updates: UpdateSet,
+        kept: Iterable[Update] = (),
+        taken_back: Collection[UpdateId] = (),
+        max_bytes: int | None = None,
+    ) -> None:
+        """Take what an earlier process left.
+
+        Args:
+            me: This peer.
+            updates: The set.
+            kept: Updates that the set does not hold, and of which the payloads are here.
+            taken_back: Which of our own are in the residual.
+            max_bytes: Of the payloads that are kept; None: any.
+        """
+        self._me = me
+        self._updates = updates
+        self._max_bytes = math.inf if max_bytes is None else max_bytes
+        self._taken_back = frozenset(taken_back)
+        self.kept: tuple[Update, ...] = tuple(kept)
+        """Updates outside the set whose payloads are needed, ascending by round."""
+
+    def own(self) -> list[Update]:
+        """Return all of our own that are here, in the set or not; some perhaps twice."""
+        return [u for u in (*self.kept, *self._updates) if u.author == self._me]
+
+    def is_taken_back(self, update: Update) -> bool:
+        """Tell whether what an update carried is in the residual, or has gone out anew."""
+        return update.id in self._taken_back
+
+    def dropped(self, updates: Iterable[Update]) -> list[Update]:
+        """Take what the set has dropped; return what it can hold again, on the base it has now."""
+        dropped = list(updates)
+        signed = Counter((u.round, u.author) for u in dropped)  # two of a void slot, unread
+        with_payload = (u for u in dropped if u.author == self._me or signed[u.round, u.author] < 2)
+        self.kept = (*self.kept, *with_payload)
+        frontier = self._updates.frontier
+        return [u for u in self.kept if u.round > frontier and not self.is_taken_back(u)]
+
+    def never_held(self, update: Update) -> list[Action]:
+        """Take an own update whose round the base had passed before it was made."""
+        self.kept = (*self.kept, update)
+        return self.settle()
+
+    def settle(self) -> list[Action]:
+        """Take back what counts no more, let count what does again, and keep what has room."""
+        own = {u.id: u for u in self.own()}
+        counting = {u.id for u in own.values() if self._counts(u)}
+        back = [u for u in own.values() if u.id not in counting | self._taken_back]
+        again = [u for u in own.values() if u.id in counting & self._taken_back]
+        self._taken_back = frozenset(own) - counting
+        self.kept = self._that_have_room({u.id: u for u in self.kept}.values())
+        actions: list[Action] = [TakeBack(tuple(back))] if back else []
+        return [*actions, CountAgain(tuple(again))] if again else actions
+
+    def _counts(self, update: Update) -> bool:
+        if update.id in self._updates:
+            return not self._updates.is_void(update.round, self._me)
+        return self._updates.history.includes(update)
+
+    def _that_have_room(self, updates: Iterable[Update]) -> tuple[Update, ...]:
+        """Return our own first, since others may have theirs, and the latest of each."""
+        first = self._updates.frontier - MAX_ROUNDS_BACK
+        recent = [u for u in updates if u.round > first and u.id not in self._updates]
+        kept: list[Update] = []
+        room = self._max_bytes
+        for update in sorted(recent, key=lambda u: (u.author != self._me, -u.round, u.id)):
+            room -= update.payload_bytes
+            if room < 0:
+                break
+            kept.append(update)
+        return tuple(sorted(kept, key=lambda u: (u.round, u.id)))
