@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from collections.abc import Callable
 from typing import NewType
 
 from cryptography.exceptions import InvalidSignature
@@ -57,6 +58,10 @@ def signature_valid(public_key: bytes, context: bytes, body: bytes, signature: b
     except (InvalidSignature, ValueError):  # ValueError: not a key, or not a signature's length
         return False
     return True
+
+
+SignatureCheck = Callable[[bytes, bytes, bytes, bytes], bool]
+"""Tells whether a signature is valid: of public key, context, body and signature."""
 
 
 def signed_bytes(context: bytes, body: bytes) -> bytes:

@@ -383,7 +383,7 @@ class PeerMachine:
             return []
         if not self.roster.has_room_for(peer, now, is_neighbour=is_neighbour):
             return []
-        verify_heartbeat(message)
+        verify_heartbeat(message, self._cfg.admission.signature_valid)
         actions: list[Action] = []
         if self.roster.hear(peer, body, message, now):
             others = tuple(
@@ -421,7 +421,7 @@ class PeerMachine:
     def _hear_own(self, message: HeartbeatMessage, body: HeartbeatBody) -> list[Action]:
         """What an earlier process of this peer said: it may know more than our journal."""
         if body.incarnation != self._cfg.incarnation:
-            verify_heartbeat(message)
+            verify_heartbeat(message, self._cfg.admission.signature_valid)
             self.rounds.own_round_known(body.last_round)
         return []
 

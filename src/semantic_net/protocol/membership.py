@@ -7,6 +7,7 @@ ever compared. At most `MAX_SIGHTINGS` peers are remembered: anyone can make up 
 
 from __future__ import annotations
 
+import math
 from collections.abc import KeysView, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +39,9 @@ class Roster:
     def __init__(self, liveness_s: float) -> None:
         self._liveness_s = liveness_s
         self._sightings: dict[PeerId, Sighting] = {}
+        self._alive: Mapping[PeerId, HeartbeatBody] = {}  # asked for far more often than changed
+        self._alive_from = 0.0
+        self._alive_until = -math.inf
 
     def is_news(self, peer: PeerId, body: HeartbeatBody) -> bool:
         """Tell whether a heartbeat is later than the last one of its peer."""
@@ -74,6 +78,7 @@ class Roster:
         if len(self._sightings) >= MAX_SIGHTINGS:
             del self._sightings[min(self._sightings, key=lambda p: self._sightings[p].heard_at)]
         self._sightings[peer] = Sighting(body, message, now, passed_on_at)
+        self._alive_until = -math.inf
         return due
 
     @property
@@ -97,7 +102,12 @@ class Roster:
 
     def alive(self, now: float) -> Mapping[PeerId, HeartbeatBody]:
         """Return the peers with a fresh heartbeat that are not leaving."""
-        return {p: s.body for p, s in self._sightings.items() if self._is_alive(s, now)}
+        if not self._alive_from <= now < self._alive_until:
+            live = {p: s for p, s in self._sightings.items() if self._is_alive(s, now)}
+            self._alive = {p: s.body for p, s in live.items()}
+            self._alive_from = now
+            self._alive_until = min(map(self._expires_at, live.values()), default=math.inf)
+        return self._alive
 
     def silent(self, now: float) -> Mapping[PeerId, HeartbeatBody]:
         """Return the peers that were heard of and neither are alive nor said goodbye."""
@@ -138,8 +148,7 @@ class Roster:
 
     def next_expiry(self, now: float) -> float | None:
         """Return when the next live peer would count as gone, if it stays silent."""
-        live = (s for s in self._sightings.values() if self._is_alive(s, now))
-        return min((self._expires_at(s) for s in live), default=None)
+        return self._alive_until if self.alive(now) else None
 
     # Everything that asks for an age asks here: two ways to round could make a wake-up that
     # finds nothing to do, again and again.

@@ -24,6 +24,7 @@ from semantic_net.protocol.identity import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
     PeerId,
+    SignatureCheck,
     Signer,
     peer_id_of,
     signature_valid,
@@ -237,7 +238,9 @@ def read_heartbeat(message: HeartbeatMessage, run: bytes) -> tuple[PeerId, Heart
     return peer_id_of(message.public_key), body
 
 
-def verify_heartbeat(message: HeartbeatMessage) -> None:
+def verify_heartbeat(
+    message: HeartbeatMessage, signature_valid: SignatureCheck = signature_valid
+) -> None:
     """Check that a heartbeat comes from the peer that it names.
 
     Raises:

@@ -8,6 +8,7 @@ itself hears less, or somebody dials in vain; who answers there is proven by its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -42,6 +43,7 @@ class Neighbourhood:
         self._silent_s = max(SILENT_SHARE * liveness_s, 1.5 * heartbeat_s)
         self._sessions: dict[PeerId, _Session] = {}
         self._has_news = False
+        self._silence_from = math.inf  # nobody falls off our list before
 
     def connected(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> None:
         """Note a session, and where its other end can be dialled."""
@@ -76,6 +78,7 @@ class Neighbourhood:
         session.heard_at = now
         self._has_news |= not session.is_heard
         session.is_heard = True
+        self._silence_from = min(self._silence_from, self._silent_at(session))
 
     def told(self, peer: PeerId, message: Neighbours) -> list[PeerId]:
         """Take a neighbour's list; return whom it does not hear directly any more."""
@@ -89,10 +92,13 @@ class Neighbourhood:
 
     def news(self, now: float) -> Neighbours | None:
         """Return our list if it has changed since the last call."""
-        for session in self._sessions.values():
-            if session.is_heard and now >= self._silent_at(session):
-                session.is_heard = False
-                self._has_news = True
+        if now >= self._silence_from:
+            for session in self._sessions.values():
+                if session.is_heard and now >= self._silent_at(session):
+                    session.is_heard = False
+                    self._has_news = True
+            first = self.next_silence()
+            self._silence_from = math.inf if first is None else first
         if not self._has_news:
             return None
         self._has_news = False

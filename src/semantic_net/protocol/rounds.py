@@ -403,7 +403,6 @@ class Rounds:
             self.deadline = now + self._cfg.listen_timeout_s
         if self._cfg.observes:  # it was not there to see who is ready when the others were
             self.expected |= {p for p, b in alive.items() if b.ready and b.next_round <= self.round}
-        outstanding = [p for p in self.expected if not self._is_settled(p, alive)]
         known = bool(self.waiting_for) or self._roster.num_known > 0
         cut_off = known and not alive and not self._roster.all_said_goodbye()
         actions: list[Action] = []
@@ -419,17 +418,28 @@ class Rounds:
             actions.append(_info("peers are heard again"))
         self._is_cut_off = cut_off
         enough = math.ceil(self._cfg.quorum * len(self.expected))
-        is_open = cut_off or len(self.expected) - len(outstanding) < enough
+        is_open = cut_off or self._num_outstanding(alive, len(self.expected) - enough) is None
         if is_open and now < self.deadline:
             return actions
         self._missing = tuple(
             sorted(p for p in self.expected if not self._updates.holds(self.round, p))
         )
-        self._close_reason = self._why_close(len(outstanding), is_open, cut_off)
+        num_outstanding = self._num_outstanding(alive) or 0
+        self._close_reason = self._why_close(num_outstanding, is_open, cut_off)
         if self.round >= self._cfg.rounds:
             self.phase, self._served = Phase.SERVING, frozenset(alive)
             return [*actions, *self.step(now)]
         return [*actions, *self._close()]
+
+    def _num_outstanding(self, alive: Alive, limit: float = math.inf) -> int | None:
+        """Return how many of the expected are still to be waited for; None if above the limit."""
+        number = 0
+        for peer in self.expected:
+            if not self._is_settled(peer, alive):
+                number += 1
+                if number > limit:
+                    return None
+        return number
 
     def _is_under_way(self, now: float) -> bool:
         """Tell whether somebody has published in the open round, or it is over elsewhere."""

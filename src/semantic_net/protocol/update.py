@@ -19,6 +19,7 @@ from semantic_net.protocol.identity import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
     PeerId,
+    SignatureCheck,
     Signer,
     peer_id_of,
     signature_valid,
@@ -96,6 +97,8 @@ class Admission:
     run: bytes
     max_payload_bytes: Callable[[str], int | None]
     """Largest payload of a codec under the agreed model schema; None for an unknown codec."""
+    signature_valid: SignatureCheck = signature_valid
+    """Replaced where nobody lies: in a simulation."""
 
 
 _body_decoder = msgspec.msgpack.Decoder(UpdateBody)
@@ -132,7 +135,7 @@ def admit(message: UpdateMessage, admission: Admission) -> Update:
         raise RemoteProtocolError(
             f"an update of {body.payload_bytes} bytes, over the model's limit of {limit}"
         )
-    if not signature_valid(message.public_key, _CONTEXT, message.body, message.signature):
+    if not admission.signature_valid(message.public_key, _CONTEXT, message.body, message.signature):
         raise RemoteProtocolError("an update that its author did not sign")
     return _update(body, message)
 

@@ -36,14 +36,8 @@ from semantic_net.protocol.actions import (
     Train,
     Write,
 )
-from semantic_net.protocol.bases import Base, BaseConfig
-from semantic_net.protocol.history import (
-    History,
-    decode_history,
-    encode_history,
-    history_of_origin,
-)
-from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.bases import BaseConfig
+from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.messages import Absent, Message
 from semantic_net.protocol.rounds import RoundsConfig
@@ -57,10 +51,21 @@ from semantic_net.protocol.update import (
     sign_update,
 )
 from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.simulation.stubs import (
+    Fold,
+    StoredBase,
+    StubSigner,
+    make_base,
+    origin_base,
+    read_base,
+    stub_signature_valid,
+)
 
 RUN = b"simulated run..."
 CODEC = "stub"
 MAX_PAYLOAD_BYTES = 1 << 20
+TURN_S = (0.0, 0.005)
+"""A turn of the event loop: what arrives in it is looked at together."""
 FLUSH_S = 1.0
 """Time that a peer takes to end its connections in good order."""
 MAX_BASE_BYTES = 1 << 24
@@ -68,6 +73,8 @@ CHUNK_BYTES = 16
 
 Span = tuple[float, float]
 """Shortest and longest of a time that is drawn, in seconds."""
+
+Event = Callable[[PeerMachine, float], list[Action]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,23 +97,6 @@ class NodeConfig:
     observes: bool = False
     budget_bytes: int | None = None
     """Of payloads, from which on compaction does not wait for the silent."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBase:
-    """A base, and what its transfer form holds."""
-
-    base: Base
-    history: History
-    state: bytes
-    """Stands in for the folded state."""
-
-    @property
-    def data(self) -> bytes:
-        """The transfer form; an origin's is its own digest in this world."""
-        if self.base.frontier == 0:
-            return self.base.digest
-        return _snapshot(self.history, self.state)
 
 
 @dataclass(slots=True)
@@ -166,6 +156,10 @@ class Surroundings(Protocol):
         """Carry an item's bytes, behind those that are under way to the same peer."""
         ...
 
+    def finished(self) -> None:
+        """Note that a node came to its end."""
+        ...
+
     def node_down(self, node: Node) -> None:
         """Break every connection of a node that is gone."""
         ...
@@ -190,7 +184,7 @@ class Node:
         self.world = world
         self.name = name
         self.cfg = cfg
-        self.signer = Signer(hashlib.sha256(key.encode()).digest())
+        self.signer = StubSigner(key.encode())
         self.disk = Disk()
         self.machine: PeerMachine | None = None
         self.life = 0
@@ -230,7 +224,8 @@ class Node:
         self.frozen_s = 0.0
         """Seconds that it was stopped, as by SIGSTOP, all together."""
         self._is_frozen = False
-        self._waiting: list[Callable[[PeerMachine, float], list[Action]]] = []
+        self._waiting: list[Event] = []
+        self._turn_ends = False
         self._fold = Fold()
         self._bases: dict[UpdateId, StoredBase] = {}
         self._payloads: dict[UpdateId, bytes] = {}
@@ -260,13 +255,14 @@ class Node:
         self._collecting_since = self.world.now
         self._incoming.clear()
         self._learns_until = 0.0
+        self._turn_ends = False
         self._fold = Fold()
         self._payloads = {item: payload for item, (_, payload) in disk.updates.items()}
         if disk.residual_of == disk.last_own:
             self.residual, self.taken_back = disk.residual.copy(), set(disk.taken_back)
         else:
             self.residual, self.taken_back = Counter(), set(disk.taken_back_before)
-        stored = disk.base or self._from_origin()
+        stored = disk.base or origin_base(self.origin, given=self.is_given)
         self._bases = {stored.base.digest: stored}
         updates = UpdateSet(stored.history, (update for update, _ in disk.updates.values()))
         machine = PeerMachine(
@@ -285,7 +281,7 @@ class Node:
                     max_bytes=MAX_BASE_BYTES,
                     budget_bytes=cfg.budget_bytes,
                 ),
-                admission=Admission(RUN, {CODEC: MAX_PAYLOAD_BYTES}.get),
+                admission=Admission(RUN, {CODEC: MAX_PAYLOAD_BYTES}.get, stub_signature_valid),
                 incarnation=disk.incarnation,
                 heartbeat_s=cfg.heartbeat_s,
                 liveness_s=cfg.liveness_s,
@@ -317,7 +313,7 @@ class Node:
         if not keep_disk:
             key = b"%s %d" % (self.name.encode(), self.life)
             self.disk = Disk()
-            self.signer = Signer(hashlib.sha256(key).digest())  # no journal: a fresh key
+            self.signer = StubSigner(key)  # no journal: a fresh key
         self.world.node_down(self)
 
     def freeze(self, seconds: float) -> None:
@@ -339,14 +335,23 @@ class Node:
         if life == self.life:
             self._set_alarm()
 
-    def feed(self, call: Callable[[PeerMachine, float], list[Action]]) -> None:
+    def feed(self, call: Event) -> None:
         """Give the machine an event and carry out what it decides."""
         if self._is_frozen:
             self._waiting.append(call)
         elif self.machine is not None:
             self._do(call(self.machine, self.world.now))
-            if self.machine is not None:
-                self._do(self.machine.look(self.world.now))
+
+    def receive(self, call: Event) -> None:
+        """Feed a message; the machine looks at all that came in one turn of the loop at once."""
+        self.feed(call)
+        if not self._turn_ends:
+            self._turn_ends = True
+            self._later(TURN_S, self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        self.feed(PeerMachine.look)
 
     # Time
 
@@ -420,7 +425,7 @@ class Node:
             data = self._incoming.pop(Item(base.digest, is_base=True), None)
             if data is None:
                 return  # not wanted any more
-            stored = _stored(base, bytes(data))
+            stored = read_base(base, bytes(data))
             self._bases[base.digest] = stored
             before = self.running.base.digest
 
@@ -435,12 +440,10 @@ class Node:
     def _cut(self, action: Cut) -> None:
         def done() -> None:
             state = self._fold.fold(action.plan, self._bases[action.plan.base].state)
-            data = _snapshot(action.history, state)
-            digest = hashlib.sha256(data).digest()
-            base = Base.of(digest, len(data), action.history, given=self.running.base.given)
-            self._bases[digest] = StoredBase(base, action.history, state)
+            stored = make_base(action.history, state, given=self.running.base.given)
+            self._bases[stored.base.digest] = stored
             self.num_cuts += 1
-            self.feed(lambda m, now: m.base_made(action, base, now))
+            self.feed(lambda m, now: m.base_made(action, stored.base, now))
 
         self._learn(self.cfg.work_s, done)
 
@@ -463,11 +466,6 @@ class Node:
         """Return what a plan folds to, whatever was folded before."""
         start = self._bases[plan.base].state
         return Fold().fold(dataclasses.replace(plan, changed_from=plan.frontier + 1), start)
-
-    def _from_origin(self) -> StoredBase:
-        history = history_of_origin(self.origin)
-        base = Base.of(self.origin, len(self.origin), history, given=self.is_given)
-        return StoredBase(base, history, self.origin)
 
     def _fold_plan(self, plan: FoldPlan) -> bytes:
         """Fold as the learner does; count it if the plan has not told all that has changed."""
@@ -560,6 +558,7 @@ class Node:
 
     def _finish(self, action: Finish) -> None:
         self.finished = action.reason
+        self.world.finished()
         self.feed(PeerMachine.leave)
         self.machine = None
         self.life += 1
@@ -586,44 +585,3 @@ _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
     Diverged: Node._diverged,
     Finish: Node._finish,
 }
-
-
-class Fold:
-    """Stands in for the model: the state after a round is a hash of all before it.
-
-    As the real one it keeps the states of earlier rounds, and trusts a plan's ``changed_from``.
-    """
-
-    def __init__(self) -> None:
-        self._states: dict[int, bytes] = {}
-
-    def fold(self, plan: FoldPlan, start: bytes) -> bytes:
-        """Return the state after the plan's last round, from that of its base."""
-        first, last = plan.frontier + 1, plan.through
-        states = self._states
-        kept = {n: states[n] for n in states if first <= n < plan.changed_from}
-        usable = [n for n in kept if n <= last]
-        reached = max(usable, default=plan.frontier)
-        state = kept[reached] if usable else start
-        for number in sorted(n for n in plan.rounds if reached < n <= last):
-            if plan.rounds[number]:
-                ids = b"".join(update.id for update in plan.rounds[number])
-                state = hashlib.sha256(state + ids).digest()
-            kept[number] = state
-        self._states = kept
-        return state
-
-
-def _snapshot(history: History, state: bytes) -> bytes:
-    return state + encode_history(history)
-
-
-def _stored(base: Base, data: bytes) -> StoredBase:
-    """Read a base's transfer form; the links of this world do not corrupt."""
-    if base.frontier == 0:
-        assert data == base.digest
-        return StoredBase(base, history_of_origin(data), data)
-    assert hashlib.sha256(data).digest() == base.digest
-    history = decode_history(data[32:])
-    assert Base.of(base.digest, len(data), history, given=base.given) == base
-    return StoredBase(base, history, data[:32])

@@ -100,6 +100,7 @@ class World:
         self._met: dict[str, set[str]] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
+        self._someone_finished = False
         for pair in self.links:
             self._dial(pair)
 
@@ -117,7 +118,7 @@ class World:
         while self._events and self._events[0][0] <= until:
             self._now, _, call = heapq.heappop(self._events)
             call()
-            if self.all_finished():
+            if self._someone_finished and self.all_finished():
                 return
         self._now = max(self._now, until)
 
@@ -156,6 +157,10 @@ class World:
                 self.cut(a, b)
 
     # What nodes need: see `Surroundings`.
+
+    def finished(self) -> None:
+        """Note that a node came to its end."""
+        self._someone_finished = True
 
     def node_down(self, node: Node) -> None:
         """Break every connection of a node that is gone."""
@@ -211,7 +216,7 @@ class World:
 
         def arrive() -> None:
             if way.is_up:
-                way.receiver.feed(take)
+                way.receiver.receive(take)
 
         self.after(at - self._now, arrive)
         if self.link.repeat_share and self.random.random() < self.link.repeat_share:
