@@ -12,7 +12,7 @@ import pytest
 from semantic_net.protocol.update import UpdateBody, hash_payload, sign_update
 from semantic_net.simulation.disasters import (
     _misses_only_laggards,
-    check_disturbed,
+    check_settled,
     disturbed,
     full,
     line,
@@ -58,22 +58,25 @@ def test_an_undisturbed_run_ends_with_one_state_and_no_deadline(seed: int) -> No
 
 def test_a_seed_replays_to_the_last_byte() -> None:
     def play() -> list[tuple[object, ...]]:
-        world, _ = play_disturbed(7)
+        world = play_disturbed(7).world
         return [(n.name, *n.closed, *n.told) for n in world.nodes.values()]
 
     assert play() == play()
 
 
 def test_what_is_broken_is_noticed() -> None:
-    world, held = play_disturbed(3)
-    assert check_disturbed(world, held) == []
-    [author, *_] = world.nodes.values()
+    settled = play_disturbed(3)
+    assert check_settled(settled) == []
+    [author, *_] = settled.world.nodes.values()
     body = UpdateBody(RUN, 1000, 1, CODEC, 1, hash_payload(b"x"))
     never_seen = sign_update(body, author.signer)
-    assert "lost 1 updates" in " ".join(check_disturbed(world, [*held, never_seen]))
-    [node, *_] = world.nodes.values()
-    node.cfg = NodeConfig(listen_timeout_s=-1.0)
-    assert any("waited" in text for text in check_disturbed(world, held))
+    more = replace(settled, held=(*settled.held, never_seen))
+    assert "lost 1 updates" in " ".join(check_settled(more))
+    [own, *_] = [u for u in author.authored if u.author == author.id]
+    author.residual[own.id] += 1
+    assert any("2 times" in text for text in check_settled(settled))
+    author.cfg = NodeConfig(listen_timeout_s=-1.0)
+    assert any("waited" in text for text in check_settled(settled))
 
 
 def test_an_observer_is_the_way_between_those_who_train() -> None:
@@ -104,6 +107,20 @@ def test_updates_spread_over_several_hops_within_their_round() -> None:
         assert (second.round, second.reason, second.missing) == (2, "all in", ())
     ends = [world.nodes[name].closed[-1].state_digest for name in "ah"]
     assert ends[0] == ends[1]
+
+
+def test_a_script_by_peer_and_round_plays_as_it_says() -> None:
+    world = World("abc", NodeConfig(rounds=6, listen_timeout_s=8.0), seed=2)
+    a, b, c = world.nodes.values()
+    world.at_round("a", 3, lambda: world.partition("ab", "c"))
+    world.at_round("b", 5, lambda: world.partition("abc"))
+    for node in (a, b, c):
+        node.start()
+    world.run(until=300)
+    assert world.all_finished()
+    missed = {closed.round for closed in a.closed if c.id in closed.missing}
+    assert missed == {3}, "expected once more, and then known to be gone"
+    assert len({node.closed[-1].state_digest for node in (a, b, c)}) == 1
 
 
 def test_a_run_of_one_needs_nobody() -> None:
@@ -151,7 +168,7 @@ def test_the_soak_names_the_seeds_that_break_something(
 def test_only_those_two_rounds_behind_may_be_missed_at_a_deadline() -> None:
     def closed(number: int, at: float, *missing: Node) -> Closed:
         who = tuple(node.id for node in missing)
-        return Closed(number, "", who, b"", b"", b"", at=at, waited_s=8.0)
+        return Closed(number, "", who, b"", b"", b"", at=at, waited_s=8.0, is_cut_off=False)
 
     nodes = a, b, c = list(World("abc", NodeConfig()).nodes.values())
     b.closed = [closed(9, 40.0), closed(6, 66.0), closed(8, 72.0)]  # once ahead, and begun anew

@@ -132,6 +132,8 @@ class Closed:
     at: float
     waited_s: float
     """Seconds from the own update (or its skip) to the close."""
+    is_cut_off: bool
+    """Others were heard of and did not say goodbye, and nobody is alive."""
 
 
 class Surroundings(Protocol):
@@ -158,6 +160,10 @@ class Surroundings(Protocol):
 
     def finished(self) -> None:
         """Note that a node came to its end."""
+        ...
+
+    def opened(self, node: Node, round_index: int) -> None:
+        """Let happen what was to happen when a node opens a round."""
         ...
 
     def node_down(self, node: Node) -> None:
@@ -474,6 +480,7 @@ class Node:
         return state
 
     def _train(self, action: Train) -> None:
+        self.world.opened(self, action.round)
         if (plan := action.plan) is not None:
             self._learn(self.cfg.work_s, lambda: self._fold_opening(plan))
         span = self.cfg.train_s if self.train_s is None else (self.train_s, self.train_s)
@@ -509,6 +516,8 @@ class Node:
 
     def _close(self, action: Close) -> None:
         began, plan = self.world.now, action.plan
+        roster = self.running.roster
+        is_cut_off = bool(roster.silent(began)) and not roster.alive(began)
 
         def done() -> None:
             digest = self._fold_plan(plan)
@@ -522,6 +531,7 @@ class Node:
                     plan.set_digest,
                     began,
                     began - self._collecting_since,
+                    is_cut_off,
                 )
             )
             self._write_disk(action.round)

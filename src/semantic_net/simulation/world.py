@@ -101,6 +101,8 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._someone_finished = False
+        self.script: dict[tuple[str, int], list[Callable[[], None]]] = {}
+        """What happens when a node begins to train for a round; see `at_round`."""
         for pair in self.links:
             self._dial(pair)
 
@@ -112,6 +114,10 @@ class World:
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """Let something happen later."""
         heapq.heappush(self._events, (self._now + delay_s, next(self._count), call))
+
+    def at_round(self, name: str, round_index: int, call: Callable[[], None]) -> None:
+        """Let something happen when a node begins to train for a round, for the first time."""
+        self.script.setdefault((name, round_index), []).append(call)
 
     def run(self, until: float) -> None:
         """Let time pass until an instant, or until everyone has finished."""
@@ -157,6 +163,11 @@ class World:
                 self.cut(a, b)
 
     # What nodes need: see `Surroundings`.
+
+    def opened(self, node: Node, round_index: int) -> None:
+        """Let happen what the script has for this node and round."""
+        for call in self.script.pop((node.name, round_index), ()):
+            self.after(0.0, call)  # not in the midst of what the node does
 
     def finished(self) -> None:
         """Note that a node came to its end."""
