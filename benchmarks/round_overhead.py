@@ -38,7 +38,8 @@ from semantic_net.config import load_config
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import ModelLearner
-from semantic_net.federated.peer import ClosedRound, Peer, PeerParts
+from semantic_net.federated.parts import ClosedRound, PeerParts
+from semantic_net.federated.peer import Peer
 from semantic_net.federated.run import assemble
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.task.base import Task

@@ -12,7 +12,8 @@ from typing import TypeVar
 from semantic_net.errors import RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.journal import Journal
-from semantic_net.federated.peer import ClosedRound, Encoded, Peer, PeerParts, Trained
+from semantic_net.federated.parts import ClosedRound, Encoded, PeerParts, Trained
+from semantic_net.federated.peer import Peer
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.actions import Diverged, FoldPlan
 from semantic_net.protocol.bases import Base, BaseConfig

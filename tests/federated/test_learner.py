@@ -19,7 +19,7 @@ from semantic_net.config import AggregationConfig, SemanticConfig, TrainingConfi
 from semantic_net.errors import RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
-from semantic_net.federated.peer import LearningStoppedError
+from semantic_net.federated.parts import LearningStoppedError
 from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History

@@ -17,7 +17,7 @@ from semantic_net.federated import run as module
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.learner import ModelLearner
-from semantic_net.federated.peer import Trained
+from semantic_net.federated.parts import Trained
 from semantic_net.federated.run import Assembled, RunOptions, assemble, run_peer
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.protocol.machine import PeerMachine

@@ -19,7 +19,8 @@ from typing import Any
 from federated_support import FACTS, StubLearner
 
 from semantic_net.config import P2PConfig
-from semantic_net.federated.peer import ClosedRound, Peer, PeerParts
+from semantic_net.federated.parts import ClosedRound, PeerParts
+from semantic_net.federated.peer import Peer
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.bases import Base, BaseConfig

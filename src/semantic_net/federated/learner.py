@@ -24,7 +24,7 @@ from semantic_net.buffers import trim_heap
 from semantic_net.config import AggregationConfig, SemanticConfig
 from semantic_net.errors import CheckpointError, RemoteProtocolError
 from semantic_net.federated.base_store import BaseStore
-from semantic_net.federated.peer import Encoded, LearningStoppedError, Trained
+from semantic_net.federated.parts import Encoded, LearningStoppedError, Trained
 from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_base
 from semantic_net.fixed_point import Float32Array
 from semantic_net.protocol.actions import FoldPlan

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic
 
 from semantic_net.buffers import new_buffer
 from semantic_net.errors import (
@@ -21,9 +20,15 @@ from semantic_net.errors import (
     TrainingError,
     TransportError,
 )
-from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.outbound import PayloadSource
-from semantic_net.federated.store import UpdateStore
+from semantic_net.federated.parts import (
+    ClosedRound,
+    Encoded,
+    LearningStoppedError,
+    Parsed,
+    PeerParts,
+    RoundFacts,
+)
 from semantic_net.protocol.actions import (
     Action,
     Author,
@@ -49,8 +54,7 @@ from semantic_net.protocol.actions import (
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.handshake import FACTS, REFUSAL_CODES, TIMEOUT
 from semantic_net.protocol.history import History
-from semantic_net.protocol.identity import PeerId, Signer, short_id
-from semantic_net.protocol.machine import PeerMachine
+from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.messages import (
     Absent,
     HeartbeatMessage,
@@ -72,15 +76,11 @@ from semantic_net.transport.base import (
     Received,
     Refused,
     Traffic,
-    Transport,
     TransportEvent,
     Unreachable,
 )
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-Parsed = TypeVar("Parsed")
 
 INTERRUPTED = "interrupted"
 """How `Peer.run` ends when it was told to stop."""
@@ -98,174 +98,6 @@ STOP_S = 3.0
 """Seconds that work under way has to end by itself when the peer stops."""
 
 LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
-
-
-class LearningStoppedError(Exception):
-    """``Learner.stop`` ended a round of training early."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """An own update's payload, before it is signed."""
-
-    codec: str
-    payload: bytes | memoryview
-    dense_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What local training gave."""
-
-    loss: float | None
-    num_examples: int
-    notes: tuple[str, ...] = ()
-
-
-class Learner(Protocol[Parsed]):
-    """The model's side of a peer. All of it but ``parse`` and ``stop`` runs in one thread."""
-
-    def history_of(self, data: memoryview, base: Base) -> History:
-        """Return the history of a base that has arrived; runs in any thread.
-
-        Raises:
-            RemoteProtocolError: It is not what its peer said.
-        """
-        ...
-
-    def make_base(
-        self, plan: FoldPlan, history: History, parsed: Callable[[Update], Parsed]
-    ) -> tuple[UpdateId, int]:
-        """Store the base that includes all that a plan folds; return its digest and its size."""
-        ...
-
-    def parse(self, codec: str, payload: memoryview) -> Parsed:
-        """Return what the fold reads.
-
-        Raises:
-            RemoteProtocolError: The payload breaks its codec or the schema.
-        """
-        ...
-
-    def fold(self, plan: FoldPlan, parsed: Callable[[Update], Parsed]) -> bytes:
-        """Fold a plan and return the digest of the state; the model is that state from now on.
-
-        The plan's base is in the store of bases.
-        """
-        ...
-
-    def train(self, round_index: int, *, is_ahead: bool = False) -> Trained:
-        """Train for a round.
-
-        Args:
-            round_index: From 1.
-            is_ahead: The round before is not folded yet: go on from what it has trained, and set
-                aside what changes, since that fold comes before the encoding.
-
-        Raises:
-            TrainingError: No update can come of it.
-            LearningStoppedError: ``stop`` was called.
-        """
-        ...
-
-    def encode(self) -> Encoded:
-        """Encode what training changed and the residual; what is left is the new residual.
-
-        Raises:
-            TrainingError: Training has left the finite numbers.
-        """
-        ...
-
-    def take_back(self, parsed: Parsed) -> None:
-        """Add to the residual what an own update carried, since it does not count any more."""
-        ...
-
-    def count_again(self, parsed: Parsed) -> None:
-        """Subtract from the residual what an own update carried: it counts after all."""
-        ...
-
-    def evaluate(self) -> dict[str, float]:
-        """Return the validation metrics of the folded model.
-
-        Raises:
-            TrainingError: It cannot be evaluated on this device.
-        """
-        ...
-
-    def stop(self) -> None:
-        """Make a running ``train`` end early; called from another thread."""
-        ...
-
-
-class Runner(Protocol):
-    """Where the learner's work is done."""
-
-    def learn(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Do a piece of the learner's work, one after the other."""
-        ...
-
-    def check(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Hash and parse something that has arrived, while the learner may be busy."""
-        ...
-
-
-@dataclass(slots=True)
-class RoundFacts:
-    """What the shell saw of the round that is under way."""
-
-    opened_at: float
-    train_s: float = 0.0
-    encode_s: float = 0.0
-    collecting_since: float = field(init=False)
-    """When the own update was published or skipped; the opening, until then."""
-    loss: float | None = None
-    payload_bytes: int = 0
-    dense_bytes: int = 0
-    num_examples: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.collecting_since = self.opened_at
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedRound:
-    """A folded and evaluated round, for the recorder."""
-
-    close: Close
-    facts: RoundFacts
-    metrics: dict[str, float]
-    state_digest: bytes
-    exchange_s: float
-    fold_s: float
-    time_s: float
-    sent: int
-    received: int
-    authors: tuple[PeerId, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerParts(Generic[Parsed]):
-    """What a peer is made of."""
-
-    machine: PeerMachine
-    signer: Signer
-    transport: Transport
-    learner: Learner[Parsed]
-    store: UpdateStore[Parsed]
-    bases: BaseStore
-    runner: Runner
-    journal: Callable[[int, UpdateId], None]
-    """Makes an own (round, id) durable; raises OSError if it cannot."""
-    taken_back: set[UpdateId] = field(default_factory=set)
-    """The own updates that the residual has taken back; changes in the learner's thread only."""
-    on_round: Callable[[ClosedRound], None]
-    """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
-    on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None
-    """Writes a report of a divergence, with all that is held through its round."""
-    on_listening: Callable[[str], None] = lambda address: None
-    """Told where the transport listens."""
 
 
 class Peer(Generic[Parsed]):

@@ -19,7 +19,7 @@ from semantic_net.errors import OutputError
 from semantic_net.federated.checkpoint import Checkpoint, Progress
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import ModelLearner
-from semantic_net.federated.peer import ClosedRound
+from semantic_net.federated.parts import ClosedRound
 from semantic_net.federated.weights import save_state_dict, write_atomically
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.actions import Diverged

@@ -26,7 +26,8 @@ from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import Identity, RunFolder
 from semantic_net.federated.learner import ModelLearner, fold_config_of
-from semantic_net.federated.peer import INTERRUPTED, Peer, PeerParts
+from semantic_net.federated.parts import PeerParts
+from semantic_net.federated.peer import INTERRUPTED, Peer
 from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes

@@ -1,0 +1,191 @@
+"""What a peer is made of, and what its parts hand to each other.
+
+`Peer` joins the parts that are named here, and knows none of them closer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from semantic_net.federated.base_store import BaseStore
+from semantic_net.federated.store import UpdateStore
+from semantic_net.protocol.actions import Close, Diverged, FoldPlan
+from semantic_net.protocol.bases import Base
+from semantic_net.protocol.history import History
+from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.machine import PeerMachine
+from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.transport.base import Transport
+
+T = TypeVar("T")
+Parsed = TypeVar("Parsed")
+
+
+class LearningStoppedError(Exception):
+    """``Learner.stop`` ended a round of training early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An own update's payload, before it is signed."""
+
+    codec: str
+    payload: bytes | memoryview
+    dense_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What local training gave."""
+
+    loss: float | None
+    num_examples: int
+    notes: tuple[str, ...] = ()
+
+
+class Learner(Protocol[Parsed]):
+    """The model's side of a peer. All of it but ``parse`` and ``stop`` runs in one thread."""
+
+    def history_of(self, data: memoryview, base: Base) -> History:
+        """Return the history of a base that has arrived; runs in any thread.
+
+        Raises:
+            RemoteProtocolError: It is not what its peer said.
+        """
+        ...
+
+    def make_base(
+        self, plan: FoldPlan, history: History, parsed: Callable[[Update], Parsed]
+    ) -> tuple[UpdateId, int]:
+        """Store the base that includes all that a plan folds; return its digest and its size."""
+        ...
+
+    def parse(self, codec: str, payload: memoryview) -> Parsed:
+        """Return what the fold reads.
+
+        Raises:
+            RemoteProtocolError: The payload breaks its codec or the schema.
+        """
+        ...
+
+    def fold(self, plan: FoldPlan, parsed: Callable[[Update], Parsed]) -> bytes:
+        """Fold a plan and return the digest of the state; the model is that state from now on.
+
+        The plan's base is in the store of bases.
+        """
+        ...
+
+    def train(self, round_index: int, *, is_ahead: bool = False) -> Trained:
+        """Train for a round.
+
+        Args:
+            round_index: From 1.
+            is_ahead: The round before is not folded yet: go on from what it has trained, and set
+                aside what changes, since that fold comes before the encoding.
+
+        Raises:
+            TrainingError: No update can come of it.
+            LearningStoppedError: ``stop`` was called.
+        """
+        ...
+
+    def encode(self) -> Encoded:
+        """Encode what training changed and the residual; what is left is the new residual.
+
+        Raises:
+            TrainingError: Training has left the finite numbers.
+        """
+        ...
+
+    def take_back(self, parsed: Parsed) -> None:
+        """Add to the residual what an own update carried, since it does not count any more."""
+        ...
+
+    def count_again(self, parsed: Parsed) -> None:
+        """Subtract from the residual what an own update carried: it counts after all."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the validation metrics of the folded model.
+
+        Raises:
+            TrainingError: It cannot be evaluated on this device.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Make a running ``train`` end early; called from another thread."""
+        ...
+
+
+class Runner(Protocol):
+    """Where the learner's work is done."""
+
+    def learn(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Do a piece of the learner's work, one after the other."""
+        ...
+
+    def check(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Hash and parse something that has arrived, while the learner may be busy."""
+        ...
+
+
+@dataclass(slots=True)
+class RoundFacts:
+    """What the shell saw of the round that is under way."""
+
+    opened_at: float
+    train_s: float = 0.0
+    encode_s: float = 0.0
+    collecting_since: float = field(init=False)
+    """When the own update was published or skipped; the opening, until then."""
+    loss: float | None = None
+    payload_bytes: int = 0
+    dense_bytes: int = 0
+    num_examples: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.collecting_since = self.opened_at
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRound:
+    """A folded and evaluated round, for the recorder."""
+
+    close: Close
+    facts: RoundFacts
+    metrics: dict[str, float]
+    state_digest: bytes
+    exchange_s: float
+    fold_s: float
+    time_s: float
+    sent: int
+    received: int
+    authors: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerParts(Generic[Parsed]):
+    """What a peer is made of."""
+
+    machine: PeerMachine
+    signer: Signer
+    transport: Transport
+    learner: Learner[Parsed]
+    store: UpdateStore[Parsed]
+    bases: BaseStore
+    runner: Runner
+    journal: Callable[[int, UpdateId], None]
+    """Makes an own (round, id) durable; raises OSError if it cannot."""
+    taken_back: set[UpdateId] = field(default_factory=set)
+    """The own updates that the residual has taken back; changes in the learner's thread only."""
+    on_round: Callable[[ClosedRound], None]
+    """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
+    on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None
+    """Writes a report of a divergence, with all that is held through its round."""
+    on_listening: Callable[[str], None] = lambda address: None
+    """Told where the transport listens."""
