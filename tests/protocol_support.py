@@ -57,7 +57,7 @@ def heartbeat_body(
     base_given: bool = False,
     base_bytes: int = 2,
     history: History | None = None,
-    mark: tuple[int, bytes] = (0, b""),
+    marks: tuple[tuple[int, bytes], ...] = (),
     run: bytes = RUN,
 ) -> HeartbeatBody:
     history = history if history is not None else history_of_origin(base)
@@ -81,8 +81,7 @@ def heartbeat_body(
         frontier=history.frontier,
         base_set=history.set_digest,
         num_included=history.num_included,
-        mark=mark[0],
-        mark_set=mark[1],
+        marks=marks,
     )
 
 

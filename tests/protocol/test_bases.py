@@ -11,6 +11,7 @@ from protocol_support import BASE, BASES, ORIGIN, heartbeat, heartbeat_body, ori
 from semantic_net.protocol.bases import Base, Bases, Due
 from semantic_net.protocol.history import History, history_of_origin
 from semantic_net.protocol.membership import Roster
+from semantic_net.protocol.messages import MAX_MARKS
 from semantic_net.protocol.update import Update
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -40,7 +41,7 @@ class Scene:
     def agree(self, *names: str, through: int = 8) -> None:
         """Let peers sign that they hold what we hold."""
         for name in names:
-            self.hear(name, mark=(through, self.updates.set_digest(through)))
+            self.hear(name, marks=((through, self.updates.set_digest(through)),))
 
     def due(self, through: int = 9, *, all_met: bool = True) -> Due | None:
         return self.bases.due(through, self.now, all_met=all_met)
@@ -50,6 +51,11 @@ class Scene:
         self.bases.base = snapshot(history)
         self.updates.rebase(history)
         return self.bases.base
+
+    def signed(self, through: int) -> set[int]:
+        marks = self.bases.marks(through, self.now)
+        assert all(digest == self.updates.digest_at(number) for number, digest in marks)
+        return {number for number, _ in marks}
 
     def wants(self, base: Base, *, in_use: bool = True) -> bool:
         return self.bases.is_wanted(base, self.now, in_use=in_use)
@@ -72,7 +78,7 @@ UPDATES = [update(who, n) for n in range(1, 9) for who in (ME, ALICE, BOB)]
 def test_a_base_is_made_once_all_members_have_signed_the_same_set() -> None:
     scene = Scene(*UPDATES)
     scene.agree("alice")
-    scene.hear("bob", mark=(8, b"x" * 32))
+    scene.hear("bob", marks=((8, b"x" * 32),))
     assert scene.due() is None
     scene.agree("bob", through=4)
     assert scene.due() == Due(4, is_stable=True), "as far as all of them agree"
@@ -141,7 +147,7 @@ def test_a_used_up_budget_does_not_wait_for_the_silent() -> None:
     scene = Scene(*UPDATES, budget_bytes=held - 1)
     scene.agree("alice")
     assert scene.due() == Due(8, is_stable=False, silent=(BOB.peer_id,))
-    scene.hear("alice", mark=(8, b"x" * 32))
+    scene.hear("alice", marks=((8, b"x" * 32),))
     assert scene.due() is None, "but for the living it does"
 
 
@@ -156,19 +162,31 @@ def test_who_is_alone_keeps_everything() -> None:
 
 def test_the_latest_round_to_be_compacted_is_signed() -> None:
     scene = Scene(*UPDATES)
-    assert scene.bases.mark(3, 0.0) == (0, b"")
-    assert scene.bases.mark(7, 0.0) == (4, scene.updates.set_digest(4))
-    assert scene.bases.mark(8, 0.0) == (8, scene.updates.set_digest(8))
+    assert scene.bases.marks(3, 0.0) == ()
+    assert scene.signed(through=7) == {4}
+    assert scene.signed(through=8) == {8}
     scene.stand_on(8)
-    assert scene.bases.mark(8, 0.0) == (0, b"")
+    assert scene.bases.marks(8, 0.0) == ()
 
 
 def test_what_others_have_compacted_is_signed_to_show_whether_we_agree() -> None:
     scene = Scene(*UPDATES)
     theirs = UpdateSet(ORIGIN, UPDATES[:-1]).history_through(4, EVERY)
     scene.hear("alice", **says_it_stands_on(snapshot(theirs), theirs))
-    assert scene.bases.mark(8, 0.0) == (4, scene.updates.set_digest(4))
-    assert scene.bases.mark(3, 0.0) == (0, b""), "nothing that may still change"
+    assert scene.signed(through=8) == {4, 8}
+    assert scene.bases.marks(3, 0.0) == (), "nothing that may still change"
+
+
+def test_the_bases_that_most_stand_by_are_signed_where_there_are_many() -> None:
+    scene = Scene(*UPDATES)
+    for number in range(4, 32, EVERY):
+        history = scene.updates.history_through(number, EVERY)
+        for name in ["x", "y"][: 1 + (number > 12)]:
+            scene.hear(f"{name}{number}", **says_it_stands_on(snapshot(history), history))
+    signed = scene.signed(through=32)
+    assert len(signed) == MAX_MARKS
+    assert 32 in signed, "for the next base to come"
+    assert min(signed) > 12
 
 
 # Which to take over.
@@ -200,8 +218,23 @@ def test_of_two_bases_in_use_that_contradict_each_other_the_larger_wins() -> Non
     scene.hear("carol")
     assert not scene.wants(base), "three stand by the origin, one by it"
     for name in ("bob", "carol"):
-        scene.hear(name, mark=(8, history.set_digest))
+        scene.hear(name, marks=((8, history.set_digest),))
     assert scene.wants(base), "who signs what it includes stands by it, too"
+
+
+def test_whoever_has_gone_on_from_a_base_stands_by_it() -> None:
+    """Only a neighbour's base can be fetched, and it need not be the latest of its kind."""
+    scene = Scene(*UPDATES[:-1])
+    scene.hear("alice")
+    theirs = UpdateSet(ORIGIN, UPDATES)
+    history, later = theirs.history_through(8, EVERY), theirs.history_through(12, EVERY)
+    base = snapshot(history)
+    scene.hear("bob", **says_it_stands_on(base, history))
+    carol = says_it_stands_on(snapshot(later, b"l" * 32), later)
+    scene.hear("carol", **carol)
+    assert not scene.wants(base), "two stand by the origin, one by it"
+    scene.hear("carol", **carol, marks=((8, history.set_digest),))
+    assert scene.wants(base)
 
 
 def test_who_is_alone_with_its_base_goes_back_to_an_earlier_one() -> None:
@@ -209,7 +242,7 @@ def test_who_is_alone_with_its_base_goes_back_to_an_earlier_one() -> None:
     scene.stand_on(8)
     others = UpdateSet(ORIGIN, [*UPDATES, update(CAROL, 5)])
     for name in ("alice", "bob"):
-        scene.hear(name, mark=(8, others.set_digest(8)))
+        scene.hear(name, marks=((8, others.set_digest(8)),))
     assert scene.wants(origin(BASE)), "they hold an update that ours can never take in"
     scene.hear("bob", leaving=True)
     assert not scene.wants(origin(BASE)), "of two the one that includes more"

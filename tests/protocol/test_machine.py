@@ -518,7 +518,7 @@ def agree_on(machine: PeerMachine, *, round_index: int = 4) -> list[Action]:
         [close] = only(machine.payload_checked(theirs, None, 0.0), Close)
         machine.folded(close.plan, b"s" * 32, 0.0)
     mark = (4, machine.updates.set_digest(4))
-    return hear(machine, ALICE, round_index=5, next_round=5, mark=mark)
+    return hear(machine, ALICE, round_index=5, next_round=5, marks=(mark,))
 
 
 def made(cut: Cut, digest: bytes = b"m" * 32) -> Base:
@@ -557,10 +557,9 @@ def test_a_round_is_signed_as_complete_only_once_nothing_more_of_ours_will_come(
     meet(machine, ALICE)
     actions = machine.waiting_for((), 0.0)
     assert [train.round for train in only(actions, Train)] == [4]
-    assert (last_said(actions).round, last_said(actions).mark) == (4, 0)
+    assert (last_said(actions).round, last_said(actions).marks) == (4, ())
     actions = publish(machine)
-    assert last_said(actions).mark == 4
-    assert last_said(actions).mark_set == machine.updates.set_digest(4)
+    assert last_said(actions).marks == ((4, machine.updates.set_digest(4)),)
 
 
 def test_what_came_late_for_a_base_in_the_making_stays_out_of_no_base() -> None:
@@ -588,7 +587,7 @@ def test_a_base_that_something_came_late_for_is_made_again_a_round_later() -> No
     machine.payload_checked(late, None, 0.0)
     machine.base_made(cut, made(cut), 1.0)
     mark = (4, machine.updates.set_digest(4))
-    assert not only(hear(machine, ALICE, 1.0, round_index=5, next_round=5, mark=mark), Cut)
+    assert not only(hear(machine, ALICE, 1.0, round_index=5, next_round=5, marks=(mark,)), Cut)
     publish(machine)
     theirs = update(ALICE, 5)
     give(machine, ALICE, theirs)
@@ -680,7 +679,7 @@ def test_a_silent_peer_is_not_waited_for_where_the_budget_is_used_up() -> None:
         [close] = only(machine.payload_checked(theirs, None, now), Close)
         machine.folded(close.plan, b"s" * 32, now)
     mark = (4, machine.updates.set_digest(4))
-    actions = hear(machine, ALICE, now, round_index=5, next_round=5, mark=mark)
+    actions = hear(machine, ALICE, now, round_index=5, next_round=5, marks=(mark,))
     assert only(actions, Cut)
     [tell] = only(actions, Tell)
     assert "are compacted without" in tell.text

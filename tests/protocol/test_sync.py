@@ -191,6 +191,22 @@ def test_what_is_not_acknowledged_is_told_again_but_only_so_often() -> None:
     assert sync.next_wakeup() is None
 
 
+def test_a_neighbour_that_answers_nothing_is_told_a_part_at_a_time() -> None:
+    """It was told all at once, one part after the other, as fast as the loop turned."""
+    many = [update(ALICE, number) for number in range(1, 2 * module.MAX_TOLD_AGAIN + 2)]
+    sync = make(*many)
+    now, told = 0.0, []
+    for _ in range(3):
+        due = sync.next_wakeup()
+        assert due is not None
+        assert due > now
+        now = due
+        [(_, message)] = haves(sync.tick(now))
+        told.append(len(message.entries))
+    assert told == [module.MAX_TOLD_AGAIN, module.MAX_TOLD_AGAIN, 1]
+    assert now <= 2 * STALL_S
+
+
 # Fetching.
 
 

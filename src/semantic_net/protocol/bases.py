@@ -1,27 +1,30 @@
 """Which base to stand on, and when to make a later one: compaction (DESIGN 2.8).
 
-What everybody says of itself decides: each signs the set digest through its base's frontier, and
-through one later round, its *mark*. A base with a later frontier is made, of one's own updates,
-once every member has signed what one holds through it. Members are all that were heard of and did
-not say goodbye, and the authors of what is held: somebody who is out of reach may come back with
-updates of those rounds, and nobody could fold them in any more. Where the disk budget does not last
-until then, those who are silent are not waited for.
+What everybody says of itself decides: each signs the set digest through its base's frontier,
+through those of others' bases, and through a later round: its *marks*. A base with a later frontier
+is made, of one's own updates, once every member has signed what one holds through it. Members are
+all that were heard of and did not say goodbye, and the authors of what is held: somebody who is out
+of reach may come back with updates of those rounds, and nobody could fold them in any more. Where
+the disk budget does not last until then, those who are silent are not waited for.
 
 So peers rarely stand on bases that contradict each other: when somebody comes late, has lost its
 disk, or was out of reach for longer than the budget lasted. Then that base is taken over which more
-live peers stand by, then the one that includes more updates, then the lower digest. All of it
+live peers stand by, then the one that includes more updates, then the lower digest. Whoever stands
+on a later base that goes on from this one, or signs what it includes, stands by it too; of two of
+which one goes on from the other, the earlier has only those who do not go that way. All of it
 follows from heartbeats that everyone hears, so everyone moves to the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.membership import Roster
-from semantic_net.protocol.messages import HeartbeatBody
+from semantic_net.protocol.messages import MAX_MARKS, HeartbeatBody, Mark
 from semantic_net.protocol.update import MAX_ROUND, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -118,26 +121,38 @@ class Bases:
             body.base == base.digest and self._contradicts(body) for body in alive.values()
         ):
             return False
-        return _rank(base, alive, 0) < _rank(self.base, alive, int(in_use))
+        theirs = self._standing_by(base, alive, in_use=in_use)
+        ours = self._standing_by(self.base, alive, in_use=in_use)
+        # Where one base goes on from the other, who stands by the later one stands by both.
+        if base.frontier < self._frontier:
+            theirs -= ours
+        else:
+            ours -= theirs
+        return _rank(base, len(theirs)) < _rank(self.base, len(ours))
 
-    def mark(self, through: int, now: float) -> tuple[int, bytes]:
-        """Return the round to sign the set digest of, and the digest; (0, b"") for none.
+    def marks(self, through: int, now: float) -> tuple[Mark, ...]:
+        """Return the rounds to sign the set digests of, with the digests.
+
+        What is signed through the frontier of another base shows everyone who stands by that one
+        as well, though on a base of its own; the last one is for the next base to come.
 
         Args:
             through: Nothing more of ours will come up to here.
             now: The time.
         """
-        # What is signed through the frontier of the base that includes most shows everyone who
-        # stands by it; that is of more use than a later mark.
         alive = self._roster.alive(now).values()
-        most = max(alive, key=lambda b: (b.num_included, b.frontier), default=None)
-        if most is not None and most.num_included > self.base.num_included:
-            number = most.frontier
-            digest = self._updates.digest_at(number) if 0 < number <= through else None
-            if digest is not None:
-                return number, digest
-        number = through - through % self._cfg.every
-        return (number, self._updates.set_digest(number)) if number > self._frontier else (0, b"")
+        stood_by = Counter(body.frontier for body in alive)
+        stood_by[self._floor(through)] += len(alive) + 1  # in any case
+        included = {body.frontier: body.num_included for body in alive}
+        ranked = sorted(stood_by, key=lambda n: (-stood_by[n], -included.get(n, 0), n))
+        marks = [
+            (number, digest)
+            for number in ranked
+            if 0 < number <= through
+            and number != self._frontier
+            and (digest := self._updates.digest_at(number)) is not None
+        ]
+        return tuple(sorted(marks[:MAX_MARKS]))
 
     def due(self, through: int, now: float, *, all_met: bool) -> Due | None:
         """Return the latest frontier that a base can be made for, if it is later than ours.
@@ -179,18 +194,26 @@ class Bases:
             (n for n, digest in _claims(body) if digest == self._updates.digest_at(n)), default=0
         )
 
+    def _standing_by(
+        self, base: Base, alive: Mapping[PeerId, HeartbeatBody], *, in_use: bool
+    ) -> set[PeerId]:
+        """Return who has folded rounds and has signed what a base includes, ourselves as well."""
+        claim = (base.frontier, base.set_digest)
+        peers = {p for p, body in alive.items() if is_in_use(body) and claim in _claims(body)}
+        if in_use and self._updates.digest_at(base.frontier) == base.set_digest:
+            peers.add(self._me)
+        return peers
+
     def _contradicts(self, body: HeartbeatBody) -> bool:
         """Tell whether a peer's rounds differ from ours where one of us takes in nothing more."""
         if body.base_set != self._updates.digest_at(body.frontier):
             return True
-        is_over = 0 < body.mark <= self._frontier
-        return is_over and body.mark_set != self._updates.digest_at(body.mark)
+        over = ((n, digest) for n, digest in body.marks if n <= self._frontier)
+        return any(digest != self._updates.digest_at(n) for n, digest in over)
 
 
-def _claims(body: HeartbeatBody) -> Iterator[tuple[int, bytes]]:
-    yield body.frontier, body.base_set
-    if body.mark:
-        yield body.mark, body.mark_set
+def _claims(body: HeartbeatBody) -> tuple[Mark, ...]:
+    return (body.frontier, body.base_set), *body.marks
 
 
 def is_in_use(body: HeartbeatBody) -> bool:
@@ -198,13 +221,7 @@ def is_in_use(body: HeartbeatBody) -> bool:
     return body.round > 0 or 1 < body.next_round <= MAX_ROUND
 
 
-def _rank(
-    base: Base, alive: Mapping[PeerId, HeartbeatBody], num_others: int
-) -> tuple[int, int, bool, UpdateId]:
-    """Return what orders bases: the best first."""
-    claim = (base.frontier, base.set_digest)
-    num_users = num_others + sum(
-        is_in_use(body) and claim in _claims(body) for body in alive.values()
-    )
-    is_seed = not base.given and not num_users
-    return -num_users, -base.num_included, is_seed, base.digest
+def _rank(base: Base, num_standing_by: int) -> tuple[int, int, bool, UpdateId]:
+    """Return what orders two bases: the better first."""
+    is_seed = not base.given and not num_standing_by
+    return -num_standing_by, -base.num_included, is_seed, base.digest

@@ -338,7 +338,6 @@ class PeerMachine:
         self._sequence += 1
         rounds, last = self.rounds, self.rounds.last_own
         set_digest, state_digest = self._digests.get(self._closed_round, (b"", b""))
-        mark, mark_set = self._bases.mark(self.rounds.nothing_new_through, self._heartbeat_at)
         body = HeartbeatBody(
             run=self.run,
             incarnation=self._cfg.incarnation,
@@ -359,8 +358,7 @@ class PeerMachine:
             frontier=self.base.frontier,
             base_set=self.base.set_digest,
             num_included=self.base.num_included,
-            mark=mark,
-            mark_set=mark_set,
+            marks=self._bases.marks(rounds.nothing_new_through, self._heartbeat_at),
         )
         return sign_heartbeat(body, self._signer)
 

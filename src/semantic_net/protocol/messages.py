@@ -54,6 +54,12 @@ MAX_ADDRESS_CHARS = 120
 _HEARTBEAT_CONTEXT = b"heartbeat 1"
 
 
+MAX_MARKS = 4
+"""Most rounds that a heartbeat signs the set digest of, beside the frontier."""
+
+Mark = tuple[RoundOrNone, Hash32]
+
+
 class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What a peer says of itself, signed, so that others may pass it on."""
 
@@ -92,10 +98,9 @@ class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Set digest through the frontier."""
     num_included: Counter
     """Number of updates in the base."""
-    mark: RoundOrNone
-    """A round up to which nothing more of this author will come; 0 for none, or the frontier."""
-    mark_set: Annotated[bytes, msgspec.Meta(max_length=32)]
-    """Set digest of what is held through the mark."""
+    marks: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=MAX_MARKS)] = ()
+    """Rounds up to which nothing more of this author will come, other than the frontier, and the
+    set digests of what is held through them."""
 
 
 class HeartbeatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -46,6 +46,9 @@ MAX_UNANSWERED = 1 << 12
 MAX_TOLD_AGAIN = 64
 """Most entries that a neighbour is told again at a time: it may be busy with those before."""
 
+TELL_AGAIN_SHARE = 0.25
+"""Share of the time after which something is told again that passes before more of it is."""
+
 MAX_RIVALS = 2
 """Most updates of a slot that one neighbour may announce: what is held of a void one."""
 
@@ -54,6 +57,8 @@ MAX_RIVALS = 2
 class _Neighbour:
     lacks: dict[UpdateId, float] = field(default_factory=dict)
     """What it was told of and has not announced itself, and when it was told last; that order."""
+    again_from: float = -math.inf
+    """Before that it is told nothing again: it has been told enough."""
     listed_to: tuple[int, str] = (0, "")
     """How far our list for it has come, by round and author."""
     ahead: set[UpdateId] = field(default_factory=set)
@@ -403,14 +408,17 @@ class Sync:
         ]
 
     def _told_again_at(self, peer: PeerId) -> float:
-        lacks = self._neighbours[peer].lacks
-        return next(iter(lacks.values()), math.inf) + self._stall_s
+        neighbour = self._neighbours[peer]
+        told_at = next(iter(neighbour.lacks.values()), math.inf)
+        return max(told_at + self._stall_s, neighbour.again_from)
 
     def _tell_again(self, peer: PeerId, now: float) -> list[Action]:
         """Repeat what was not answered for long; go on with our list though, if it can."""
         neighbour = self._neighbours[peer]
-        first = itertools.islice(neighbour.lacks, MAX_TOLD_AGAIN)
-        again = [u for item in list(first) if (u := self._updates.get(item)) is not None]
+        neighbour.again_from = now + TELL_AGAIN_SHARE * self._stall_s
+        lacks = itertools.islice(neighbour.lacks.items(), MAX_TOLD_AGAIN)
+        due = [item for item, told_at in lacks if now >= told_at + self._stall_s]
+        again = [u for item in due if (u := self._updates.get(item)) is not None]
         for update in again:
             del neighbour.lacks[update.id]
             neighbour.lacks[update.id] = now
