@@ -29,6 +29,7 @@ from semantic_net.protocol.actions import (
     Check,
     CheckBase,
     Close,
+    CountAgain,
     Cut,
     Dial,
     Discard,
@@ -638,6 +639,23 @@ def test_what_an_earlier_base_can_still_take_in_is_held_again_and_not_taken_back
     assert own.id in machine.updates
     told = [send.message for send in only(actions, Send) if isinstance(send.message, Have)]
     assert own.id in {entry.id for message in told for entry in message.entries}
+
+
+def test_what_an_earlier_process_took_back_counts_again_where_it_is_held_after_all() -> None:
+    own, other = update(ME, 1), update(ME, 2)
+    machine = make(held=(own,), passed=(other,), taken_back={own.id})
+    actions = machine.start(0.0)
+    assert only(actions, CountAgain) == [CountAgain((own,))]
+    assert only(actions, TakeBack) == [TakeBack((other,))], "it died before it was taken back"
+
+
+def test_what_was_taken_back_and_is_brought_back_counts_again() -> None:
+    own = update(ME, 1)
+    machine = make(passed=(own,), taken_back={own.id})
+    assert not only(machine.start(0.0), CountAgain)
+    meet(machine, ALICE)
+    give(machine, ALICE, own)
+    assert only(machine.payload_checked(own, None, 0.0), CountAgain) == [CountAgain((own,))]
 
 
 def test_an_update_that_was_being_made_while_a_base_was_taken_over_goes_out_anew() -> None:
