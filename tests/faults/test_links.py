@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from fault_proxy import Trigger
 from faults_support import (
     LIVENESS_S,
     assert_no_round_twice,
@@ -80,6 +81,41 @@ def test_a_stalled_peer_is_missed_in_time_and_comes_back(tmp_path: Path) -> None
             assert name in of_others[-1].updates_in
         assert max(waited) < LIVENESS_S + 1.0
         show("stalled: noticed after", s=waited)
+
+
+def test_connections_that_break_in_every_send_cost_no_update(tmp_path: Path) -> None:
+    """Protects: a transfer goes on from its byte offset, however often the connection is gone."""
+    rounds, every_bytes = 8, 120_000
+    large = ("semantic.mode=none", "task.options={step_s: 0.1, hidden: 1024}")
+    with network(tmp_path, 2, *large, "p2p.listen_timeout_s=60", rounds=rounds) as net:
+        net.peers[1].wait_for_round(1)
+        cable = net.cable(0, 1)
+        cable.delay(0.002)
+        triggers: list[Trigger] = []
+
+        def cut() -> None:
+            cable.cut()
+            arm()
+
+        def arm() -> None:
+            triggers.append(cable.when_passed(1, every_bytes, cut))
+
+        sent_before = cable.passed(1)
+        arm()
+        net.wait_all()
+        assert_one_model(net)
+        assert_no_round_twice(net)
+        num_cut = sum(trigger.fired.is_set() for trigger in triggers)
+        assert num_cut > 2 * (rounds - 2), "from its start no send would come to its end"
+        names = {id_of(net, index) for index in net.peers}
+        for index in net.peers:
+            of_all = records(net, index)
+            assert [r.round for r in of_all] == list(range(1, rounds + 1))
+            assert all(set(r.updates_in) == names for r in of_all)
+        payloads = sum(r.payload_bytes for r in records(net, 1)[1:])
+        again = (cable.passed(1) - sent_before) / payloads
+        assert again < 1.7, "a reset takes what the receiver has not read: 64 KiB each at most"
+        show("cut in every send", cuts=num_cut, sent_over_payloads=round(again, 2))
 
 
 @pytest.mark.parametrize("end", [0, 2], ids=["towards the peer", "away from the peer"])
