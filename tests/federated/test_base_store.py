@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,41 @@ def test_a_bad_disk_costs_memory(tmp_path: Path, has_disk: bool) -> None:
     assert bytes(BaseStore(folder).read(digest)) == b"base"
 
 
+def test_a_base_that_two_have_put_is_settled_by_both(tmp_path: Path) -> None:
+    store = BaseStore(tmp_path)
+    one, _ = store.put([b"one"])
+    assert store.put([b"one"]) == (one, 3)
+    store.settle(one)
+    store.keep_only(list)
+    assert bytes(store.read(one)) == b"one"
+    store.settle(one)
+    store.keep_only(list)
+    with pytest.raises(CheckpointError):
+        store.read(one)
+
+
+def test_what_is_needed_is_asked_while_nothing_can_be_settled(tmp_path: Path) -> None:
+    """A base could be taken over between the question and the removal."""
+    store = BaseStore(tmp_path)
+    digest, _ = store.put([b"base"])
+    settled = threading.Event()
+
+    def settle() -> None:
+        store.settle(digest)
+        settled.set()
+
+    settling = threading.Thread(target=settle)
+
+    def needed() -> list[bytes]:
+        settling.start()  # it waits until this is over
+        return []
+
+    store.keep_only(needed)
+    settling.join()
+    assert settled.is_set()
+    assert bytes(store.read(digest)) == b"base"
+
+
 @pytest.mark.parametrize("has_disk", [True, False])
 def test_a_base_stays_until_it_is_decided_that_nobody_needs_it(
     tmp_path: Path, has_disk: bool
@@ -62,13 +98,13 @@ def test_a_base_stays_until_it_is_decided_that_nobody_needs_it(
     store = BaseStore(tmp_path if has_disk else None)
     one, two = (store.put([text])[0] for text in (b"one", b"two"))
     store.settle(one)
-    store.keep_only([])
+    store.keep_only(list)
     assert bytes(store.read(two)) == b"two"
     with pytest.raises(CheckpointError):
         store.read(one)
     store.settle(two)
-    store.keep_only([two])
+    store.keep_only(lambda: [two])
     assert bytes(store.read(two)) == b"two"
-    store.keep_only([])
+    store.keep_only(list)
     with pytest.raises(CheckpointError):
         store.read(two)

@@ -84,10 +84,28 @@ def test_what_the_newest_two_need_is_known(tmp_path: Path) -> None:
     assert (checkpoints.bases, checkpoints.frontier) == ({two, three}, 1)
     again = open_folder(tmp_path)
     again.load()
+    assert (again.bases, again.frontier) == ({two, three}, 1), "the one before may be needed yet"
     again.save(checkpoint(4, base=2))
     assert (again.bases, again.frontier) == ({three}, 2)
     (tmp_path / "progress.safetensors").write_bytes(b"")
     assert closed_round(tmp_path) == 3
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_sound_one_before(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path, 1, 2)
+    newest = tmp_path / "progress.safetensors"
+    newest.write_bytes(b"bent")
+    again = open_folder(tmp_path)
+    again.load()
+    again.save(checkpoint(3))
+    newest.write_bytes(b"bent once more")
+    assert closed_round(tmp_path) == 1
+    again.save(checkpoint(4))
+    again.save(checkpoint(5))
+    newest.write_bytes(b"bent for the last time")
+    assert closed_round(tmp_path) == 4
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

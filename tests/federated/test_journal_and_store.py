@@ -16,6 +16,7 @@ from semantic_net.errors import CheckpointError, RemoteProtocolError, StartError
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.store import UpdateStore
+from semantic_net.protocol.passed import Needed
 from semantic_net.protocol.update import Update
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -47,11 +48,11 @@ def test_a_journal_remembers_across_processes(tmp_path: Path) -> None:
     assert (first.last_round, first.last_id) == (0, b"")
     incarnation = first.start(floor=100)
     first.author(3, b"\x01" * 32)
-    first.author(5, b"\x02" * 32, {b"\x01" * 32})
+    first.author(5, b"\x02" * 32, {b"\x01" * 32: 3})
     first.close()
     second = Journal(path)
     assert (second.last_round, second.last_id) == (5, b"\x02" * 32)
-    assert second.taken_back == {b"\x01" * 32}
+    assert second.taken_back == {b"\x01" * 32: 3}
     assert second.start(floor=0) > incarnation
     second.close()
 
@@ -334,7 +335,9 @@ def test_what_a_base_includes_leaves_memory_first_and_the_disk_with_its_last_che
     first, own, last = (put(store, number, f"{number}") for number in (1, 2, 3))
     store.persist()
     (tmp_path / "00000001-ab.void").write_bytes(b"")
-    store.retire(2, {own.id})
+    assert not store.retire(2, lambda: Needed(1, frozenset())), "the base has changed again"
+    assert first.id in store
+    assert store.retire(2, lambda: Needed(2, frozenset({own.id})))
     assert [u.id in store for u in (first, own, last)] == [False, True, True]
     assert len(list(tmp_path.glob("*.update"))) == 3, "the checkpoint before may need it"
     store.remove_files(2)
@@ -347,7 +350,7 @@ def test_retired_payloads_count_no_longer(tmp_path: Path) -> None:
     store = make_store(tmp_path, budget=2)
     for number in (1, 2, 3):
         put(store, number, f"{number}")
-    store.retire(3)
+    store.retire(3, lambda: Needed(3, frozenset()))
     later = put(store, 4, "44")
     assert bytes(store.payload(later.id)) == b"44"
     assert not (tmp_path / "x").exists()

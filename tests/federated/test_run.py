@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from torch import Tensor
 
@@ -20,9 +21,10 @@ from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.parts import Trained
 from semantic_net.federated.run import Assembled, RunOptions, assemble, run_peer
 from semantic_net.federated.runner import ThreadRunner
+from semantic_net.monitoring.recorder import RoundTail
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.update import UpdateBody, sign_update
-from semantic_net.records import RoundRecord
+from semantic_net.records import RoundRecord, Summary
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.transport.identity import load_or_create_key
 
@@ -167,13 +169,56 @@ def test_no_update_goes_that_one_of_the_two_checkpoints_needs(
     def look(record: RoundRecord) -> None:  # before its checkpoint is written
         left.clear()
         left.update(int(path.name[:8]) for path in folder.updates.glob("*.update"))
-        missing.update(set(range(folder.progress.frontier + 1, record.round)) - left)
+        missing.update(set(range((folder.progress.frontier or 0) + 1, record.round)) - left)
 
     keeps_no_own = replace(LONE, base_every=2, disk_budget_mb=1e-6)
     with RunFolder(tmp_path) as folder:
         run_alone(folder, monkeypatch, lambda *_: None, rounds=9, show=look, p2p=keeps_no_own)
     assert not missing
     assert 1 not in left, "what is compacted goes in the end"
+
+
+def test_rounds_without_a_checkpoint_leave_no_more_and_no_more_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def num_files() -> tuple[int, int]:
+        bases = folder.checkpoint.glob("base-*.snapshot")
+        return len(list(bases)), len(list(folder.updates.glob("*.update")))
+
+    seen: dict[int, tuple[int, int]] = {}
+
+    def look(record: RoundRecord) -> None:
+        seen[record.round] = num_files()
+
+    keeps_no_own = replace(LONE, base_every=2, disk_budget_mb=1e-6, checkpoint_every=0)
+    with RunFolder(tmp_path) as folder:
+        run_alone(folder, monkeypatch, lambda *_: None, rounds=20, show=look, p2p=keeps_no_own)
+    assert seen[20] == seen[10]
+
+
+def test_a_start_that_closes_no_round_forgets_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did, and the totals of the rounds before were counted twice from then on."""
+
+    def stop(machine: PeerMachine, learner: ModelLearner) -> None:
+        def train(round_index: int, *, is_ahead: bool = False) -> Trained:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(learner, "train", train)
+
+    with RunFolder(tmp_path) as folder:
+        run_alone(folder, monkeypatch, lambda *_: None, rounds=3)
+        with pytest.raises(KeyboardInterrupt):
+            run_alone(folder, monkeypatch, stop, rounds=5)
+        checkpoint = folder.progress.load()
+        assert checkpoint is not None
+        assert checkpoint.progress.closed_round == 3
+        run_alone(folder, monkeypatch, lambda *_: None, rounds=5)
+        records = RoundTail(folder.root / "rounds.jsonl").poll()
+        summary = msgspec.json.decode((folder.root / "summary.json").read_bytes(), type=Summary)
+    assert [record.round for record in records] == [1, 2, 3, 4, 5]
+    assert summary.payload_bytes == sum(record.payload_bytes for record in records)
 
 
 def test_neither_the_event_loop_nor_a_check_waits_for_the_learner() -> None:

@@ -643,7 +643,7 @@ def test_what_an_earlier_base_can_still_take_in_is_held_again_and_not_taken_back
 
 def test_what_an_earlier_process_took_back_counts_again_where_it_is_held_after_all() -> None:
     own, other = update(ME, 1), update(ME, 2)
-    machine = make(held=(own,), passed=(other,), taken_back={own.id})
+    machine = make(held=(own,), passed=(other,), taken_back={own.id: 1})
     actions = machine.start(0.0)
     assert only(actions, CountAgain) == [CountAgain((own,))]
     assert only(actions, TakeBack) == [TakeBack((other,))], "it died before it was taken back"
@@ -651,7 +651,7 @@ def test_what_an_earlier_process_took_back_counts_again_where_it_is_held_after_a
 
 def test_what_was_taken_back_and_is_brought_back_counts_again() -> None:
     own = update(ME, 1)
-    machine = make(passed=(own,), taken_back={own.id})
+    machine = make(passed=(own,), taken_back={own.id: 1})
     assert not only(machine.start(0.0), CountAgain)
     meet(machine, ALICE)
     give(machine, ALICE, own)

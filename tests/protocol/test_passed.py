@@ -73,13 +73,13 @@ def test_a_void_slot_is_taken_back_and_a_base_from_before_lets_it_count() -> Non
 def test_what_was_taken_back_is_known_after_a_restart() -> None:
     without = held().history_through(4, 4)
     updates = UpdateSet(without)
-    passed = Passed(ME.peer_id, updates, OWN[:2], {OWN[0].id})
+    passed = Passed(ME.peer_id, updates, OWN[:2], {OWN[0].id: 1})
     assert passed.settle() == [TakeBack((OWN[1],))], "the process died before it was on disk"
 
 
 def test_the_last_ones_are_kept_within_their_room() -> None:
     updates = held(*OWN, update(OTHER, 6))
-    passed = Passed(ME.peer_id, updates, max_bytes=3)
+    passed = Passed(ME.peer_id, updates, own_bytes=3, others_bytes=0)
     passed.dropped(updates.rebase(held().history_through(8, 4)))
     assert passed.settle() == [TakeBack(tuple(OWN))], "those that have no room too"
     assert passed.kept == tuple(OWN[3:]), "our own before those of others"
@@ -135,7 +135,7 @@ def test_whatever_happens_everything_learned_counts_once(
                 updates.add(back)
             carry_out(passed.settle())
         elif kind == "restart":
-            in_residual = [item for item, times in residual.items() if times]
+            in_residual = {u.id: u.round for u in authored if residual[u.id]}
             passed = Passed(ME.peer_id, updates, passed.kept, in_residual)
             carry_out(passed.settle())
         for u in authored:

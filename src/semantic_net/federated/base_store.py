@@ -10,7 +10,8 @@ import hashlib
 import logging
 import mmap
 import threading
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from semantic_net.buffers import LARGE_BYTES
@@ -30,9 +31,10 @@ class BaseStore:
     def __init__(self, folder: Path | None = None) -> None:
         """Take a folder, which need not exist yet; None keeps everything in memory."""
         self._folder = folder
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # never held while a file is written
+        self._writing = threading.Lock()
         self._in_memory: dict[UpdateId, memoryview] = {}
-        self._unsettled: set[UpdateId] = set()
+        self._unsettled: Counter[UpdateId] = Counter()
 
     def put(self, parts: Parts) -> tuple[UpdateId, int]:
         """Store a base; return its digest and its size. It stays until `settle` is called."""
@@ -41,13 +43,13 @@ class BaseStore:
             hasher.update(part)
         digest = hasher.digest()
         with self._lock:
-            self._unsettled.add(digest)
-            try:
-                self._write(digest, parts)
-            except OSError as exc:
-                if self._folder is not None:
-                    log.warning("a base stays in memory: %s: %s", self._folder, exc.strerror)
-                self._in_memory[digest] = memoryview(b"".join(parts))
+            self._unsettled[digest] += 1
+        try:
+            self._write(digest, parts)
+        except OSError as exc:
+            if self._folder is not None:
+                log.warning("a base stays in memory: %s: %s", self._folder, exc.strerror)
+            self._in_memory[digest] = memoryview(b"".join(parts))
         return digest, sum(map(len, parts))
 
     def read(self, digest: UpdateId) -> memoryview:
@@ -89,28 +91,31 @@ class BaseStore:
         Raises:
             OSError: The disk is full, or not ours to write.
         """
-        with self._lock:
-            data = self._in_memory.get(digest)
-            if data is not None and self._folder is not None:
-                self._write(digest, [data])
-                del self._in_memory[digest]
+        data = self._in_memory.get(digest)
+        if data is not None and self._folder is not None:
+            self._write(digest, [data])
+            self._in_memory.pop(digest, None)
 
     def settle(self, digest: UpdateId) -> None:
-        """Note that it is decided whether a base is needed."""
+        """Note that it is decided whether a base that was put is needed."""
         with self._lock:
-            self._unsettled.discard(digest)
+            self._unsettled -= Counter([digest])
 
-    def keep_only(self, digests: Collection[UpdateId]) -> None:
-        """Remove every other base, but for those of which that is not decided."""
+    def keep_only(self, needed: Callable[[], Collection[UpdateId]]) -> None:
+        """Remove every other base, but for those of which that is not decided.
+
+        Args:
+            needed: Asked while nothing can be decided: who takes a base over settles it after.
+        """
         with self._lock:
-            kept = {*digests, *self._unsettled}
+            kept = {*needed(), *self._unsettled}
             for digest in self._in_memory.keys() - kept:
                 del self._in_memory[digest]
             if self._folder is None:
                 return
-            needed = {self._path(digest) for digest in kept}
+            paths = {self._path(digest) for digest in kept}
             for path in self._folder.glob("base-*.snapshot"):
-                if path not in needed:
+                if path not in paths:
                     path.unlink(missing_ok=True)
 
     def _path(self, digest: UpdateId) -> Path | None:
@@ -128,4 +133,5 @@ class BaseStore:
                 for piece in parts:
                     file.write(piece)
 
-        write_atomically(path, write)
+        with self._writing:
+            write_atomically(path, write)

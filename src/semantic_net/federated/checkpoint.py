@@ -55,8 +55,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     base_given: bool
     residual_of: str
     """Id of the own update that the residual stands beside; empty for none."""
-    taken_back: tuple[str, ...] = ()
-    """Ids of the own updates that the residual has taken back."""
+    taken_back: dict[str, int] = {}
+    """The rounds of the own updates that are taken back, by id."""
     best_round: int | None
     best_metrics: dict[str, float]
     totals: dict[str, float]
@@ -83,6 +83,7 @@ class CheckpointFolder:
         self._newest = folder / "progress.safetensors"
         self._previous = folder / "progress.previous.safetensors"
         self._kept: tuple[Progress, ...] = ()  # of the newest two
+        self._is_newest_sound = True
 
     def __bool__(self) -> bool:
         """Tell whether there is a checkpoint, sound or not."""
@@ -107,6 +108,7 @@ class CheckpointFolder:
             self._keep_previous()
 
         write_atomically(self._newest, write)
+        self._is_newest_sound = True
         self._kept = (progress, *self._kept[:1])
 
     @property
@@ -115,9 +117,9 @@ class CheckpointFolder:
         return {bytes.fromhex(progress.base) for progress in self._kept}
 
     @property
-    def frontier(self) -> int:
-        """The last round that neither of them needs an update of."""
-        return min((progress.frontier for progress in self._kept), default=0)
+    def frontier(self) -> int | None:
+        """The last round that neither of them needs an update of; None if there are none."""
+        return min((progress.frontier for progress in self._kept), default=None)
 
     def load(self) -> Checkpoint | None:
         """Read the newest checkpoint that is sound; None where there is none at all.
@@ -126,18 +128,20 @@ class CheckpointFolder:
             CheckpointError: There are checkpoints, and every one is damaged or of another version.
         """
         faults: list[CheckpointError] = []
+        sound: list[Checkpoint] = []
         for path in (self._newest, self._previous):
             if not path.exists():
                 continue
             try:
-                checkpoint = self._read(path)
+                sound.append(self._read(path))
             except CheckpointError as exc:
                 faults.append(exc)
-                continue
-            if faults:
+                self._is_newest_sound &= path != self._newest
+        self._kept = tuple(checkpoint.progress for checkpoint in sound)
+        if sound:
+            if not self._is_newest_sound:
                 log.warning("%s; going on from the one before", faults[0])
-            self._kept = (checkpoint.progress,)
-            return checkpoint
+            return sound[0]
         if faults:
             raise CheckpointError(f"{faults[0]}; start afresh with --resume never")
         return None
@@ -168,8 +172,8 @@ class CheckpointFolder:
 
     def _keep_previous(self) -> None:
         """Let the newest checkpoint so far be found under the previous one's name as well."""
-        if not self._newest.exists():
-            return
+        if not (self._is_newest_sound and self._newest.exists()):
+            return  # the one before is the better one
         part = self._previous.with_name(self._previous.name + ".part")
         part.unlink(missing_ok=True)
         try:

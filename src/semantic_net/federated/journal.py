@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import msgspec
@@ -25,8 +26,9 @@ class JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     incarnation: Annotated[int, msgspec.Meta(ge=0)]
     round: Annotated[int, msgspec.Meta(ge=0)] = 0
     id: str = ""
-    taken_back: tuple[str, ...] = ()
-    """Ids of earlier own updates: what they carried is in this one, and the residual after it."""
+    taken_back: dict[str, int] = {}
+    """The rounds of earlier own updates, by id: what they carried is in this one, and the residual
+    after it."""
 
 
 class Journal:
@@ -42,8 +44,8 @@ class Journal:
         self.incarnation = 0
         self.last_round = 0
         self.last_id: UpdateId = b""
-        self.taken_back: frozenset[UpdateId] = frozenset()
-        """The earlier own updates that the last one has taken back."""
+        self.taken_back: dict[UpdateId, int] = {}
+        """The rounds of the earlier own updates that the last one has taken back."""
         try:
             content = path.read_bytes() if path.exists() else b""
             whole = content[: content.rfind(b"\n") + 1]
@@ -72,23 +74,26 @@ class Journal:
         return self.incarnation
 
     def author(
-        self, round_index: int, update_id: UpdateId, taken_back: Iterable[UpdateId] = ()
+        self,
+        round_index: int,
+        update_id: UpdateId,
+        taken_back: Mapping[UpdateId, int] = MappingProxyType({}),
     ) -> None:
         """Note an own update; when this returns, the update may leave.
 
         Args:
             round_index: Its round.
             update_id: Its id.
-            taken_back: The earlier own updates that it, or the residual, has taken back.
+            taken_back: The rounds of the earlier own updates that are taken back by now.
 
         Raises:
             OSError: The line is not on disk; the update must not be published.
         """
         assert round_index > self.last_round, "an author's rounds strictly increase"
-        back = tuple(sorted(other.hex() for other in taken_back))
-        self._append(JournalEntry(self.incarnation, round_index, update_id.hex(), back))
+        named = by_name(taken_back)
+        self._append(JournalEntry(self.incarnation, round_index, update_id.hex(), named))
         self.last_round, self.last_id = round_index, update_id
-        self.taken_back = frozenset(map(bytes.fromhex, back))
+        self.taken_back = dict(taken_back)
 
     def close(self) -> None:
         """Close the file."""
@@ -110,7 +115,7 @@ class Journal:
         try:
             entry = msgspec.json.decode(line, type=JournalEntry)
             update_id = bytes.fromhex(entry.id)
-            taken_back = frozenset(map(bytes.fromhex, entry.taken_back))
+            taken_back = by_id(entry.taken_back)
         except (msgspec.DecodeError, ValueError) as exc:
             raise CheckpointError(
                 f"journal {self._path}, line {number}: not readable; remove the --out folder to "
@@ -120,3 +125,17 @@ class Journal:
         if entry.round > self.last_round:
             self.last_round, self.last_id = entry.round, update_id
             self.taken_back = taken_back
+
+
+def by_name(rounds: Mapping[UpdateId, int]) -> dict[str, int]:
+    """Return rounds by hexadecimal ids, in order: the form for JSON."""
+    return {item.hex(): rounds[item] for item in sorted(rounds)}
+
+
+def by_id(named: Mapping[str, int]) -> dict[UpdateId, int]:
+    """Return rounds by ids, from their form for JSON.
+
+    Raises:
+        ValueError: One is no hexadecimal number.
+    """
+    return {bytes.fromhex(name): number for name, number in named.items()}

@@ -181,8 +181,8 @@ class PeerParts(Generic[Parsed]):
     runner: Runner
     journal: Callable[[int, UpdateId], None]
     """Makes an own (round, id) durable; raises OSError if it cannot."""
-    taken_back: set[UpdateId] = field(default_factory=set)
-    """The own updates that the residual has taken back; changes in the learner's thread only."""
+    taken_back: dict[UpdateId, int] = field(default_factory=dict)
+    """The rounds of the own updates that are taken back; changes in the learner's thread only."""
     on_round: Callable[[ClosedRound], None]
     """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
     on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None

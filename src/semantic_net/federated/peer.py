@@ -61,6 +61,7 @@ from semantic_net.protocol.messages import (
     decode_message,
     encode_message,
 )
+from semantic_net.protocol.passed import first_kept
 from semantic_net.protocol.update import (
     Item,
     Update,
@@ -409,9 +410,14 @@ class Peer(Generic[Parsed]):
 
         def fold() -> bytes:
             digest = parts.learner.fold(plan, parts.store.parsed)
-            if plan.frontier != self._frontier:
+            # No plan on an earlier base comes after this one, unless the base has changed again.
+            if plan.frontier != self._frontier and parts.store.retire(
+                plan.frontier, lambda: machine.passed.needed
+            ):
                 self._frontier = plan.frontier
-                parts.store.retire(plan.frontier, {u.id for u in machine.passed.kept})
+                first = first_kept(plan.frontier)
+                for own in [own for own, number in parts.taken_back.items() if number < first]:
+                    del parts.taken_back[own]
             return digest
 
         return await parts.runner.learn(fold)
@@ -476,7 +482,7 @@ class Peer(Generic[Parsed]):
                 # Of a twin's the payload is elsewhere, and so is what it has learned.
                 if own.id in parts.store and own.id not in parts.taken_back:
                     parts.learner.take_back(parts.store.parsed(own))
-                    parts.taken_back.add(own.id)
+                    parts.taken_back[own.id] = own.round
 
         await parts.runner.learn(take_back)
 
@@ -487,7 +493,7 @@ class Peer(Generic[Parsed]):
             for own in action.updates:
                 if own.id in parts.store and own.id in parts.taken_back:
                     parts.learner.count_again(parts.store.parsed(own))
-                    parts.taken_back.remove(own.id)
+                    del parts.taken_back[own.id]
 
         await parts.runner.learn(count_again)
 

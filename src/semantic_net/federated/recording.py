@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ from semantic_net.config import Config
 from semantic_net.errors import OutputError
 from semantic_net.federated.checkpoint import Checkpoint, Progress
 from semantic_net.federated.folder import RunFolder
+from semantic_net.federated.journal import by_name
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.parts import ClosedRound
 from semantic_net.federated.weights import save_state_dict, write_atomically
@@ -47,7 +48,7 @@ class Recording:
         facts: dict[str, str],
         progress: Progress | None,
         authored_round: int,
-        taken_back: Collection[UpdateId],
+        taken_back: Mapping[UpdateId, int],
     ) -> None:
         """Go on after an earlier process, or start a new record.
 
@@ -60,7 +61,7 @@ class Recording:
             facts: Of the run.
             progress: The checkpoint's; None without one.
             authored_round: The last round that this peer has signed an update for.
-            taken_back: The own updates that the residual has taken back, as of now.
+            taken_back: The rounds of the own updates that are taken back, as of now.
         """
         self._config = config
         self._task = task
@@ -69,7 +70,8 @@ class Recording:
         self._machine = machine
         self._facts = facts
         self._taken_back = taken_back
-        closed_round = progress.closed_round if progress else 0
+        closed_round = self._closed_round = progress.closed_round if progress else 0
+        self._base = progress.base if progress else learner.base.hex()  # of the last checkpoint
         # Rounds that were recorded after the checkpoint are not run again, but for the last of
         # all: its model is folded once more, and what this peer did in it stands.
         last = config.training.rounds
@@ -96,7 +98,7 @@ class Recording:
     def closed(self, closed: ClosedRound) -> None:
         """Record a round, keep the model if it is the best, write a checkpoint if one is due."""
         record = self._record(closed)
-        self._last = record
+        self._last, self._closed_round = record, record.round
         self._notes.clear()
         if self._count(record):
             self._save_model(best=True)
@@ -104,8 +106,10 @@ class Recording:
         self._recorder.record(record)
         self.show(record)
         every = self._config.p2p.checkpoint_every
-        if every and record.round % every == 0:
+        # Until a checkpoint stands on the new base, everything that the old one needs must stay.
+        if (every and record.round % every == 0) or self._learner.base.hex() != self._base:
             self.checkpoint()
+        self._clear_away()
 
     def diverged(self, report: Diverged, held: Sequence[Update]) -> None:
         """Write down from what the state was folded that another peer says it has not."""
@@ -151,12 +155,12 @@ class Recording:
         residual = learner.residual
         progress = Progress(
             facts=self._facts,
-            closed_round=self._last.round if self._last is not None else 0,
+            closed_round=self._closed_round,
             base=learner.base.hex(),
             frontier=learner.history.frontier,
             base_given=self._machine.base.given,
             residual_of=own.id.hex() if own is not None and residual is not None else "",
-            taken_back=tuple(sorted(own.hex() for own in self._taken_back)),
+            taken_back=by_name(self._taken_back),
             best_round=self._best_round,
             best_metrics=self._best_metrics,
             totals=self._totals,
@@ -169,10 +173,17 @@ class Recording:
         )
         try:
             self._folder.progress.save(checkpoint)
-            kept = self._folder.progress
-            self.remove_updates(kept.frontier)
-            needed = {learner.base, *kept.bases, *self._machine.bases_needed}
-            self._folder.bases.keep_only(needed)
+            self._base = progress.base
+        except OSError as exc:
+            self._warn(self._folder.checkpoint, exc)
+
+    def _clear_away(self) -> None:
+        """Remove what neither this process nor the next one needs of rounds that are compacted."""
+        learner, machine, kept = self._learner, self._machine, self._folder.progress
+        frontier = learner.history.frontier if kept.frontier is None else kept.frontier
+        try:
+            self.remove_updates(frontier)
+            self._folder.bases.keep_only(lambda: {learner.base, *kept.bases, *machine.bases_needed})
         except OSError as exc:
             self._warn(self._folder.checkpoint, exc)
 
@@ -186,6 +197,7 @@ class Recording:
         if self._last is not None or self._machine.rounds.last_own is not None:
             self._learner.restore()  # an interrupted round leaves what this peer alone has learned
             self.checkpoint()
+            self._clear_away()
         if self._last is not None:
             self._recorder.summary(self._summary(self._last, finished))
         self._recorder.close()

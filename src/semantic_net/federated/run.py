@@ -11,9 +11,10 @@ import hashlib
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -25,6 +26,7 @@ from semantic_net.errors import CheckpointError, ConfigError
 from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import Identity, RunFolder
+from semantic_net.federated.journal import by_id
 from semantic_net.federated.learner import ModelLearner, fold_config_of
 from semantic_net.federated.parts import PeerParts
 from semantic_net.federated.peer import INTERRUPTED, Peer
@@ -126,10 +128,10 @@ async def _run(
         cache_dir=folder.cache,
     )
     base_given = checkpoint.progress.base_given if checkpoint else options.init is not None
-    taken_back = set(journal.taken_back)
+    taken_back = journal.taken_back.copy()
     if checkpoint is not None and checkpoint.progress.residual_of == journal.last_id.hex() != "":
         learner.residual = checkpoint.residual.to(trainer.device)
-        taken_back = set(map(bytes.fromhex, checkpoint.progress.taken_back))
+        taken_back = by_id(checkpoint.progress.taken_back)
 
     assembled = assemble(
         config,
@@ -216,7 +218,7 @@ def assemble(
     base_given: bool = False,
     updates_folder: Path | None = None,
     closed_round: int = 0,
-    taken_back: Collection[UpdateId] = (),
+    taken_back: Mapping[UpdateId, int] = MappingProxyType({}),
 ) -> Assembled:
     """Put a peer's machine, transport and store together, with what the folder holds."""
     signer, journal = identity.signer, identity.journal
@@ -230,7 +232,6 @@ def assemble(
         store.discard(unpublished.id)
     updates = UpdateSet(history, loaded)
     passed = [update for update in loaded if update.id not in updates and update.id in store]
-    store.retire(history.frontier, {update.id for update in passed})
     base_size = len(learner.bases.read(learner.base))
     machine = PeerMachine(
         _machine_config(config, admission, incarnation, learner.fold_config),
@@ -294,8 +295,9 @@ def _machine_config(
             every=p2p.base_every,
             origin_bytes=origin_bytes(fold),
             max_bytes=max_base_bytes(fold),
-            budget_bytes=disk_budget - disk_budget // 4,
-            passed_bytes=disk_budget // 4,
+            budget_bytes=disk_budget // 2,
+            own_passed_bytes=disk_budget * 3 // 8,
+            others_passed_bytes=disk_budget // 8,
         ),
         admission=admission,
         incarnation=incarnation,

@@ -14,7 +14,7 @@ import mmap
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,6 +24,7 @@ import msgspec
 from semantic_net.buffers import LARGE_BYTES
 from semantic_net.errors import CheckpointError, RemoteProtocolError
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.passed import Needed
 from semantic_net.protocol.update import (
     Admission,
     Update,
@@ -130,22 +131,30 @@ class UpdateStore(Generic[Parsed]):
             if held.on_disk:
                 self._path(held.update).unlink(missing_ok=True)
 
-    def retire(self, frontier: int, needed: Collection[UpdateId] = ()) -> None:
+    def retire(self, frontier: int, needed: Callable[[], Needed]) -> bool:
         """Forget the payloads of rounds that the base includes; their files stay.
 
         Args:
             frontier: The last of these rounds.
-            needed: Payloads to keep all the same, on disk if there is one.
+            needed: Tells what to keep all the same, on disk if there is one. Asked while nothing
+                can be put: what the peer holds by then is here, and on which base.
+
+        Returns:
+            Whether that is the present base's frontier; if not, nothing was forgotten.
         """
         with self._lock:
+            present, kept = needed()
+            if present != frontier:
+                return False
             for update_id, held in list(self._held.items()):
                 if held.update.round > frontier:
                     continue
-                if update_id not in needed:
+                if update_id not in kept:
                     del self._held[update_id]
-                if held.payload is not None and (update_id not in needed or self._write(held)):
+                if held.payload is not None and (update_id not in kept or self._write(held)):
                     held.payload = held.parsed = None
                     self._bytes_in_memory -= held.update.payload_bytes
+            return True
 
     def remove_files(self, frontier: int) -> None:
         """Remove the files of rounds that no checkpoint needs any more, but for those held."""

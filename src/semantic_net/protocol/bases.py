@@ -64,8 +64,10 @@ class BaseConfig:
     """Largest transfer form of any base."""
     budget_bytes: int | None = None
     """Payloads held from which on the silent are not waited for; None: they always are."""
-    passed_bytes: int | None = None
-    """Payloads that are kept of rounds that the base includes; None: any."""
+    own_passed_bytes: int | None = None
+    """Own payloads that are kept of rounds that the base includes; None: any."""
+    others_passed_bytes: int | None = None
+    """Payloads of others that are."""
 
 
 @dataclass(frozen=True, slots=True)

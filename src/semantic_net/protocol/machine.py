@@ -7,8 +7,9 @@ world after every event. It does no I/O, reads no clock and draws no random numb
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from semantic_net.protocol.actions import (
     Action,
@@ -96,7 +97,7 @@ class PeerMachine:
         closed_round: int = 0,
         authored_round: int = 0,
         passed: Sequence[Update] = (),
-        taken_back: Collection[UpdateId] = (),
+        taken_back: Mapping[UpdateId, int] = MappingProxyType({}),
     ) -> None:
         """Take the configuration, and what an earlier process of this peer left.
 
@@ -109,7 +110,7 @@ class PeerMachine:
             closed_round: The last recorded round.
             authored_round: The last round of the journal.
             passed: Updates that are not among those held, and of which the payloads are here.
-            taken_back: Which own updates are in the residual.
+            taken_back: The rounds of the own updates that are taken back.
         """
         self._cfg = cfg
         self._signer = signer
@@ -130,7 +131,14 @@ class PeerMachine:
             self._bases,
             Past(closed_round=closed_round, authored_round=authored_round, last_own=last_own),
         )
-        self.passed = Passed(self.me, updates, passed, taken_back, cfg.bases.passed_bytes)
+        self.passed = Passed(
+            self.me,
+            updates,
+            passed,
+            taken_back,
+            own_bytes=cfg.bases.own_passed_bytes,
+            others_bytes=cfg.bases.others_passed_bytes,
+        )
         self._compaction = Compaction(
             cfg.bases, self._bases, updates, self.sync, self.rounds, self.passed, self._add
         )

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from semantic_net.protocol.actions import Action, CountAgain, TakeBack
 from semantic_net.protocol.identity import PeerId
@@ -23,6 +25,18 @@ MAX_ROUNDS_BACK = 64
 """Rounds before the frontier of which updates are kept."""
 
 
+class Needed(NamedTuple):
+    """Which payloads are needed of the rounds that the base includes."""
+
+    frontier: int
+    ids: frozenset[UpdateId]
+
+
+def first_kept(frontier: int) -> int:
+    """Return the first round of which anything is remembered beside what the base includes."""
+    return frontier - MAX_ROUNDS_BACK + 1
+
+
 class Passed:
     """What a peer keeps of the rounds that its base includes, and what its own updates became."""
 
@@ -31,8 +45,10 @@ class Passed:
         me: PeerId,
         updates: UpdateSet,
         kept: Iterable[Update] = (),
-        taken_back: Collection[UpdateId] = (),
-        max_bytes: int | None = None,
+        taken_back: Mapping[UpdateId, int] = MappingProxyType({}),
+        *,
+        own_bytes: int | None = None,
+        others_bytes: int | None = None,
     ) -> None:
         """Take what an earlier process left.
 
@@ -40,15 +56,19 @@ class Passed:
             me: This peer.
             updates: The set.
             kept: Updates that the set does not hold, and of which the payloads are here.
-            taken_back: Which of our own are in the residual.
-            max_bytes: Of the payloads that are kept; None: any.
+            taken_back: The rounds of those of our own that are taken back.
+            own_bytes: Most bytes of our own payloads that are kept; None: any.
+            others_bytes: Most bytes of those of others.
         """
         self._me = me
         self._updates = updates
-        self._max_bytes = math.inf if max_bytes is None else max_bytes
-        self._taken_back = frozenset(taken_back)
+        self._own_bytes = math.inf if own_bytes is None else own_bytes
+        self._others_bytes = math.inf if others_bytes is None else others_bytes
+        self._taken_back = dict(taken_back)
         self.kept: tuple[Update, ...] = tuple(kept)
         """Updates outside the set whose payloads are needed, ascending by round."""
+        self.needed = self._needed()
+        """The same in one piece, with the frontier; any thread may ask."""
 
     def own(self) -> list[Update]:
         """Return all of our own that are here, in the set or not; some perhaps twice."""
@@ -76,12 +96,22 @@ class Passed:
         """Take back what counts no more, let count what does again, and keep what has room."""
         own = {u.id: u for u in self.own()}
         counting = {u.id for u in own.values() if self._counts(u)}
-        back = [u for u in own.values() if u.id not in counting | self._taken_back]
-        again = [u for u in own.values() if u.id in counting & self._taken_back]
-        self._taken_back = frozenset(own) - counting
+        back = [u for u in own.values() if u.id not in counting and not self.is_taken_back(u)]
+        again = [u for u in own.values() if u.id in counting and self.is_taken_back(u)]
+        first = first_kept(self._updates.frontier)
+        rounds = {**self._taken_back, **{u.id: u.round for u in back}}
+        self._taken_back = {
+            item: number
+            for item, number in rounds.items()
+            if item not in counting and number >= first
+        }
         self.kept = self._that_have_room({u.id: u for u in self.kept}.values())
+        self.needed = self._needed()
         actions: list[Action] = [TakeBack(tuple(back))] if back else []
         return [*actions, CountAgain(tuple(again))] if again else actions
+
+    def _needed(self) -> Needed:
+        return Needed(self._updates.frontier, frozenset(u.id for u in self.kept))
 
     def _counts(self, update: Update) -> bool:
         if update.id in self._updates:
@@ -89,14 +119,19 @@ class Passed:
         return self._updates.history.includes(update)
 
     def _that_have_room(self, updates: Iterable[Update]) -> tuple[Update, ...]:
-        """Return our own first, since others may have theirs, and the latest of each."""
-        first = self._updates.frontier - MAX_ROUNDS_BACK
-        recent = [u for u in updates if u.round > first and u.id not in self._updates]
-        kept: list[Update] = []
-        room = self._max_bytes
-        for update in sorted(recent, key=lambda u: (u.author != self._me, -u.round, u.id)):
-            room -= update.payload_bytes
-            if room < 0:
-                break
-            kept.append(update)
+        """Return the latest of our own, those that are taken back first, and of others'."""
+        first = first_kept(self._updates.frontier)
+        recent = [u for u in updates if u.round >= first and u.id not in self._updates]
+        recent.sort(key=lambda u: (not self.is_taken_back(u), -u.round, u.id))
+        own = [u for u in recent if u.author == self._me]
+        others = [u for u in recent if u.author != self._me]
+        kept = [*_within(own, self._own_bytes), *_within(others, self._others_bytes)]
         return tuple(sorted(kept, key=lambda u: (u.round, u.id)))
+
+
+def _within(updates: Iterable[Update], max_bytes: float) -> Iterator[Update]:
+    for update in updates:
+        max_bytes -= update.payload_bytes
+        if max_bytes < 0:
+            return
+        yield update

@@ -254,7 +254,9 @@ def _is_excused(nodes: Sequence[Node], update: Update) -> bool:
     if authors:
         return all(update.id in author.taken_back for author in authors)
     has_passed = all(update.round <= node.running.base.frontier for node in nodes)
-    return has_passed and any("are left out" in text for node in nodes for text in node.told)
+    had_no_room = all(node.cfg.budget_bytes is not None for node in nodes)
+    told = any("are left out" in text for node in nodes for text in node.told)
+    return told and (has_passed or had_no_room)
 
 
 def _count_learned(node: Node) -> list[str]:

@@ -113,9 +113,9 @@ class Disk:
     residual: Counter[UpdateId] = field(default_factory=Counter)
     """See `Node.residual`; valid beside one own update only."""
     residual_of: UpdateId | None = None
-    taken_back: frozenset[UpdateId] = frozenset()
+    taken_back: dict[UpdateId, int] = field(default_factory=dict)
     """With the residual."""
-    taken_back_before: frozenset[UpdateId] = frozenset()
+    taken_back_before: dict[UpdateId, int] = field(default_factory=dict)
     """With the last own update: in the journal."""
 
 
@@ -221,8 +221,8 @@ class Node:
         name, and what the residual had taken back."""
         self.residual: Counter[UpdateId] = Counter()
         """What the next own update will carry, by the round that it was learned in."""
-        self.taken_back: set[UpdateId] = set()
-        """Own updates whose content is in the residual, or has gone out anew."""
+        self.taken_back: dict[UpdateId, int] = {}
+        """The rounds of own updates whose content is in the residual, or has gone out anew."""
         self.num_cuts = 0
         """Bases made."""
         self.num_adopted = 0
@@ -265,9 +265,9 @@ class Node:
         self._fold = Fold()
         self._payloads = {item: payload for item, (_, payload) in disk.updates.items()}
         if disk.residual_of == disk.last_own:
-            self.residual, self.taken_back = disk.residual.copy(), set(disk.taken_back)
+            self.residual, self.taken_back = disk.residual.copy(), disk.taken_back.copy()
         else:
-            self.residual, self.taken_back = Counter(), set(disk.taken_back_before)
+            self.residual, self.taken_back = Counter(), disk.taken_back_before.copy()
         stored = disk.base or origin_base(self.origin, given=self.is_given)
         self._bases = {stored.base.digest: stored}
         updates = UpdateSet(stored.history, (update for update, _ in disk.updates.values()))
@@ -286,6 +286,7 @@ class Node:
                     origin_bytes=len(self.origin),
                     max_bytes=MAX_BASE_BYTES,
                     budget_bytes=cfg.budget_bytes,
+                    others_passed_bytes=cfg.budget_bytes,
                 ),
                 admission=Admission(RUN, {CODEC: MAX_PAYLOAD_BYTES}.get, stub_signature_valid),
                 incarnation=disk.incarnation,
@@ -457,13 +458,13 @@ class Node:
         for own in action.updates:
             if own.id in self._payloads and own.id not in self.taken_back:
                 self.residual.update(self._carried(own))
-                self.taken_back.add(own.id)
+                self.taken_back[own.id] = own.round
 
     def _count_again(self, action: CountAgain) -> None:
         for own in action.updates:
             if own.id in self._payloads and own.id in self.taken_back:
                 self.residual.subtract(self._carried(own))
-                self.taken_back.remove(own.id)
+                del self.taken_back[own.id]
 
     def _carried(self, own: Update) -> Counter[UpdateId]:
         return self.carried.get(own.id, Counter([own.id]))  # a twin's
@@ -505,7 +506,7 @@ class Node:
             self._payloads[update.id] = payload
             self.disk.updates[update.id] = (update, payload)
             self.disk.authored_round, self.disk.last_own = action.round, update.id
-            self.disk.taken_back_before = frozenset(self.taken_back)
+            self.disk.taken_back_before = self.taken_back.copy()
             if self.dies_authoring:
                 self.dies_authoring = False
                 self.crash()
@@ -547,7 +548,7 @@ class Node:
             self.disk.updates.setdefault(update.id, kept)
         needed_from = min(base.frontier, before.base.frontier if before is not None else 0)
         self.disk.residual, self.disk.residual_of = self.residual.copy(), self.disk.last_own
-        self.disk.taken_back = frozenset(self.taken_back)
+        self.disk.taken_back = self.taken_back.copy()
         passed = {update.id for update in self.running.passed.kept}
         old = [i for i, (u, _) in self.disk.updates.items() if u.round <= needed_from]
         for item in set(old) - passed:
