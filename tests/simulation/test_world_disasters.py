@@ -123,6 +123,25 @@ def test_a_script_by_peer_and_round_plays_as_it_says() -> None:
     assert len({node.closed[-1].state_digest for node in (a, b, c)}) == 1
 
 
+def test_a_shorter_run_ends_with_its_last_round_whatever_base_it_takes_over() -> None:
+    cfg = NodeConfig(rounds=60, base_every=2, budget_bytes=100, listen_timeout_s=3.0)
+    beyond = 0
+    for seed in range(8):
+        world = World("abcd", cfg, seed)
+        a = world.nodes["a"]
+        a.cfg = replace(cfg, rounds=8, listen_timeout_s=30.0)
+        a.train_s = 8.0
+        for node in world.nodes.values():
+            node.start()
+        world.at_round("a", 3, lambda world=world: world.partition("a", "bcd"))  # type: ignore[misc]
+        world.at_round("b", 20, lambda world=world: world.partition("abcd"))  # type: ignore[misc]
+        world.run(until=600)
+        assert world.all_finished()
+        assert a.closed[-1].round == 8
+        beyond += a.disk.base is not None and a.disk.base.base.frontier > 8
+    assert beyond > 0
+
+
 def test_a_run_of_one_needs_nobody() -> None:
     world = World("a", NodeConfig(rounds=3))
     world.nodes["a"].start(has_peers=False)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from transport_support import (
@@ -166,6 +167,34 @@ def test_a_rate_limit_is_for_all_connections_together(play: Play) -> None:
         assert loop.time() - began_s > 0.9 * (1_000_000 - 200_000) / 2_000_000
         a.send(others[0], b"urgent all the same")
         await others[0].until(lambda: bool(others[0].bodies(Kind.HAVE)))
+
+    play(scenario)
+
+
+def test_small_frames_beside_a_payload_that_waits_for_its_rate_set_no_more_alarms(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each set one, and each of those the next, until the payload was through."""
+
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A, settings=TransportSettings(max_rate_bytes_s=20_000.0))
+        b = await world.peer("b", B, dial=[a])
+        await a.expect(Connected)
+        a.transport.stream(b.id, PayloadSource(bytes(100_000)))
+        loop = asyncio.get_running_loop()
+        call_later, alarms = loop.call_later, 0
+
+        def count(delay: float, callback: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
+            nonlocal alarms
+            alarms += "pump" in getattr(callback, "__name__", "")
+            return call_later(delay, callback, *args, **options)
+
+        monkeypatch.setattr(loop, "call_later", count)
+        began_s = loop.time()
+        for _ in range(50):
+            a.send(b, b"small")
+            await asyncio.sleep(0.02)
+        assert alarms < 20 * (loop.time() - began_s) + 10
 
     play(scenario)
 

@@ -307,9 +307,7 @@ class Rounds:
         if first <= self._cfg.rounds:
             actions += self._tell_where_we_are(first, now)
             return [*actions, *self._open(first, now)]
-        self.round = self._cfg.rounds  # nothing more to publish, but a last round to fold
-        self._expect(now)
-        return [*actions, *self._collect(now)]
+        return [*actions, *self._open_last(now)]
 
     def _fetch_on(self, first: int, until: float) -> list[Action]:
         """Start later: a state without most of the updates is nothing to train on.
@@ -348,6 +346,8 @@ class Rounds:
 
     def _open(self, number: int, now: float, *, is_folded: bool = False) -> list[Action]:
         """Open a round, on what the rounds before it fold to: folded by now, or to be folded."""
+        if number > self._cfg.rounds:  # the base that was taken over goes beyond
+            return self._open_last(now)
         self.round = number
         self._expect(now)
         if self._cfg.observes:
@@ -357,6 +357,12 @@ class Rounds:
         self.next_round = max(self.next_round, number)
         self.phase, self.deadline = Phase.TRAINING, None
         return [Train(number, None if is_folded else self.plan(number - 1), self.expected)]
+
+    def _open_last(self, now: float) -> list[Action]:
+        """Open the last round for others only: there is nothing more to publish, but to fold."""
+        self.round = self._cfg.rounds
+        self._expect(now)
+        return self._collect(now)
 
     def _go_on_ahead(self, now: float) -> list[Action]:
         """Open a round that is trained already, or about to be; the next plan folds the rest."""

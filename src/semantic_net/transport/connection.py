@@ -121,6 +121,7 @@ class Connection:
         self._pace = Pace()
         self._limit = limit or RateLimit(None)
         self._pump_soon: asyncio.Handle | None = None
+        self._pump_at: asyncio.TimerHandle | None = None  # when the rate limit lets more out
         self._bulk_is_next = False
 
     @property
@@ -241,9 +242,14 @@ class Connection:
 
     def _pump_later(self, wait_s: float = 0.0) -> None:
         if wait_s:
-            self._loop.call_later(wait_s, self.pump)  # harmless once the connection is over
+            if self._pump_at is None:
+                self._pump_at = self._loop.call_later(wait_s, self._pump_in_time)
         elif self._pump_soon is None:
             self._pump_soon = self._loop.call_soon(self._pump_now)
+
+    def _pump_in_time(self) -> None:
+        self._pump_at = None
+        self.pump()
 
     def _pump_now(self) -> None:
         self._pump_soon = None
@@ -314,6 +320,9 @@ class Connection:
         if self._pump_soon is not None:
             self._pump_soon.cancel()
             self._pump_soon = None
+        if self._pump_at is not None:
+            self._pump_at.cancel()
+            self._pump_at = None
 
     def _settle(self, outcome: Outcome | str) -> None:
         if not self.outcome.done():  # done earlier, or whoever waited for it was cancelled
