@@ -20,10 +20,13 @@ from semantic_net.errors import RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.parts import LearningStoppedError
+from semantic_net.federated.snapshot import _MAGIC as MAGIC
+from semantic_net.federated.snapshot import encode_snapshot, read_base
+from semantic_net.fixed_point import MAX_STATE
 from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
-from semantic_net.protocol.history import History
-from semantic_net.protocol.update import Update, UpdateId, UpdateMessage
+from semantic_net.protocol.history import History, history_of_origin
+from semantic_net.protocol.update import Update, UpdateId, UpdateMessage, hash_payload
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.task import Task, accuracy
 from semantic_net.training import Trainer, make_initial_model
@@ -238,6 +241,33 @@ def test_a_snapshot_that_is_not_what_its_peer_said_is_refused() -> None:
     ):
         with pytest.raises(RemoteProtocolError, match="another base than its peer said"):
             one.history_of(data, lie)
+
+
+def test_a_snapshot_with_entries_that_no_fold_can_reach_is_refused() -> None:
+    one = learner(1)
+    history = one.history.grown([(4, b"m" * 32)], [])
+    _, state = read_base(one.bases.read(one.base), one.base, one.fold_config)
+    far = np.full(state.parameters.size, MAX_STATE + 1, np.int64)
+    momentum = np.zeros(state.momentum.size, np.int64)
+    forged = replace(state, parameters=far, momentum=momentum, parameters_bound=MAX_STATE + 1)
+    data = b"".join(encode_snapshot(history, forged))
+    base = Base.of(hash_payload(data), len(data), history, given=False)
+    with pytest.raises(RemoteProtocolError, match="out of range"):
+        one.history_of(memoryview(data), base)
+
+
+def test_an_origin_that_would_be_read_as_a_snapshot_is_refused() -> None:
+    """It was taken over, and the fold then failed on it."""
+    one = learner(1)
+    evil = bytearray(one.bases.read(one.base))
+    evil[: len(MAGIC)] = MAGIC
+    digest = hash_payload(evil)
+    base = Base.of(digest, len(evil), history_of_origin(digest), given=True)
+    with pytest.raises(RemoteProtocolError, match="read as a snapshot"):
+        one.history_of(memoryview(evil), base)
+    lie = replace(Base.of(one.base, len(evil), one.history, given=True), set_digest=b"l" * 32)
+    with pytest.raises(RemoteProtocolError, match="another base than its peer said"):
+        one.history_of(one.bases.read(one.base), lie)
 
 
 @given(st.data())

@@ -17,20 +17,16 @@ from federated_support import Device
 from semantic_net.errors import CheckpointError, TrainingError
 from semantic_net.federated import peer as module
 from semantic_net.federated.outbound import PayloadSource
+from semantic_net.federated.parts import Encoded, Trained
 from semantic_net.federated.peer import INTERRUPTED
 from semantic_net.protocol.actions import CheckBase, Discard, FoldPlan, Level, Serve, Tell, Write
 from semantic_net.protocol.bases import Base
-from semantic_net.protocol.history import history_of_origin
+from semantic_net.protocol.history import encode_history, history_of_origin
 from semantic_net.protocol.identity import PeerId, short_id
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import Absent, encode_message
-from semantic_net.protocol.update import (
-    Item,
-    Update,
-    UpdateBody,
-    UpdateId,
-    hash_payload,
-    sign_update,
-)
+from semantic_net.protocol.rounds import Ahead, Phase
+from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Refused
 from semantic_net.transport.link import LinkQuality
@@ -48,6 +44,11 @@ def devices(network: MemoryNetwork, **settings: object) -> list[Device]:
 
 def network(seed: int = 0) -> MemoryNetwork:
     return MemoryNetwork(rng=random.Random(seed))
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110  # virtual time costs nothing
+        await asyncio.sleep(0.01)
 
 
 def test_three_peers_arrive_at_one_state_in_every_round() -> None:
@@ -101,7 +102,7 @@ def test_a_held_payload_outlives_whatever_is_said_of_its_id() -> None:
         a = Device(network(), "a", (), rounds=1)
         await a.run()
         [own] = a.machine.updates
-        item = Item(own.id, is_base=False)
+        item = Item(own.id)
         a.peer.carry_out([Write(item, 4, 0, memoryview(b"junk")), Discard(item)])
         assert bytes(a.store.payload(own.id)) != b"junk"
 
@@ -326,7 +327,7 @@ def test_a_base_whose_bytes_are_not_what_its_digest_says_is_fetched_anew(
         monkeypatch.setattr(a.peer, "_corrupt", lambda *fault: told.append(fault))
         digest = hash_payload(b"sound" * 8)
         base = Base.of(digest, 40, history_of_origin(digest), given=False)
-        item = Item(digest, is_base=True)
+        item = Item(digest, base)
         a.peer.carry_out([Write(item, 40, 0, memoryview(b"wrong" * 8))])
         await a.peer._check_base(CheckBase(base))
         assert told == [(item, "a base that does not match its hash")]
@@ -431,3 +432,50 @@ def test_with_overlap_each_round_is_recorded_with_what_was_done_for_it() -> None
             assert closed.facts.payload_bytes == 3000
             assert closed.time_s > 0
     assert both[0].digests == both[1].digests
+
+
+def test_a_round_that_a_base_includes_leaves_the_next_ones_facts_alone() -> None:
+    """What was trained ahead of it was published with its weight."""
+    weights: dict[int, int] = {}
+
+    async def scenario() -> Device:
+        net = network()
+        a = Device(net, "a", ("b",), rounds=8, learn_s=1.0, overlaps=True, base_every=100)
+        b = Device(net, "b", ("a",), rounds=8, learn_s=2.0, base_every=100)
+
+        def train(round_index: int, *, is_ahead: bool = False) -> Trained:
+            return Trained(float(round_index), round_index)
+
+        make_update = a.peer._make_update
+
+        def note_weight(round_index: int) -> tuple[Update, Encoded] | str:
+            made = make_update(round_index)
+            if not isinstance(made, str):
+                weights[round_index] = made[0].weight
+            return made
+
+        a.learner.train = train  # type: ignore[method-assign]
+        a.peer._make_update = note_weight  # type: ignore[method-assign]
+        runs = [asyncio.ensure_future(device.run()) for device in (a, b)]
+        rounds, machine = a.machine.rounds, a.machine
+        await until(lambda: rounds.round == 4 and rounds.phase is Phase.COLLECTING)
+        await until(lambda: rounds._ahead is Ahead.TRAINED)
+        assert rounds.phase is Phase.COLLECTING
+        history = machine.updates.history_through(4, 4)
+        digest, size = a.learner.bases.put([b"s" * 32, encode_history(history)])
+        base = Base.of(digest, size, history, given=False)
+        now = asyncio.get_running_loop().time()
+        a.peer.carry_out(machine._compaction._stand_on(base, history, now))
+        rounds.base_taken_over()
+        await until(lambda: len(a.rounds) == 5)
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+        return a
+
+    a = run_virtual(scenario())
+    assert [closed.close.round for closed in a.rounds[:5]] == [1, 2, 3, 5, 6]
+    assert all(weight == number for number, weight in weights.items())
+    fifth = a.rounds[3].facts
+    assert fifth.loss == 5.0
+    assert fifth.payload_bytes == 2 * 5000, "that of the round without a record is counted"

@@ -279,3 +279,52 @@ def test_an_origin_without_updates_claims_none() -> None:
     )
     assert Scene().bases.offered(forged) is None
     assert history_of_origin(BASE).num_included == 0
+
+
+# What one liar can do: nothing.
+
+
+def test_a_forged_state_of_an_equal_set_moves_nobody() -> None:
+    scene = Scene(*UPDATES)
+    history = scene.updates.history_through(8, EVERY)
+    forged, honest = snapshot(history, b"f" * 32), snapshot(history)
+    scene.hear("liar", **says_it_stands_on(forged, history), marks=((4, b"x" * 32),))
+    assert not scene.wants(forged), "what it includes is held here"
+    scene.stand_on(8)
+    assert not scene.wants(forged), "one to one"
+    scene.hear("alice", **says_it_stands_on(honest, history))
+    scene.hear("liar", **says_it_stands_on(forged, history), marks=((4, b"x" * 32),))
+    assert not scene.wants(forged)
+
+
+def test_whoever_was_lied_to_moves_to_the_state_that_most_have_folded_the_same_set_to() -> None:
+    scene = Scene(*UPDATES)
+    scene.stand_on(8)
+    history = scene.updates.history
+    scene.bases.base = snapshot(history, b"f" * 32)
+    honest = snapshot(history)
+    scene.hear("alice", **says_it_stands_on(honest, history))
+    assert not scene.wants(honest), "one says this, one that"
+    scene.hear("bob", **says_it_stands_on(honest, history))
+    assert scene.wants(honest)
+
+
+def test_a_late_joiner_takes_of_two_states_of_one_set_that_which_more_stand_on() -> None:
+    history = UpdateSet(ORIGIN, UPDATES).history_through(8, EVERY)
+    forged, honest = snapshot(history, b"f" * 32), snapshot(history)
+    scene = Scene()
+    scene.hear("liar", **says_it_stands_on(forged, history))
+    scene.hear("alice", **says_it_stands_on(honest, history))
+    scene.hear("bob", **says_it_stands_on(honest, history))
+    assert not scene.wants(forged, in_use=False)
+    assert scene.wants(honest, in_use=False)
+
+
+def test_false_facts_about_a_base_are_another_offer() -> None:
+    history = UpdateSet(ORIGIN, UPDATES).history_through(8, EVERY)
+    honest = snapshot(history)
+    scene = Scene()
+    says = says_it_stands_on(honest, history)
+    scene.hear("alice", **says)
+    assert scene.wants(honest, in_use=False)
+    assert not scene.wants(replace(honest, num_included=99), in_use=False), "nobody says so"

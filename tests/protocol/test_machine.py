@@ -22,6 +22,7 @@ from protocol_support import (
 )
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol import history as history_module
 from semantic_net.protocol import membership
 from semantic_net.protocol.actions import (
     Action,
@@ -46,6 +47,7 @@ from semantic_net.protocol.actions import (
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.machine import DIGESTS_KEPT, MachineConfig, PeerMachine
 from semantic_net.protocol.messages import (
     Absent,
@@ -61,7 +63,7 @@ from semantic_net.protocol.messages import (
     read_heartbeat,
 )
 from semantic_net.protocol.rounds import RoundsConfig
-from semantic_net.protocol.update import Item, Update, UpdateId
+from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
 ME, ALICE, BOB, CAROL = (signer(name) for name in ("me", "alice", "bob", "carol"))
@@ -71,7 +73,7 @@ LOWER, HIGHER = b"a" * 32, b"c" * 32  # than BASE
 
 
 def item(of: UpdateId) -> Item:
-    return Item(of, is_base=False)
+    return Item(of)
 
 
 class Machine(PeerMachine):
@@ -445,7 +447,9 @@ def test_of_two_bases_the_given_wins_and_then_the_lower(
         actions = arrive(machine, base, given=given)
         assert machine.base == origin(base, given=given)
         assert last_said(actions).base == base
-        assert arrive(machine, base, given=given) == [Discard(Item(base, is_base=True))]
+        assert arrive(machine, base, given=given) == [
+            Discard(Item(base, origin(base, given=given)))
+        ]
 
 
 def test_a_late_joiners_base_yields_to_the_one_in_use() -> None:
@@ -502,7 +506,7 @@ def test_a_base_that_is_no_longer_better_when_it_arrives_is_dropped() -> None:
     machine.received(A, Chunk(LOWER, 0, memoryview(b"xx")), 0.0)
     machine.waiting_for((), START_S)  # the wait is over: ours is in use now
     assert machine.rounds.round == 1
-    assert Discard(Item(LOWER, is_base=True)) in arrive(machine, LOWER, START_S)
+    assert Discard(Item(LOWER, origin(LOWER))) in arrive(machine, LOWER, START_S)
     assert machine.base.digest == BASE
 
 
@@ -647,6 +651,15 @@ def test_what_an_earlier_process_took_back_counts_again_where_it_is_held_after_a
     actions = machine.start(0.0)
     assert only(actions, CountAgain) == [CountAgain((own,))]
     assert only(actions, TakeBack) == [TakeBack((other,))], "it died before it was taken back"
+
+
+def test_no_base_is_made_that_nobody_would_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "MAX_HISTORY_BYTES", 300)
+    machine = started()
+    meet(machine, ALICE)
+    actions = agree_on(machine)
+    assert not only(actions, Cut)
+    assert "history is full" in only(actions, Tell)[-1].text
 
 
 def test_what_was_taken_back_and_is_brought_back_counts_again() -> None:

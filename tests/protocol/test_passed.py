@@ -83,6 +83,10 @@ def test_the_last_ones_are_kept_within_their_room() -> None:
     passed.dropped(updates.rebase(held().history_through(8, 4)))
     assert passed.settle() == [TakeBack(tuple(OWN))], "those that have no room too"
     assert passed.kept == tuple(OWN[3:]), "our own before those of others"
+    large = update(OTHER, 6, "too large for its room")
+    passed = Passed(ME.peer_id, held(), [update(OTHER, 5), large], others_bytes=3)
+    passed.settle()
+    assert passed.kept == (update(OTHER, 5),), "no large one keeps smaller ones out"
     frontier = module.MAX_ROUNDS_BACK + 4
     many = [update(ME, number) for number in range(1, frontier + 1)]
     passed = Passed(ME.peer_id, held(history=held().history_through(frontier, 4)), many)

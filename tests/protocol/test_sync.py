@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from semantic_net.protocol.actions import (
     Write,
 )
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import (
     MAX_HAVE_ENTRIES,
     Absent,
@@ -32,7 +34,7 @@ from semantic_net.protocol.messages import (
     Want,
 )
 from semantic_net.protocol.sync import Sync
-from semantic_net.protocol.update import Item, Update, UpdateId, UpdateMessage, admit, hash_payload
+from semantic_net.protocol.update import Update, UpdateId, UpdateMessage, admit, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
 
 ALICE, BOB, CAROL = signer("alice"), signer("bob"), signer("carol")
@@ -43,8 +45,12 @@ NEVER = 1 << 31
 X1, Y1, X2 = update(CAROL, 1, "xx"), update(CAROL, 1, "yy"), update(CAROL, 2, "xx")
 
 
-def item(of: UpdateId, *, is_base: bool = False) -> Item:
-    return Item(of, is_base)
+def item(of: UpdateId) -> Item:
+    return Item(of)
+
+
+def base_item(digest: bytes, size: int = 2) -> Item:
+    return Item(digest, origin(digest, size))
 
 
 def entry(of: Update) -> HaveEntry:
@@ -154,7 +160,7 @@ def test_long_lists_that_are_out_of_step_both_come_to_their_end(
             send(to, syncs[to].have(B if to == A else A, message, 0.0))
     assert ends[A].digest == ends[B].digest
     for peer, other in ((A, B), (B, A)):
-        assert syncs[peer].settled((other,), 999, peer), "both have listed everything"
+        assert syncs[peer].settled((other,), 999, peer, 0.0), "both have listed everything"
         assert syncs[peer].has_all(other, 999)
 
 
@@ -406,7 +412,7 @@ def test_the_better_base_of_a_neighbour_is_fetched_ahead_of_updates() -> None:
     assert sync.base_offered(A, origin(BASE, 2), 0.0) == [], "said with every heartbeat"
     _, look = sync.chunk(A, Chunk(BASE, 0, memoryview(b"xx")), 0.0)
     assert look == CheckBase(origin(BASE))
-    assert not sync.settled(EVERYONE, 1, ME)
+    assert not sync.settled(EVERYONE, 1, ME, 0.0)
     sync.base_accepted(BASE, 0.0)
     assert sync.num_wanted == 0
 
@@ -416,7 +422,7 @@ def test_a_base_that_is_offered_no_more_is_not_wanted() -> None:
     other = b"o" * 32
     assert wants(sync.base_offered(A, origin(BASE, 2), 0.0)) == [(A, BASE, 0)]
     assert wants(sync.base_offered(A, origin(other, 2), 0.0)) == [(A, other, 0)]
-    assert not sync.wanted(item(BASE, is_base=True))
+    assert not sync.wanted(base_item(BASE))
     sync.base_offered(A, None, 0.0)
     assert sync.num_wanted == 0
 
@@ -435,8 +441,21 @@ def test_a_base_that_is_being_looked_at_outlives_the_acceptance_of_another() -> 
     sync.base_offered(A, origin(BASE, 2), 0.0)
     sync.base_offered(B, origin(other, 2), 0.0)
     sync.chunk(B, Chunk(other, 0, memoryview(b"xx")), 0.0)
-    assert only(sync.base_accepted(BASE, 0.0), Discard) == [Discard(item(BASE, is_base=True))]
-    assert sync.wanted(item(other, is_base=True))
+    assert only(sync.base_accepted(BASE, 0.0), Discard) == [Discard(base_item(BASE))]
+    assert sync.wanted(base_item(other))
+
+
+def test_what_one_says_of_anothers_base_costs_the_other_nothing() -> None:
+    """A false size ended the honest one's session, and a false count had its bytes refused."""
+    sync = make(neighbours=(A, B))
+    lie = replace(origin(BASE, 2), size=1, num_included=7)
+    assert wants(sync.base_offered(B, lie, 0.0)) == [(B, BASE, 0)]
+    assert wants(sync.base_offered(A, origin(BASE, 2), 0.0)) == [(A, BASE, 0)]
+    [write, look] = sync.chunk(A, Chunk(BASE, 0, memoryview(b"xx")), 0.0)
+    assert write == Write(base_item(BASE), 2, 0, memoryview(b"xx"))
+    assert look == CheckBase(origin(BASE))
+    _, culprit = sync.corrupt(base_item(BASE), 0.0)
+    assert culprit == A, "by its own word"
 
 
 def test_a_held_update_offered_as_a_base_ends_the_session() -> None:
@@ -451,7 +470,7 @@ def test_a_base_and_an_update_of_one_id_have_nothing_to_do_with_each_other() -> 
     assert wants(sync.base_offered(A, origin(X2.id, 9), 0.0)) == [(A, X2.id, 0)]
     [write] = sync.chunk(A, Chunk(X2.id, 0, memoryview(b"junk")), 0.0)
     assert isinstance(write, Write)
-    assert write.item == item(X2.id, is_base=True)
+    assert write.item == base_item(X2.id, 9)
     assert wants(sync.have(B, have(X2), 0.0)) == [(B, X2.id, 0)]
     assert sync.pending(2, CAROL.peer_id, EVERYONE)
     sync.header(B, X2, 0.0)
@@ -460,7 +479,7 @@ def test_a_base_and_an_update_of_one_id_have_nothing_to_do_with_each_other() -> 
     assert look == Check(X2)
     sync.add(X2, 1.0)
     sync.base_offered(A, None, 1.0)
-    assert not sync.wanted(item(X2.id, is_base=True)) or sync.num_wanted == 0
+    assert not sync.wanted(base_item(X2.id, 9)) or sync.num_wanted == 0
 
 
 def test_what_others_say_of_a_slot_does_not_count_against_a_neighbour() -> None:
@@ -478,15 +497,19 @@ def test_what_others_say_of_a_slot_does_not_count_against_a_neighbour() -> None:
 
 def test_settled_is_listed_by_the_living_and_everything_older_is_here() -> None:
     sync = make(neighbours=(A, B))
-    assert not sync.settled(EVERYONE, 9, ME), "nobody has listed"
-    assert sync.settled((), 9, ME), "the dead are not waited for"
+    assert not sync.settled(EVERYONE, 9, ME, 0.0), "nobody has listed"
+    assert sync.settled((), 9, ME, 0.0), "the dead are not waited for"
+    list_due = module.LIST_PATIENCE * STALL_S
+    sync.have(A, have(), list_due - 1)
+    assert not sync.settled(EVERYONE, 9, ME, list_due - 1)
+    assert sync.settled(EVERYONE, 9, ME, list_due), "nobody is waited for in vain"
     sync.have(A, have(X1, X2, complete=True), 0.0)
     sync.have(B, have(complete=True), 0.0)
-    assert not sync.settled(EVERYONE, 2, ME)
-    assert sync.settled(EVERYONE, 1, ME), "later rounds may come later"
-    assert not sync.settled(EVERYONE, 1, CAROL.peer_id), "own updates never may"
+    assert not sync.settled(EVERYONE, 2, ME, 0.0)
+    assert sync.settled(EVERYONE, 1, ME, 0.0), "later rounds may come later"
+    assert not sync.settled(EVERYONE, 1, CAROL.peer_id, 0.0), "own updates never may"
     fetch(sync, X1)
-    assert sync.settled(EVERYONE, 2, ME)
+    assert sync.settled(EVERYONE, 2, ME, 0.0)
 
 
 def test_fetching_lasts_as_long_as_something_comes() -> None:
@@ -607,7 +630,7 @@ def test_any_two_sets_become_one(first: list[Update], second: list[Update]) -> N
     has_void = any(both.is_void(u.round, u.author) for u in both)
     for here, there in ((one, two), (two, one)):
         assert here.sync.num_wanted == 0
-        assert here.sync.settled((there.me,), NEVER, here.me)
+        assert here.sync.settled((there.me,), NEVER, here.me, 0.0)
         assert has_void or here.sync.has_all(there.me, NEVER)  # of a void slot any two will do
 
 

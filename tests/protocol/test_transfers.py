@@ -11,6 +11,7 @@ from protocol_support import signer, update
 
 from semantic_net.protocol import transfers as module
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.transfers import (
     PATIENCE,
     PROGRESS_BYTES,
@@ -19,7 +20,6 @@ from semantic_net.protocol.transfers import (
     Transfer,
     Transfers,
 )
-from semantic_net.protocol.update import Item
 
 ALICE, BOB, AUTHOR = (signer(name).peer_id for name in ("alice", "bob", "author"))
 STALL_S = 10.0
@@ -27,7 +27,7 @@ LARGE = 100 * PROGRESS_BYTES
 
 
 def item(number: int) -> Item:
-    return Item(number.to_bytes(32, "big"), is_base=False)
+    return Item(number.to_bytes(32, "big"))
 
 
 def arrive(transfers: Transfers, transfer: Transfer, num_bytes: int, now: float) -> None:
@@ -113,7 +113,7 @@ def test_a_byte_now_and_then_is_no_progress(transfers: Transfers) -> None:
 
 def test_nor_is_a_header_that_is_known(transfers: Transfers) -> None:
     known = update(signer("author"), 1)
-    transfers.hold(ALICE, Item(known.id, is_base=False), (1, AUTHOR))
+    transfers.hold(ALICE, Item(known.id), (1, AUTHOR))
     [(_, transfer)] = transfers.request(0.0)
     transfers.header_arrived(transfer, known, 4.0)
     transfers.header_arrived(transfer, known, 8.0)

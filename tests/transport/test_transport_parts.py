@@ -17,7 +17,14 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.transport import lanes as lanes_module
 from semantic_net.transport.address import Address, dialable_addresses, parse_address
 from semantic_net.transport.base import Buffer
-from semantic_net.transport.lanes import FIRST_CHUNK_BYTES, MIN_CHUNK_BYTES, Lanes, Pace, RateLimit
+from semantic_net.transport.lanes import (
+    FIRST_CHUNK_BYTES,
+    MAX_DEBT_S,
+    MIN_CHUNK_BYTES,
+    Lanes,
+    Pace,
+    RateLimit,
+)
 from semantic_net.transport.link import MAX_LOSSES, Link, LinkQuality
 from semantic_net.transport.sessions import MAX_PEERS_WITH_LOST, SessionTable
 
@@ -143,6 +150,12 @@ def test_what_must_go_out_is_paid_for_by_the_rest() -> None:
     limit.spend(200_000, 0.0)
     assert limit.wait_s(0.0) == pytest.approx(2.0, rel=0.1)
     assert limit.wait_s(3.0) == 0.0
+
+
+def test_it_is_not_paid_for_for_ever() -> None:
+    limit = RateLimit(100_000.0)
+    limit.spend(100_000_000, 0.0)
+    assert limit.wait_s(0.0) == pytest.approx(MAX_DEBT_S, rel=0.1)
 
 
 def test_no_limit_is_no_limit() -> None:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from semantic_net.federated.base_store import BaseStore
@@ -150,6 +151,16 @@ class RoundFacts:
 
     def __post_init__(self) -> None:
         self.collecting_since = self.opened_at
+
+    def after(self, before: RoundFacts) -> RoundFacts:
+        """Return these facts, and what must not be lost of a round that has no record."""
+        return replace(
+            self,
+            payload_bytes=before.payload_bytes + self.payload_bytes,
+            dense_bytes=before.dense_bytes + self.dense_bytes,
+            rejected=dict(Counter(before.rejected) + Counter(self.rejected)),
+            notes=[*before.notes, *self.notes],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ from semantic_net.protocol.bases import Base
 from semantic_net.protocol.handshake import FACTS, REFUSAL_CODES, TIMEOUT
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, short_id
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import (
     Absent,
     HeartbeatMessage,
@@ -62,14 +63,7 @@ from semantic_net.protocol.messages import (
     encode_message,
 )
 from semantic_net.protocol.passed import first_kept
-from semantic_net.protocol.update import (
-    Item,
-    Update,
-    UpdateBody,
-    UpdateId,
-    hash_payload,
-    sign_update,
-)
+from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
     Connected,
@@ -351,7 +345,7 @@ class Peer(Generic[Parsed]):
 
     async def _check(self, action: Check) -> None:
         update = action.update
-        item = Item(update.id, is_base=False)
+        item = Item(update.id)
         payload = self._incoming.pop(item, memoryview(b""))
         intact = await self._parts.runner.check(
             lambda: hash_payload(payload) == update.payload_hash
@@ -377,7 +371,7 @@ class Peer(Generic[Parsed]):
 
     async def _check_base(self, action: CheckBase) -> None:
         parts, base = self._parts, action.base
-        item = Item(base.digest, is_base=True)
+        item = Item(base.digest, base)
         data = self._incoming.pop(item, memoryview(b""))
 
         def check_and_keep() -> History:
@@ -454,6 +448,9 @@ class Peer(Generic[Parsed]):
         self.carry_out(self._machine.trained(self._now()))
 
     async def _author(self, action: Author) -> None:
+        if self._facts_ahead is not None:  # a base was taken over, and the round before not closed
+            self._facts = self._facts_ahead.after(self._facts)
+            self._facts_ahead = None
         parts, facts = self._parts, self._facts
         began = facts.collecting_since = self._now()
         if self._skip_reason is not None:
@@ -466,7 +463,8 @@ class Peer(Generic[Parsed]):
         update, encoded = made
         facts.collecting_since = self._now()
         facts.encode_s = facts.collecting_since - began
-        facts.payload_bytes, facts.dense_bytes = len(encoded.payload), encoded.dense_bytes
+        facts.payload_bytes += len(encoded.payload)  # beside those of rounds that were not closed
+        facts.dense_bytes += encoded.dense_bytes
         self.carry_out(self._machine.authored(update, self._now()))
 
     async def _diverged(self, action: Diverged) -> None:

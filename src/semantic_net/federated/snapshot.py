@@ -17,7 +17,7 @@ from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.state import FoldState, start_state
 from semantic_net.buffers import new_array
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.fixed_point import FixedArray, magnitude
+from semantic_net.fixed_point import MAX_STATE, FixedArray, magnitude
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import (
     MAX_HISTORY_BYTES,
@@ -70,10 +70,16 @@ def decode_base(data: memoryview, base: Base, cfg: FoldConfig) -> History:
             raise RemoteProtocolError("an origin of another model")
         if not largest_magnitude(np.frombuffer(data, "<f4")) < np.inf:
             raise RemoteProtocolError("an origin with entries that are not finite")
-        return history_of_origin(base.digest)
-    history, _, _ = _parse(data, cfg)
+        if _is_snapshot(data):
+            raise RemoteProtocolError("an origin that would be read as a snapshot")
+        history = history_of_origin(base.digest)
+    else:
+        history, parts, widths = _parse(data, cfg)
+        for part, width in zip(parts, widths, strict=True):
+            if magnitude(np.frombuffer(part, f"<i{width}")) > MAX_STATE:
+                raise RemoteProtocolError("a snapshot with entries out of range")
     if Base.of(base.digest, base.size, history, given=base.given) != base:
-        raise RemoteProtocolError("a snapshot of another base than its peer said")
+        raise RemoteProtocolError("another base than its peer said")
     return history
 
 
@@ -83,7 +89,7 @@ def read_base(data: memoryview, digest: bytes, cfg: FoldConfig) -> tuple[History
     Raises:
         RemoteProtocolError: It is no base of this model.
     """
-    if len(data) == origin_bytes(cfg) and bytes(data[: len(_MAGIC)]) != _MAGIC:
+    if len(data) == origin_bytes(cfg) and not _is_snapshot(data):
         values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
         state = start_state(values, cfg.num_parameters, momentum=cfg.beta > 0)
         return history_of_origin(digest), state
@@ -100,6 +106,10 @@ def read_base(data: memoryview, digest: bytes, cfg: FoldConfig) -> tuple[History
         buffers_bound=magnitude(buffers),
     )
     return history, state
+
+
+def _is_snapshot(data: memoryview) -> bool:
+    return bytes(data[: len(_MAGIC)]) == _MAGIC
 
 
 def _parse(

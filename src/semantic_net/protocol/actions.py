@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import Message
-from semantic_net.protocol.update import Item, Update, UpdateId
+from semantic_net.protocol.update import Update, UpdateId
 
 
 @dataclass(frozen=True, slots=True)

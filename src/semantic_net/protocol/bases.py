@@ -120,8 +120,15 @@ class Bases:
         """
         alive = self._roster.alive(now)
         if base.digest == self.base.digest or not any(
-            body.base == base.digest and self._contradicts(body) for body in alive.values()
+            self.offered(body) == base and self._contradicts(body) for body in alive.values()
         ):
+            return False
+        if _claim(base) == _claim(self.base):
+            # Equal sets fold to equal states: one of the two is a lie, or an error.
+            return _num_on(base, alive) > _num_on(self.base, alive) + int(in_use)
+        rivals = (other for body in alive.values() if (other := self.offered(body)) is not None)
+        same = {other.digest: other for other in rivals if _claim(other) == _claim(base)}
+        if any(_num_on(other, alive) > _num_on(base, alive) for other in same.values()):
             return False
         theirs = self._standing_by(base, alive, in_use=in_use)
         ours = self._standing_by(self.base, alive, in_use=in_use)
@@ -200,7 +207,7 @@ class Bases:
         self, base: Base, alive: Mapping[PeerId, HeartbeatBody], *, in_use: bool
     ) -> set[PeerId]:
         """Return who has folded rounds and has signed what a base includes, ourselves as well."""
-        claim = (base.frontier, base.set_digest)
+        claim = _claim(base)
         peers = {p for p, body in alive.items() if is_in_use(body) and claim in _claims(body)}
         if in_use and self._updates.digest_at(base.frontier) == base.set_digest:
             peers.add(self._me)
@@ -210,8 +217,21 @@ class Bases:
         """Tell whether a peer's rounds differ from ours where one of us takes in nothing more."""
         if body.base_set != self._updates.digest_at(body.frontier):
             return True
+        if body.frontier == self._frontier and body.base != self.base.digest:
+            return True
+        if body.frontier >= self._frontier:
+            return False  # set digests are a chain: through no earlier round can they differ
         over = ((n, digest) for n, digest in body.marks if n <= self._frontier)
         return any(digest != self._updates.digest_at(n) for n, digest in over)
+
+
+def _claim(base: Base) -> Mark:
+    return base.frontier, base.set_digest
+
+
+def _num_on(base: Base, alive: Mapping[PeerId, HeartbeatBody]) -> int:
+    """Return how many have folded rounds on this very base, and not on one of an equal set."""
+    return sum(is_in_use(body) and body.base == base.digest for body in alive.values())
 
 
 def _claims(body: HeartbeatBody) -> tuple[Mark, ...]:

@@ -11,11 +11,12 @@ from semantic_net.protocol.actions import Action, Cut, Discard, Level, Tell
 from semantic_net.protocol.bases import Base, BaseConfig, Bases
 from semantic_net.protocol.history import History, short
 from semantic_net.protocol.identity import PeerId, short_id
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import HeartbeatBody
 from semantic_net.protocol.passed import Passed
 from semantic_net.protocol.rounds import Rounds
 from semantic_net.protocol.sync import Sync
-from semantic_net.protocol.update import Item, Update, UpdateId
+from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
 MAX_BASES_BEFORE = 2
@@ -46,6 +47,7 @@ class Compaction:
         self._before: tuple[UpdateId, ...] = ()  # somebody may still be fetching one
         self._cut: Cut | None = None  # under way
         self._cut_tried_in = 0  # that round, the last time
+        self._is_full = False  # and that was said
 
     @property
     def bases_needed(self) -> tuple[UpdateId, ...]:
@@ -61,7 +63,7 @@ class Compaction:
 
     def base_checked(self, base: Base, history: History, now: float) -> list[Action]:
         """A base that was better than ours when it was offered is here, and is what it said."""
-        item = Item(base.digest, is_base=True)
+        item = Item(base.digest, base)
         if not self._sync.wanted(item):  # another one was taken meanwhile
             return [Discard(item)]
         accepted = self._sync.base_accepted(base.digest, now)
@@ -103,6 +105,8 @@ class Compaction:
             return []
         self._cut_tried_in = closed_round
         history = self._updates.history_through(due.frontier, self._cfg.every)
+        if history.is_full:
+            return self._tell_full()
         self._cut = Cut(rounds.plan_again(due.frontier), history)
         if due.is_stable:
             return [self._cut]
@@ -112,6 +116,13 @@ class Compaction:
             "(p2p.disk_budget_mb) is used up"
         )
         return [Tell(Level.WARNING, text), self._cut]
+
+    def _tell_full(self) -> list[Action]:
+        if self._is_full:
+            return []
+        self._is_full = True
+        text = "no later snapshot can be made: its history is full; start a new run from this model"
+        return [Tell(Level.WARNING, text)]
 
     def _is_wanted(self, base: Base, now: float) -> bool:
         return self._bases.is_wanted(base, now, in_use=self._rounds.has_begun)

@@ -28,6 +28,9 @@ SHORT_ID_BYTES = 16
 MAX_HISTORY_BYTES = 1 << 26
 """Of the encoded form: 4 million updates."""
 
+_ENTRY_BYTES = 40
+"""At least what a mark takes, or a round beside its ids."""
+
 Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_ROUND)]
 
 
@@ -53,6 +56,13 @@ class History(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def num_included(self) -> int:
         """Number of updates included."""
         return sum(len(ids) for _, ids in self.included) // SHORT_ID_BYTES
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is near the most that anyone reads."""
+        num_bytes = SHORT_ID_BYTES * self.num_included
+        num_bytes += _ENTRY_BYTES * (len(self.marks) + len(self.included))
+        return num_bytes > MAX_HISTORY_BYTES
 
     def digest_at(self, round_index: int) -> bytes | None:
         """Return the set digest through one of the marked rounds; None for another round."""

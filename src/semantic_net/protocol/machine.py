@@ -28,6 +28,7 @@ from semantic_net.protocol.bases import Base, BaseConfig, Bases
 from semantic_net.protocol.compaction import Compaction
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, short_id
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import (
     MAX_ADDRESS_CHARS,
@@ -49,15 +50,7 @@ from semantic_net.protocol.passed import Passed
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES
-from semantic_net.protocol.update import (
-    Admission,
-    Item,
-    Update,
-    UpdateId,
-    UpdateMessage,
-    admit,
-    id_of,
-)
+from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage, admit, id_of
 from semantic_net.protocol.update_set import UpdateSet
 
 MAX_DIALLED = 1024
@@ -255,7 +248,7 @@ class PeerMachine:
 
     def payload_checked(self, update: Update, fault: str | None, now: float) -> list[Action]:
         """The payload of an update is whole and decodes, or the fault of its author is named."""
-        item = Item(update.id, is_base=False)
+        item = Item(update.id)
         if not self.sync.wanted(item):  # voided meanwhile
             return [Discard(item)]
         if fault is not None:

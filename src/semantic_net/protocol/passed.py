@@ -131,7 +131,6 @@ class Passed:
 
 def _within(updates: Iterable[Update], max_bytes: float) -> Iterator[Update]:
     for update in updates:
-        max_bytes -= update.payload_bytes
-        if max_bytes < 0:
-            return
-        yield update
+        if update.payload_bytes <= max_bytes:  # one that is too large keeps no smaller ones out
+            max_bytes -= update.payload_bytes
+            yield update

@@ -285,7 +285,7 @@ class Rounds:
         # Whatever others say: who has published nothing in the last round may still do so.
         first = max(self._past.last_round + 1, self._own_from(), self._open_elsewhere(now))
         alive = self._roster.alive(now)
-        is_behind = not self._sync.settled(alive, self._start_goal or first, self._me)
+        is_behind = not self._sync.settled(alive, self._start_goal or first, self._me, now)
         heard = all(self._roster.latest(p) is not None for p in self._sync.neighbours())
         actions: list[Action] = []
         if self._past.closed_round >= self._cfg.rounds:
@@ -506,7 +506,7 @@ class Rounds:
                     return False
             elif body.held != self._updates.digest:
                 return False
-        return self._sync.settled(alive, last + 1, self._me)
+        return self._sync.settled(alive, last + 1, self._me, now)
 
     # FOLDING
 

@@ -19,6 +19,7 @@ from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.actions import Action, Check, CheckBase, Discard, Send, Serve, Write
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import (
     MAX_HAVE_ENTRIES,
     Absent,
@@ -34,7 +35,7 @@ from semantic_net.protocol.transfers import (
     Transfer,
     Transfers,
 )
-from semantic_net.protocol.update import Item, Update, UpdateId
+from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
 MAX_OFFERED = 1 << 16
@@ -48,6 +49,9 @@ MAX_TOLD_AGAIN = 64
 
 TELL_AGAIN_SHARE = 0.25
 """Share of the time after which something is told again that passes before more of it is."""
+
+LIST_PATIENCE = 4
+"""Times the wait for what makes no progress that a neighbour has to list what it holds."""
 
 MAX_RIVALS = 2
 """Most updates of a slot that one neighbour may announce: what is held of a void one."""
@@ -65,6 +69,8 @@ class _Neighbour:
     """What it has announced itself that our list has not come to."""
     listed: bool = False
     """It has announced everything that it held when the session began."""
+    list_due: float = math.inf
+    """When it counts as having done so, whatever it says."""
     told_all: bool = False
     """So have we: our list has come to its end."""
     frontier: int = 0
@@ -91,7 +97,6 @@ class Sync:
         self._neighbours: dict[PeerId, _Neighbour] = {}
         self._transfers = Transfers(stall_s, progress_bytes)
         self._inadmissible: dict[Slot, Update] = {}  # headers alone
-        self._offered: dict[UpdateId, Base] = {}  # that are wanted
 
     # What the machine asks.
 
@@ -107,12 +112,14 @@ class Sync:
         """Tell whether the author's update of this round turned out inadmissible."""
         return (round_index, author) in self._inadmissible
 
-    def settled(self, alive: Collection[PeerId], before: int, me: PeerId) -> bool:
+    def settled(self, alive: Collection[PeerId], before: int, me: PeerId, now: float) -> bool:
         """Tell whether we hold all that live neighbours do of rounds before one, and all of ours.
 
-        Each of them has listed what it holds; there is no better base to fetch either.
+        Each of them has listed what it holds, or lets us wait for that in vain; there is no better
+        base to fetch either.
         """
-        listed = all(n.listed for peer, n in self._neighbours.items() if peer in alive)
+        neighbours = [n for peer, n in self._neighbours.items() if peer in alive]
+        listed = all(n.listed or now >= n.list_due for n in neighbours)
         return listed and not self._transfers.any_pending(alive, before, me)
 
     def has_all(self, peer: PeerId, through: int) -> bool:
@@ -147,7 +154,7 @@ class Sync:
 
     def connected(self, peer: PeerId, now: float) -> list[Action]:
         """List what we hold to a new neighbour."""
-        self._neighbours[peer] = _Neighbour()
+        self._neighbours[peer] = _Neighbour(list_due=now + LIST_PATIENCE * self._stall_s)
         self._transfers.connected(peer)
         return self._list_on(peer, MAX_UNANSWERED, now)
 
@@ -211,17 +218,12 @@ class Sync:
         if base is not None and base.digest in self._updates:
             raise RemoteProtocolError("offers an update as its base")
         if neighbour.base is not None:
-            before = self._transfers.get(Item(neighbour.base.digest, is_base=True))
+            before = self._transfers.get(_base_item(neighbour.base))
             if before is not None:
                 self._transfers.unhold(before, peer)
         neighbour.base = base
         if base is not None:
-            item = Item(base.digest, is_base=True)
-            self._transfers.hold(peer, item, BASE_SLOT, base.size)
-            self._offered[base.digest] = base
-        self._offered = {
-            d: b for d, b in self._offered.items() if self.wanted(Item(d, is_base=True))
-        }
+            self._transfers.hold(peer, _base_item(base), BASE_SLOT, base.size)
         return self._request(now)
 
     def want(self, peer: PeerId, message: Want, bases: Collection[UpdateId]) -> list[Action]:
@@ -249,7 +251,7 @@ class Sync:
 
     def absent(self, peer: PeerId, message: Absent, now: float) -> list[Action]:
         """Look elsewhere for what a neighbour does not hold after all."""
-        for item in (Item(message.id, is_base=False), Item(message.id, is_base=True)):
+        for item in self._items_of(peer, message.id):
             self._transfers.not_served(peer, item)
             if (transfer := self._transfers.get(item)) is not None:
                 self._transfers.unhold(transfer, peer)
@@ -257,7 +259,7 @@ class Sync:
 
     def asks_for_header(self, peer: PeerId, item: UpdateId) -> bool:
         """Tell whether a neighbour was asked for an update, and its header is to be looked at."""
-        transfer = self._transfers.get(Item(item, is_base=False))
+        transfer = self._transfers.get(Item(item))
         return transfer is not None and transfer.source == peer
 
     def header(self, peer: PeerId, update: Update, now: float) -> tuple[list[Action], bool]:
@@ -283,7 +285,7 @@ class Sync:
         """
         if not chunk.data:
             raise RemoteProtocolError("an empty chunk")
-        for item in (Item(chunk.id, is_base=False), Item(chunk.id, is_base=True)):
+        for item in self._items_of(peer, chunk.id):
             self._transfers.serves(peer, item, len(chunk.data), now)
             transfer = self._transfers.get(item)
             if transfer is not None and transfer.source == peer:
@@ -369,6 +371,12 @@ class Sync:
 
     # The inside.
 
+    def _items_of(self, peer: PeerId, item: UpdateId) -> list[Item]:
+        """Return what a neighbour may mean by an id: an update, or the base that it offers."""
+        base = self._neighbours[peer].base
+        items = [Item(item)]
+        return [*items, _base_item(base)] if base is not None and base.digest == item else items
+
     def _drop_lacks(self, neighbour: _Neighbour) -> None:
         neighbour.lacks = {
             item: told_at
@@ -429,7 +437,7 @@ class Sync:
 
     def _hold(self, peer: PeerId, entry: HaveEntry) -> None:
         slot = (entry.round, PeerId(entry.author))
-        self._transfers.hold(peer, Item(entry.id, is_base=False), slot)
+        self._transfers.hold(peer, Item(entry.id), slot)
         if self._transfers.num_offered_by(peer) > MAX_OFFERED:
             raise RemoteProtocolError(f"announces more than {MAX_OFFERED} updates")
         if self._transfers.num_offered_by(peer, slot) > MAX_RIVALS:
@@ -486,8 +494,8 @@ class Sync:
         actions: list[Action] = []
         if self._transfers.is_whole(transfer):
             self._transfers.check(transfer)
-            if transfer.item.is_base:
-                actions.append(CheckBase(self._offered[transfer.id]))
+            if (base := transfer.item.base) is not None:
+                actions.append(CheckBase(base))
             else:
                 assert transfer.update is not None, "the size comes with the header"
                 actions.append(Check(transfer.update))
@@ -523,4 +531,8 @@ def _slot(update: Update) -> tuple[int, PeerId]:
 
 
 def _item(update: Update) -> Item:
-    return Item(update.id, is_base=False)
+    return Item(update.id)
+
+
+def _base_item(base: Base) -> Item:
+    return Item(base.digest, base)

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.update import Item, Update, UpdateId
+from semantic_net.protocol.item import Item
+from semantic_net.protocol.update import Update, UpdateId
 
 Slot = tuple[int, PeerId | None]
 """Round and author; (0, None) for a base."""
@@ -204,7 +205,7 @@ class Transfers:
 
     def before(self, round_index: int) -> list[Transfer]:
         """Return the wanted updates of earlier rounds."""
-        return [t for t in self._items.values() if not t.item.is_base and t.slot[0] < round_index]
+        return [t for t in self._items.values() if t.item.base is None and t.slot[0] < round_index]
 
     def num_offered_by(self, peer: PeerId, slot: Slot | None = None) -> int:
         """Return how many wanted items a neighbour says that it holds, of a slot or of all."""

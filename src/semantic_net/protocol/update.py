@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 
@@ -81,13 +81,6 @@ class Update:
     payload_hash: bytes
     message: UpdateMessage
     """The signed form, for relaying."""
-
-
-class Item(NamedTuple):
-    """What peers send each other bytes of: an update, or a base."""
-
-    id: UpdateId
-    is_base: bool
 
 
 @dataclass(frozen=True, slots=True)

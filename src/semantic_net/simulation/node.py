@@ -38,12 +38,12 @@ from semantic_net.protocol.actions import (
 )
 from semantic_net.protocol.bases import BaseConfig
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.item import Item
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.messages import Absent, Message
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import (
     Admission,
-    Item,
     Update,
     UpdateBody,
     UpdateId,
@@ -416,7 +416,7 @@ class Node:
 
     def _check(self, action: Check) -> None:
         update = action.update
-        payload = bytes(self._incoming.pop(Item(update.id, is_base=False), b""))
+        payload = bytes(self._incoming.pop(Item(update.id), b""))
 
         def done() -> None:
             assert hash_payload(payload) == update.payload_hash, "links do not corrupt"
@@ -429,7 +429,7 @@ class Node:
         base = action.base
 
         def done() -> None:
-            data = self._incoming.pop(Item(base.digest, is_base=True), None)
+            data = self._incoming.pop(Item(base.digest, base), None)
             if data is None:
                 return  # not wanted any more
             stored = read_base(base, bytes(data))

@@ -18,6 +18,9 @@ FIRST_CHUNK_BYTES = 32 * 1024
 FRAME_S = 0.1
 """Seconds that one bulk frame should take to drain: a control frame waits no longer than that."""
 
+MAX_DEBT_S = 5.0
+"""Seconds for which payloads pay, at most, for what went out at once."""
+
 BURST_S = 0.1
 """Seconds' worth of a rate limit that may go out at once."""
 
@@ -51,7 +54,8 @@ class RateLimit:
         """Note bytes that are sent."""
         if self._bytes_s:
             self._fill(now)
-            self._level -= num_bytes
+            # Who makes us answer a lot holds up our payloads for so long at most, not for ever.
+            self._level = max(self._level - num_bytes, -MAX_DEBT_S * self._bytes_s)
 
     def wait_s(self, now: float) -> float:
         """Return the seconds until something more may be sent."""
