@@ -27,7 +27,7 @@ from semantic_net.protocol.history import (
 from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.rounds import RoundsConfig
-from semantic_net.protocol.update import Admission, Update, hash_payload
+from semantic_net.protocol.update import Admission, Update, UpdateId, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
 from semantic_net.transport.settings import TransportSettings
@@ -43,7 +43,8 @@ class StubLearner:
         self.name = name
         self.payload_bytes = payload_bytes
         self.folded: list[FoldPlan] = []
-        self.taken_back: list[int] = []
+        self.taken_back: dict[UpdateId, int] = {}
+        self.carried_back: list[int] = []
         self.failing_rounds: set[int] = set()
         self.poisoned_rounds: set[int] = set()
         self.stopped = False
@@ -96,11 +97,11 @@ class StubLearner:
             payload = b"poison"
         return Encoded("stub", payload, 4 * self.payload_bytes)
 
-    def take_back(self, parsed: int) -> None:
-        self.taken_back.append(parsed)
+    def take_back(self, own: Update, parsed: int) -> None:
+        self.carried_back.append(parsed)
 
-    def count_again(self, parsed: int) -> None:
-        self.taken_back.remove(parsed)
+    def count_again(self, own: Update, parsed: int) -> None:
+        self.carried_back.remove(parsed)
 
     def evaluate(self) -> dict[str, float]:
         return {"score": float(len(self.folded))}

@@ -114,7 +114,10 @@ def test_what_nobody_may_fold_is_taken_back_whole() -> None:
     peer.train(1)
     moved = flat(peer) - before
     encoded = peer.encode()
-    peer.take_back(peer.parse(encoded.codec, memoryview(encoded.payload)))
+    parsed = peer.parse(encoded.codec, memoryview(encoded.payload))
+    own = update("own", 1)
+    peer.take_back(own, parsed)
+    peer.take_back(own, parsed)
     assert peer.residual is not None
     size = peer.schema.num_parameters
     torch.testing.assert_close(peer.residual[:size], moved, rtol=0, atol=2**-22)
@@ -128,11 +131,14 @@ def test_what_counts_after_all_leaves_the_residual_again() -> None:
     parsed = peer.parse(encoded.codec, memoryview(encoded.payload))
     assert peer.residual is not None
     left = peer.residual.clone()
-    peer.take_back(parsed)
-    peer.count_again(parsed)
+    own = update("own", 1)
+    peer.count_again(own, parsed)
+    peer.take_back(own, parsed)
+    peer.count_again(own, parsed)
     torch.testing.assert_close(peer.residual, left, rtol=0, atol=2**-22)
-    peer.residual = None  # what was taken back has gone out
-    peer.count_again(parsed)
+    peer.take_back(own, parsed)
+    peer.residual = None  # it has gone out
+    peer.count_again(own, parsed)
     size = peer.schema.num_parameters
     carried = torch.from_numpy(parsed.to_float32())[:size]
     assert peer.residual is not None, "the next update takes it out"

@@ -193,7 +193,7 @@ def test_a_journal_that_cannot_be_written_keeps_the_update_back() -> None:
     a, b = run_virtual(scenario())
     assert a.digests == b.digests
     assert all(a.signer.peer_id not in closed.authors for closed in b.rounds)
-    assert a.learner.taken_back == [5000] * 3, "what it carried goes into the next update"
+    assert a.learner.carried_back == [5000] * 3, "what it carried goes into the next update"
     assert any("No space left" in note for note in a.rounds[0].facts.notes)
 
 
@@ -315,7 +315,7 @@ def test_two_updates_of_one_key_void_both_and_are_taken_back() -> None:
 
     a, b, c = run_virtual(scenario())
     assert a.digests[-1] == b.digests[-1] == c.digests[-1]
-    assert a.learner.taken_back == [5000]
+    assert a.learner.carried_back == [5000]
 
 
 def test_a_base_whose_bytes_are_not_what_its_digest_says_is_fetched_anew(

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 def make(folder: RunFolder) -> Recording:
     learner, machine = Mock(spec=ModelLearner), Mock(spec=PeerMachine)
     learner.base, machine.me = b"b" * 32, "me"
-    return Recording(Config(), Mock(), folder, learner, machine, {}, None, 0, {})
+    return Recording(Config(), Mock(), folder, learner, machine, Mock(), {}, None, 0, Mock())
 
 
 def report(number: int) -> Diverged:

@@ -23,7 +23,7 @@ from semantic_net.federated.run import Assembled, RunOptions, assemble, run_peer
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.monitoring.recorder import RoundTail
 from semantic_net.protocol.machine import PeerMachine
-from semantic_net.protocol.update import UpdateBody, sign_update
+from semantic_net.protocol.update import Update, UpdateBody, sign_update
 from semantic_net.records import RoundRecord, Summary
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.transport.identity import load_or_create_key
@@ -91,9 +91,9 @@ def test_what_was_taken_back_is_taken_back_once_over_restarts(
         life, take_back = len(taken_back), learner.take_back
         taken_back.append(0)
 
-        def count(parsed: ParsedDelta) -> None:
+        def count(own: Update, parsed: ParsedDelta) -> None:
             taken_back[life] += 1
-            take_back(parsed)
+            take_back(own, parsed)
 
         monkeypatch.setattr(learner, "take_back", count)
 

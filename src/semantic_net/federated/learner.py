@@ -86,6 +86,8 @@ class ModelLearner:
         self.bases = bases
         self.residual: Tensor | None = None
         """(schema.size,) float32: what the own updates left over; None for nothing."""
+        self.taken_back: dict[UpdateId, int] = {}
+        """The rounds of the own updates that are taken back: the residual has carried them."""
         self._set_aside: Tensor | None = None
         """(schema.size,) float32: what was trained ahead of the fold."""
         self._semantic = semantic
@@ -173,15 +175,19 @@ class ModelLearner:
         self.residual = encoded.residual
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
 
-    def take_back(self, parsed: ParsedDelta) -> None:
-        """Add to the residual what an own update carried, since it does not count any more."""
-        carried = self._carried(parsed)
-        self.residual = carried if self.residual is None else self.residual + carried
+    def take_back(self, own: Update, parsed: ParsedDelta) -> None:
+        """Add to the residual, once, what an own update carried: it does not count any more."""
+        if own.id not in self.taken_back:
+            carried = self._carried(parsed)
+            self.residual = carried if self.residual is None else self.residual + carried
+            self.taken_back[own.id] = own.round
 
-    def count_again(self, parsed: ParsedDelta) -> None:
-        """Subtract from the residual what an own update carried: it counts after all."""
-        carried = self._carried(parsed)
-        self.residual = -carried if self.residual is None else self.residual - carried
+    def count_again(self, own: Update, parsed: ParsedDelta) -> None:
+        """Subtract from the residual what was taken back of an own update: it counts after all."""
+        if own.id in self.taken_back:
+            carried = self._carried(parsed)
+            self.residual = -carried if self.residual is None else self.residual - carried
+            del self.taken_back[own.id]
 
     def evaluate(self) -> dict[str, float]:
         """Return the validation metrics of the model.

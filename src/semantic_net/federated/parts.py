@@ -49,6 +49,9 @@ class Trained:
 class Learner(Protocol[Parsed]):
     """The model's side of a peer. All of it but ``parse`` and ``stop`` runs in one thread."""
 
+    taken_back: dict[UpdateId, int]
+    """The rounds of the own updates that are taken back."""
+
     def history_of(self, data: memoryview, base: Base) -> History:
         """Return the history of a base that has arrived; runs in any thread.
 
@@ -100,12 +103,12 @@ class Learner(Protocol[Parsed]):
         """
         ...
 
-    def take_back(self, parsed: Parsed) -> None:
-        """Add to the residual what an own update carried, since it does not count any more."""
+    def take_back(self, own: Update, parsed: Parsed) -> None:
+        """Add to the residual, once, what an own update carried: it does not count any more."""
         ...
 
-    def count_again(self, parsed: Parsed) -> None:
-        """Subtract from the residual what an own update carried: it counts after all."""
+    def count_again(self, own: Update, parsed: Parsed) -> None:
+        """Subtract from the residual what was taken back of an own update: it counts after all."""
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -192,8 +195,6 @@ class PeerParts(Generic[Parsed]):
     runner: Runner
     journal: Callable[[int, UpdateId], None]
     """Makes an own (round, id) durable; raises OSError if it cannot."""
-    taken_back: dict[UpdateId, int] = field(default_factory=dict)
-    """The rounds of the own updates that are taken back; changes in the learner's thread only."""
     on_round: Callable[[ClosedRound], None]
     """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
     on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None

@@ -410,8 +410,9 @@ class Peer(Generic[Parsed]):
             ):
                 self._frontier = plan.frontier
                 first = first_kept(plan.frontier)
-                for own in [own for own, number in parts.taken_back.items() if number < first]:
-                    del parts.taken_back[own]
+                rounds = parts.learner.taken_back
+                for own in [own for own, number in rounds.items() if number < first]:
+                    del rounds[own]
             return digest
 
         return await parts.runner.learn(fold)
@@ -478,9 +479,8 @@ class Peer(Generic[Parsed]):
         def take_back() -> None:
             for own in action.updates:
                 # Of a twin's the payload is elsewhere, and so is what it has learned.
-                if own.id in parts.store and own.id not in parts.taken_back:
-                    parts.learner.take_back(parts.store.parsed(own))
-                    parts.taken_back[own.id] = own.round
+                if own.id in parts.store:
+                    parts.learner.take_back(own, parts.store.parsed(own))
 
         await parts.runner.learn(take_back)
 
@@ -489,9 +489,8 @@ class Peer(Generic[Parsed]):
 
         def count_again() -> None:
             for own in action.updates:
-                if own.id in parts.store and own.id in parts.taken_back:
-                    parts.learner.count_again(parts.store.parsed(own))
-                    del parts.taken_back[own.id]
+                if own.id in parts.store:
+                    parts.learner.count_again(own, parts.store.parsed(own))
 
         await parts.runner.learn(count_again)
 
@@ -518,7 +517,7 @@ class Peer(Generic[Parsed]):
         try:
             parts.journal(round_index, update.id)
         except OSError as exc:
-            parts.learner.take_back(parsed)
+            parts.learner.take_back(update, parsed)
             parts.store.discard(update.id)
             return f"the journal cannot be written: {exc.strerror}"
         return update, encoded

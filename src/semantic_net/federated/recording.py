@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,12 +21,14 @@ from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.journal import by_name
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.parts import ClosedRound
+from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import save_state_dict, write_atomically
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.actions import Diverged
 from semantic_net.protocol.machine import PeerMachine
-from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.update import Update
 from semantic_net.records import Divergence, HeldUpdate, RoundRecord, Summary
+from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.task.base import Task
 
 log = logging.getLogger(__name__)
@@ -45,10 +47,11 @@ class Recording:
         folder: RunFolder,
         learner: ModelLearner,
         machine: PeerMachine,
+        store: UpdateStore[ParsedDelta],
         facts: dict[str, str],
         progress: Progress | None,
         authored_round: int,
-        taken_back: Mapping[UpdateId, int],
+        show: Callable[[RoundRecord], None],
     ) -> None:
         """Go on after an earlier process, or start a new record.
 
@@ -58,10 +61,11 @@ class Recording:
             folder: Where everything goes.
             learner: The model's side.
             machine: The protocol's side.
+            store: The payloads.
             facts: Of the run.
             progress: The checkpoint's; None without one.
             authored_round: The last round that this peer has signed an update for.
-            taken_back: The rounds of the own updates that are taken back, as of now.
+            show: Shows a round to a person.
         """
         self._config = config
         self._task = task
@@ -69,7 +73,8 @@ class Recording:
         self._learner = learner
         self._machine = machine
         self._facts = facts
-        self._taken_back = taken_back
+        self._store = store
+        self._show = show
         closed_round = self._closed_round = progress.closed_round if progress else 0
         self._base = progress.base if progress else learner.base.hex()  # of the last checkpoint
         # Rounds that were recorded after the checkpoint are not run again, but for the last of
@@ -88,12 +93,6 @@ class Recording:
         for record in self._recorder.resumed:
             if record.round > closed_round:
                 self._count(record)
-        self.persist_updates: Callable[[], None] = lambda: None
-        """Writes the held updates to disk, before each checkpoint."""
-        self.remove_updates: Callable[[int], None] = lambda frontier: None
-        """Removes the updates from disk that no checkpoint needs, up to this round."""
-        self.show: Callable[[RoundRecord], None] = lambda record: None
-        """Shows a round to a person."""
 
     def closed(self, closed: ClosedRound) -> None:
         """Record a round, keep the model if it is the best, write a checkpoint if one is due."""
@@ -104,7 +103,7 @@ class Recording:
             self._save_model(best=True)
         # First the record: a resumed run may drop one, but cannot make any up.
         self._recorder.record(record)
-        self.show(record)
+        self._show(record)
         every = self._config.p2p.checkpoint_every
         # Until a checkpoint stands on the new base, everything that the old one needs must stay.
         if (every and record.round % every == 0) or self._learner.base.hex() != self._base:
@@ -150,7 +149,7 @@ class Recording:
     def checkpoint(self) -> None:
         """Write everything that the next process needs; a full disk is a warning."""
         self._save_model(best=False)
-        self.persist_updates()
+        self._store.persist(self._machine.updates.evidence())
         learner, own = self._learner, self._machine.rounds.last_own
         residual = learner.residual
         progress = Progress(
@@ -160,7 +159,7 @@ class Recording:
             frontier=learner.history.frontier,
             base_given=self._machine.base.given,
             residual_of=own.id.hex() if own is not None and residual is not None else "",
-            taken_back=by_name(self._taken_back),
+            taken_back=by_name(learner.taken_back),
             best_round=self._best_round,
             best_metrics=self._best_metrics,
             totals=self._totals,
@@ -182,7 +181,7 @@ class Recording:
         learner, machine, kept = self._learner, self._machine, self._folder.progress
         frontier = learner.history.frontier if kept.frontier is None else kept.frontier
         try:
-            self.remove_updates(frontier)
+            self._store.remove_files(frontier)
             self._folder.bases.keep_only(lambda: {learner.base, *kept.bases, *machine.bases_needed})
         except OSError as exc:
             self._warn(self._folder.checkpoint, exc)

@@ -11,10 +11,9 @@ import hashlib
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 
@@ -40,7 +39,7 @@ from semantic_net.protocol.handshake import HelloContent, differing_facts, run_d
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.rounds import RoundsConfig
-from semantic_net.protocol.update import Admission, Update, UpdateId
+from semantic_net.protocol.update import Admission, Update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
@@ -128,10 +127,10 @@ async def _run(
         cache_dir=folder.cache,
     )
     base_given = checkpoint.progress.base_given if checkpoint else options.init is not None
-    taken_back = journal.taken_back.copy()
+    learner.taken_back = journal.taken_back.copy()
     if checkpoint is not None and checkpoint.progress.residual_of == journal.last_id.hex() != "":
         learner.residual = checkpoint.residual.to(trainer.device)
-        taken_back = by_id(checkpoint.progress.taken_back)
+        learner.taken_back = by_id(checkpoint.progress.taken_back)
 
     assembled = assemble(
         config,
@@ -142,7 +141,6 @@ async def _run(
         base_given=base_given,
         updates_folder=folder.updates,
         closed_round=checkpoint.progress.closed_round if checkpoint else 0,
-        taken_back=taken_back,
     )
     machine, store = assembled.machine, assembled.store
     recording = Recording(
@@ -151,14 +149,12 @@ async def _run(
         folder,
         learner,
         machine,
+        store,
         facts,
         checkpoint.progress if checkpoint else None,
         journal.last_round,
-        taken_back,
+        options.printer(config.training.rounds, task.metric),
     )
-    recording.persist_updates = lambda: store.persist(machine.updates.evidence())
-    recording.remove_updates = store.remove_files
-    recording.show = options.printer(config.training.rounds, task.metric)
     _leave(folder.config, dump_config(config))
     runner = ThreadRunner()
 
@@ -181,8 +177,7 @@ async def _run(
             store=store,
             bases=folder.bases,
             runner=runner,
-            journal=lambda number, own: journal.author(number, own, taken_back),
-            taken_back=taken_back,
+            journal=lambda number, own: journal.author(number, own, learner.taken_back),
             on_round=recording.closed,
             on_diverged=recording.diverged,
             on_listening=listening,
@@ -218,7 +213,6 @@ def assemble(
     base_given: bool = False,
     updates_folder: Path | None = None,
     closed_round: int = 0,
-    taken_back: Mapping[UpdateId, int] = MappingProxyType({}),
 ) -> Assembled:
     """Put a peer's machine, transport and store together, with what the folder holds."""
     signer, journal = identity.signer, identity.journal
@@ -239,7 +233,7 @@ def assemble(
         Base.of(learner.base, base_size, history, given=base_given),
         updates,
         passed=passed,
-        taken_back=taken_back,
+        taken_back=learner.taken_back,
         last_own=next((u for u in loaded if u.id == journal.last_id), None),
         closed_round=closed_round,
         authored_round=journal.last_round,
