@@ -224,6 +224,32 @@ def test_what_is_held_is_not_wanted() -> None:
     assert wants(make(X1).have(A, have(X1), 0.0)) == []
 
 
+def test_what_was_given_up_is_taken_all_the_same_when_it_comes() -> None:
+    """On a slow link each request was given up just before it was served, again and again."""
+    sync = make()
+    sync.have(A, have(X1, X2), 0.0)
+    for one in (X1, X2):
+        sync.header(A, one, 0.0)
+    [(_, again, _)] = wants(sync.tick(STALL_S))
+    [other] = [one for one in (X1, X2) if one.id != again]
+    [write, look] = sync.chunk(A, chunk(other), STALL_S + 1)
+    assert write == Write(item(other.id), 2, 0, memoryview(b"xx"))
+    assert look == Check(other)
+    assert wants(sync.tick(STALL_S + 2)) == [], "the one that is asked for comes next"
+
+
+def test_what_was_never_asked_of_a_neighbour_is_not_taken_from_it() -> None:
+    sync = make(neighbours=(A, B))
+    sync.have(A, have(X1), 0.0)
+    sync.have(B, have(X1), 0.0)
+    sync.header(A, X1, 0.0)
+    sync.disconnected(A, 1.0)
+    sync.tick(1.0)
+    sync.connected(A, 2.0)
+    sync.have(A, have(X1), 2.0)
+    assert not only(sync.chunk(A, chunk(X1), 2.0), Write)
+
+
 def test_an_update_is_asked_of_one_neighbour_and_after_its_loss_of_another() -> None:
     sync = make(neighbours=(A, B))
     assert wants(sync.have(A, have(X1), 0.0)) == [(A, X1.id, 0)]

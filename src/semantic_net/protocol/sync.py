@@ -286,8 +286,10 @@ class Sync:
         if not chunk.data:
             raise RemoteProtocolError("an empty chunk")
         for item in self._items_of(peer, chunk.id):
-            self._transfers.serves(peer, item, len(chunk.data), now)
             transfer = self._transfers.get(item)
+            if transfer is not None and _goes_on_with(transfer, chunk):
+                self._transfers.take_up(transfer, peer, now)
+            self._transfers.serves(peer, item, len(chunk.data), now)
             if transfer is not None and transfer.source == peer:
                 return [*self._place(transfer, chunk, now), *self._request(now)]
         return self._request(now)  # left over from an earlier request
@@ -298,7 +300,7 @@ class Sync:
         end = chunk.offset + len(chunk.data)
         if end > transfer.size:
             raise RemoteProtocolError("a chunk beyond its item's end")
-        if not chunk.offset <= transfer.received < end:
+        if not _goes_on_with(transfer, chunk):
             return []  # left over as well
         data = chunk.data[transfer.received - chunk.offset :]
         write = Write(transfer.item, transfer.size, transfer.received, data)
@@ -532,6 +534,11 @@ def _slot(update: Update) -> tuple[int, PeerId]:
 
 def _item(update: Update) -> Item:
     return Item(update.id)
+
+
+def _goes_on_with(transfer: Transfer, chunk: Chunk) -> bool:
+    end = chunk.offset + len(chunk.data)
+    return transfer.size is not None and chunk.offset <= transfer.received < end <= transfer.size
 
 
 def _base_item(base: Base) -> Item:

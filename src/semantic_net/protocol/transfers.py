@@ -338,6 +338,23 @@ class Transfers:
         if holder.num_bytes >= self._progress_bytes:
             self._progress(peer, now)
 
+    def take_up(self, transfer: Transfer, peer: PeerId, now: float) -> None:
+        """Take from a neighbour what it was asked for and sends after all.
+
+        It was given up as stalled, and is served all the same: on a slow link what was asked for
+        since then lies behind it, so that passing it over would go on for ever.
+        """
+        claim = transfer.holders.get(peer)
+        if transfer.source is not None or transfer.checking or claim is None or not claim.num_vain:
+            return
+        if transfer.from_one and transfer.sources - {peer}:
+            return
+        self._parked.pop(transfer.item, None)
+        holder = self._holders[peer]
+        holder.line.pop(transfer.item, None)
+        holder.line = {transfer.item: None, **holder.line}
+        self._ask(transfer, peer, now)
+
     def bytes_arrived(self, transfer: Transfer, num_bytes: int, now: float) -> None:
         """Note that the source has sent the next bytes; `serves` comes first."""
         peer = transfer.source
