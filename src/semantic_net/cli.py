@@ -22,7 +22,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -58,7 +58,10 @@ def _fail(error: Exception | str, code: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with its errors as one line."""
+    """argparse, with its errors as one line, and no flag by half its name."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")

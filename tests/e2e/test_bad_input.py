@@ -320,11 +320,11 @@ def test_unreachable_peers_are_a_warning_and_a_record(
     )
     assert code == 0
     assert f"127.0.0.1:{port} does not answer: Connection refused" in said
-    assert f"no answer from 127.0.0.1:{port} in 0.5 s; going on" in said
+    assert f"not connected to 127.0.0.1:{port} in 0.5 s; going on" in said
     first, second = read_rounds(tmp_path / "out" / "rounds.jsonl")
     assert first.close_reason == second.close_reason == "deadline, cut off"
     assert 0.3 <= second.exchange_s < 2.0, "closes no round before the deadline, nor long after"
-    assert any("no answer from" in note for note in first.notes)
+    assert any("not connected to" in note for note in first.notes)
 
 
 def test_garbage_on_the_port_costs_nothing_but_a_count(tmp_path: Path) -> None:

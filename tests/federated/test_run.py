@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -219,6 +220,30 @@ def test_a_start_that_closes_no_round_forgets_none(
         summary = msgspec.json.decode((folder.root / "summary.json").read_bytes(), type=Summary)
     assert [record.round for record in records] == [1, 2, 3, 4, 5]
     assert summary.payload_bytes == sum(record.payload_bytes for record in records)
+
+
+def test_a_run_with_nothing_to_do_leaves_the_configuration_that_made_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunFolder(tmp_path) as folder:
+        run_alone(folder, monkeypatch, lambda *_: None, rounds=3)
+        made = folder.config.read_text()
+        run_alone(folder, monkeypatch, lambda *_: None, rounds=2)
+        assert folder.config.read_text() == made
+
+
+def test_a_folder_that_has_become_read_only_is_left_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        with RunFolder(tmp_path) as folder:
+            patched.setattr(Path, "unlink", read_only)
+        patched.undo()
+    with RunFolder(tmp_path):
+        assert folder.root == tmp_path, "and free for the next one"
 
 
 def test_neither_the_event_loop_nor_a_check_waits_for_the_learner() -> None:

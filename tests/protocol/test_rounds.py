@@ -199,7 +199,7 @@ def test_a_neighbour_must_be_heard_and_have_listed() -> None:
 @pytest.mark.parametrize(
     ("obstacle", "says"),
     [
-        ("address", "no answer from 10.0.0.2:5000 in 120 s; going on"),
+        ("address", "not connected to 10.0.0.2:5000 in 120 s; going on"),
         ("heartbeat", "still without some of the others' heartbeats after 120 s; going on"),
         ("updates", "still without some of the others' updates after 120 s; going on"),
     ],
@@ -623,6 +623,19 @@ def test_before_its_last_record_a_peer_serves_until_all_hold_the_same(last: Scen
     assert closed(last.hear("a", **equal(last))) == (5, "all in")
     assert last.fold() == [Finish("done, after round 5")]
     assert last.rounds.phase is Phase.FINISHED
+
+
+def test_what_comes_while_a_peer_serves_is_not_missing() -> None:
+    scene = Scene(rounds=5, past=Past(closed_round=4), quorum=0.5)
+    scene.meet("a", "b", round_index=5, next_round=5)
+    scene.begin()
+    scene.publish()
+    scene.hold(update(signer("a"), 5))
+    assert scene.rounds.phase is Phase.SERVING
+    scene.hold(update(signer("b"), 5))
+    scene.hear("a", **equal(scene))
+    [close] = only(scene.hear("b", **equal(scene)), Close)
+    assert (close.reason, close.missing) == ("all in", ())
 
 
 def test_who_may_yet_publish_is_served(last: Scene) -> None:

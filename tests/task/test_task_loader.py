@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from semantic_net.config import DataConfig, TaskConfig, TrainingConfig
 from semantic_net.errors import ConfigError, DataError, SemanticNetError, StartError
 from semantic_net.task import Task, load_task
+from semantic_net.task.loader import place_in
 from semantic_net.training import Trainer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits_task.py"
@@ -148,3 +151,11 @@ def test_data_must_have_a_length_and_examples(tmp_path: Path) -> None:
 def test_shipped_tasks_come_by_name() -> None:
     task = load_task(TaskConfig(name="netqos", data=DataConfig(num_train=2, num_val=2)))
     assert task.metric == "rmse"
+
+
+def test_an_error_elsewhere_is_placed_where_it_was_raised() -> None:
+    """A model of the library's parts fails in the library, and no line of the task's file."""
+    with pytest.raises(RuntimeError) as raised:
+        torch.nn.Linear(2, 2)(torch.zeros(1, 3))
+    placed = place_in(Path("mine.py"), raised.value)
+    assert re.match(r".+\.py, line \d+: RuntimeError: mat1", placed)

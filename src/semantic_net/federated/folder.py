@@ -6,6 +6,7 @@ never used again, since nobody could tell which rounds it has put its name to.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -80,7 +81,8 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.address.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # read-only by now: whoever wrote to it has said so
+            self.address.unlink(missing_ok=True)
         os.close(self._lock)
 
     def forget(self) -> None:

@@ -395,6 +395,8 @@ class Peer(Generic[Parsed]):
             lambda: parts.learner.make_base(action.plan, action.history, parts.store.parsed)
         )
         base = Base.of(digest, size, action.history, given=machine.base.given)
+        text = "made snapshot %s through round %d, of %d updates"
+        log.debug(text, digest.hex()[:12], base.frontier, base.num_included)
         self.carry_out(machine.base_made(action, base, self._now()))
         parts.bases.settle(digest)
 

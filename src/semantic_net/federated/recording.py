@@ -103,6 +103,7 @@ class Recording:
             self._save_model(best=True)
         # First the record: a resumed run may drop one, but cannot make any up.
         self._recorder.record(record)
+        log.debug("recorded: %s", msgspec.json.encode(record).decode())
         self._show(record)
         every = self._config.p2p.checkpoint_every
         # Until a checkpoint stands on the new base, everything that the old one needs must stay.

@@ -155,7 +155,8 @@ async def _run(
         journal.last_round,
         options.printer(config.training.rounds, task.metric),
     )
-    _leave(folder.config, dump_config(config))
+    if checkpoint is None or checkpoint.progress.closed_round < config.training.rounds:
+        _leave(folder.config, dump_config(config))  # else it says how the model was made
     runner = ThreadRunner()
 
     def listening(address: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         try:
             write(part)
         except safetensors.SafetensorError as exc:
-            raise OSError(None, str(exc)) from exc
+            raise _os_error(exc) from exc
         part.chmod(0o644)  # safetensors makes files that only their owner may read
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -72,6 +73,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):  # half a file would take the last of the disk
             part.unlink(missing_ok=True)
         raise
+
+
+def _os_error(exc: safetensors.SafetensorError) -> OSError:
+    """Return what the disk said: the library's text names a temporary file of its own."""
+    number = re.search(r"os error (\d+)", str(exc))
+    if number is None:
+        return OSError(None, str(exc))
+    return OSError(int(number[1]), os.strerror(int(number[1])))
 
 
 def load_into(model: torch.nn.Module, state: Mapping[str, Tensor], where: str) -> None:

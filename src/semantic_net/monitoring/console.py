@@ -70,7 +70,7 @@ def round_text(record: RoundRecord, rounds: int, metric: str = "") -> Text:
         names = ", ".join(short_id(peer) for peer in sorted(record.missing))
         text.append(f"\n  missing {names} ({record.close_reason})", style="yellow")
     if record.unreachable:
-        text.append(f"\n  never reached {', '.join(record.unreachable)}", style="yellow")
+        text.append(f"\n  not connected to {', '.join(record.unreachable)}", style="yellow")
     for note in record.notes:
         text.append(f"\n  {note}", style="dim")
     return text

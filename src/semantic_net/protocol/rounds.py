@@ -151,8 +151,7 @@ class Rounds:
         self._folded = 0  # the last round that a plan has gone through
         self._changed_from = 1  # the first round that differs from the last plan
         self._late: list[int] = []  # rounds of updates that came after their fold
-        self._close_reason = ""
-        self._missing: tuple[PeerId, ...] = ()
+        self._is_late = False  # the deadline has closed the round
         self._is_cut_off = False
         self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
@@ -323,7 +322,7 @@ class Rounds:
     def _why_unready(self, is_early: bool, is_behind: bool) -> str:
         limit_s = self._cfg.start_timeout_s
         if is_early and self.waiting_for:
-            return f"no answer from {', '.join(self.waiting_for)} in {limit_s:g} s; going on"
+            return f"not connected to {', '.join(self.waiting_for)} in {limit_s:g} s; going on"
         if is_early:
             heard, all_peers = self._roster.num_known, self._cfg.num_peers
             return f"heard of {heard} of {all_peers} peers in {limit_s:g} s; going on"
@@ -427,15 +426,11 @@ class Rounds:
         is_open = cut_off or self._num_outstanding(alive, len(self.expected) - enough) is None
         if is_open and now < self.deadline:
             return actions
-        self._missing = tuple(
-            sorted(p for p in self.expected if not self._updates.holds(self.round, p))
-        )
-        num_outstanding = self._num_outstanding(alive) or 0
-        self._close_reason = self._why_close(num_outstanding, is_open, cut_off)
+        self._is_late = is_open
         if self.round >= self._cfg.rounds:
             self.phase, self._served = Phase.SERVING, frozenset(alive)
             return [*actions, *self.step(now)]
-        return [*actions, *self._close()]
+        return [*actions, *self._close(now)]
 
     def _num_outstanding(self, alive: Alive, limit: float = math.inf) -> int | None:
         """Return how many of the expected are still to be waited for; None if above the limit."""
@@ -470,14 +465,14 @@ class Rounds:
         has_published = self._published.get(peer) == body.incarnation
         return body.next_round > self.round and not has_published  # moved past
 
-    def _why_close(self, num_outstanding: int, is_open: bool, cut_off: bool) -> str:
+    def _why_close(self, num_outstanding: int, num_missing: int) -> str:
         if num_outstanding:
-            why = "deadline" if is_open else "quorum"
+            why = "deadline" if self._is_late else "quorum"
             return f"{why}, {num_outstanding} missing"
-        if cut_off:
+        if self._is_cut_off:
             return "deadline, cut off"
-        if self._missing:
-            return f"{len(self._missing)} gone or moved on"
+        if num_missing:
+            return f"{num_missing} gone or moved on"
         return "all in" if self.expected else "nobody expected"
 
     # SERVING
@@ -486,7 +481,7 @@ class Rounds:
         assert self.deadline is not None, "_collect() sets it"
         if now < self.deadline and not self._sets_are_equal(now):
             return []
-        return self._close()
+        return self._close(now)
 
     def _sets_are_equal(self, now: float) -> bool:
         """Tell whether all live peers hold what we hold, and can get nothing new in our rounds.
@@ -510,12 +505,13 @@ class Rounds:
 
     # FOLDING
 
-    def _close(self) -> list[Action]:
+    def _close(self, now: float) -> list[Action]:
         self.phase, self.deadline = Phase.FOLDING, None
         late = self._tell_late()
+        missing = tuple(sorted(p for p in self.expected if not self._updates.holds(self.round, p)))
+        reason = self._why_close(self._num_outstanding(self._roster.alive(now)) or 0, len(missing))
         plan = self.plan(self.round)
-        close = Close(self.round, self._close_reason, self._missing, self.waiting_for, plan)
-        return [*late, close]
+        return [*late, Close(self.round, reason, missing, self.waiting_for, plan)]
 
     def _tell_late(self) -> list[Action]:
         """Say why the model differs from what the rounds so far have led to."""

@@ -105,7 +105,7 @@ def _import(path: Path) -> ModuleType:
 def place_in(path: Path, exc: BaseException) -> str:
     """Return ``file, line N: Error: reason``, N being the innermost line of ``path`` itself.
 
-    Without file and line if ``exc`` has not come through that file.
+    If ``exc`` has not come through that file, N is the innermost line of all.
     """
     lines = [
         frame.lineno
@@ -114,6 +114,11 @@ def place_in(path: Path, exc: BaseException) -> str:
     ]
     if isinstance(exc, SyntaxError):  # raised before any line of the file runs
         lines = [exc.lineno]
-    where = f"{path}, line {lines[-1]}: " if lines else ""
+    where = f"{path}, line {lines[-1]}: " if lines else _innermost(exc)
     reason = exc.msg if isinstance(exc, SyntaxError) else " ".join(str(exc).split())
     return f"{where}{type(exc).__name__}: {reason}"
+
+
+def _innermost(exc: BaseException) -> str:
+    frames = traceback.extract_tb(exc.__traceback__)
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
