@@ -19,7 +19,16 @@ from semantic_net.federated import peer as module
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.parts import Encoded, Trained
 from semantic_net.federated.peer import INTERRUPTED
-from semantic_net.protocol.actions import CheckBase, Discard, FoldPlan, Level, Serve, Tell, Write
+from semantic_net.protocol.actions import (
+    Check,
+    CheckBase,
+    Discard,
+    FoldPlan,
+    Level,
+    Serve,
+    Tell,
+    Write,
+)
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import encode_history, history_of_origin
 from semantic_net.protocol.identity import PeerId, short_id
@@ -27,6 +36,7 @@ from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import Absent, encode_message
 from semantic_net.protocol.rounds import Ahead, Phase
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
+from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Refused
 from semantic_net.transport.link import LinkQuality
@@ -479,3 +489,22 @@ def test_a_round_that_a_base_includes_leaves_the_next_ones_facts_alone() -> None
     fifth = a.rounds[3].facts
     assert fifth.loss == 5.0
     assert fifth.payload_bytes == 2 * 5000, "that of the round without a record is counted"
+
+
+def test_a_payload_that_is_kept_in_case_its_base_yields_outlives_a_late_arrival_of_it() -> None:
+    """It was dropped with the arrival, and what it carried could not be subtracted any more."""
+
+    async def scenario() -> bool:
+        a = Device(network(), "a", ())
+        content = b"payload"
+        body = UpdateBody(a.machine.run, 3, 1, "stub", len(content), hash_payload(content))
+        own = sign_update(body, a.signer)
+        with_it = UpdateSet(a.machine.updates.history, [own]).history_through(4, 4)
+        a.machine.updates.add(own)
+        a.machine.passed.dropped(a.machine.updates.rebase(with_it))
+        a.machine.passed.settle()
+        a.peer.carry_out([Write(Item(own.id), len(content), 0, memoryview(content))])
+        await a.peer._check(Check(own))
+        return own.id in a.store
+
+    assert run_virtual(scenario())

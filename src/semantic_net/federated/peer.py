@@ -122,8 +122,12 @@ class Peer(Generic[Parsed]):
             Check: lambda action: self._spawn(self._check(action)),
             CheckBase: lambda action: self._spawn(self._check_base(action)),
             Cut: lambda action: self._spawn(self._cut(action)),
-            TakeBack: lambda action: self._spawn(self._take_back(action)),
-            CountAgain: lambda action: self._spawn(self._count_again(action)),
+            TakeBack: lambda action: self._spawn(
+                self._account(action.updates, parts.learner.take_back)
+            ),
+            CountAgain: lambda action: self._spawn(
+                self._account(action.updates, parts.learner.count_again)
+            ),
             Discard: self._discard,
             Dial: self._dial,
             HangUp: self._hang_up,
@@ -361,8 +365,9 @@ class Peer(Generic[Parsed]):
             self._count("payload")
         self.carry_out(self._machine.payload_checked(update, fault, self._now()))
         updates = self._machine.updates
-        if update.id not in updates or updates.is_void(update.round, update.author):
-            # Void by now: nobody will ask for it. The disk may be slow.
+        is_held = update.id in updates and not updates.is_void(update.round, update.author)
+        if not is_held and update.id not in self._machine.passed.needed.ids:
+            # Void by now, or of a round that a base has passed: of no use. The disk may be slow.
             await self._parts.runner.check(lambda: self._parts.store.discard(update.id))
 
     def _parse_and_keep(self, update: Update, payload: memoryview) -> None:
@@ -475,26 +480,19 @@ class Peer(Generic[Parsed]):
         held = tuple(u for u in self._machine.updates if u.round <= action.round)
         await self._parts.runner.learn(lambda: self._parts.on_diverged(action, held))
 
-    async def _take_back(self, action: TakeBack) -> None:
-        parts = self._parts
+    async def _account(
+        self, updates: tuple[Update, ...], change: Callable[[Update, Parsed], None]
+    ) -> None:
+        """Add what own updates carried to the residual, or subtract it."""
+        store = self._parts.store
 
-        def take_back() -> None:
-            for own in action.updates:
+        def account() -> None:
+            for own in updates:
                 # Of a twin's the payload is elsewhere, and so is what it has learned.
-                if own.id in parts.store:
-                    parts.learner.take_back(own, parts.store.parsed(own))
+                if own.id in store:
+                    change(own, store.parsed(own))
 
-        await parts.runner.learn(take_back)
-
-    async def _count_again(self, action: CountAgain) -> None:
-        parts = self._parts
-
-        def count_again() -> None:
-            for own in action.updates:
-                if own.id in parts.store:
-                    parts.learner.count_again(own, parts.store.parsed(own))
-
-        await parts.runner.learn(count_again)
+        await self._parts.runner.learn(account)
 
     def _make_update(self, round_index: int) -> tuple[Update, Encoded] | str:
         """Encode, sign, journal and keep the own update; or say why it must not be published."""
