@@ -152,6 +152,20 @@ def magnitude(fixed: FixedArray) -> int:
     return max(-int(fixed.min()), int(fixed.max())) if fixed.size else 0
 
 
+def largest_magnitude(values: Float32Array) -> float:
+    """Return the largest magnitude among values; inf or nan if any of them is."""
+    largest = 0.0
+    with np.errstate(invalid="ignore"):
+        # In blocks, so that the second of the two passes finds its entries in the cache.
+        for start in range(0, values.size, BLOCK):
+            block = values[start : start + BLOCK]
+            both = max(-float(block.min()), float(block.max()))
+            if not both < np.inf:
+                return both
+            largest = max(largest, both)
+    return largest
+
+
 def _to_fixed(values: FloatArray, limit: int) -> Int64Array:
     # A finite float64 above 2^999 would overflow here; float32, which we send, cannot.
     scaled = np.multiply(values, float(SCALE), dtype=np.float64)

@@ -17,7 +17,7 @@ from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.state import FoldState, start_state
 from semantic_net.buffers import new_array
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.fixed_point import MAX_STATE, FixedArray, magnitude
+from semantic_net.fixed_point import MAX_STATE, FixedArray, largest_magnitude, magnitude
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import (
     MAX_HISTORY_BYTES,
@@ -26,7 +26,6 @@ from semantic_net.protocol.history import (
     encode_history,
     history_of_origin,
 )
-from semantic_net.semantic.payloads import largest_magnitude
 
 _HEADER = struct.Struct("<8sQQQQBB")
 _MAGIC = b"SNBASE\x01\n"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from semantic_net.fixed_point import SCALE
 from semantic_net.semantic.deltas import ParsedDelta
-from semantic_net.semantic.payloads import Buffer, max_payload_bytes, parse_payload
+from semantic_net.semantic.payloads import max_payload_bytes, parse_payload
+from semantic_net.semantic.reader import Buffer
 from semantic_net.semantic.tensors import QuantizedTensor, SparseTensor
 
 if TYPE_CHECKING:

@@ -18,10 +18,16 @@ from torch import Tensor
 from semantic_net.buffers import new_array
 from semantic_net.config import SemanticConfig
 from semantic_net.errors import TrainingError
-from semantic_net.fixed_point import BLOCK, MAX_DELTA, SCALE, Float32Array, delta_to_units
+from semantic_net.fixed_point import (
+    BLOCK,
+    MAX_DELTA,
+    SCALE,
+    Float32Array,
+    delta_to_units,
+    largest_magnitude,
+)
 from semantic_net.semantic.deltas import ParsedDelta
 from semantic_net.semantic.payloads import (
-    largest_magnitude,
     parse_payload,
     write_none,
     write_quantized,

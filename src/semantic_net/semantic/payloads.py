@@ -16,7 +16,6 @@ form. What is read are views: a payload must not change while its delta is in us
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.fixed_point import BLOCK, MAX_DELTA, Float32Array, Int64Array
+from semantic_net.fixed_point import MAX_DELTA, Float32Array, Int64Array
 from semantic_net.semantic.bits import (
     UInt8Array,
     check_planes,
@@ -35,27 +34,12 @@ from semantic_net.semantic.bits import (
     unpack_positions,
 )
 from semantic_net.semantic.deltas import DenseFloats, ParsedDelta, QuantizedCodes, SparseFloats
+from semantic_net.semantic.reader import Buffer, PayloadReader
 from semantic_net.semantic.schema import ModelSchema
-
-Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 _TOPK = struct.Struct("<II")
 _QUANTIZE = struct.Struct("<I")
 _STEP = np.dtype([("half_step", "<u4"), ("zero", "<u2")])
-
-
-def largest_magnitude(values: Float32Array) -> float:
-    """Return the largest magnitude among values; inf or nan if any of them is."""
-    largest = 0.0
-    with np.errstate(invalid="ignore"):
-        # In blocks, so that the second of the two passes finds its entries in the cache.
-        for start in range(0, values.size, BLOCK):
-            block = values[start : start + BLOCK]
-            both = max(-float(block.min()), float(block.max()))
-            if not both < np.inf:
-                return both
-            largest = max(largest, both)
-    return largest
 
 
 def write_none(flat: Float32Array) -> bytes:
@@ -93,47 +77,14 @@ def _float_bytes(values: Float32Array) -> bytes:
     return values.astype("<f4", copy=False).tobytes()
 
 
-class _Reader:
-    """Takes a payload apart, never beyond its end."""
-
-    def __init__(self, codec: str, payload: Buffer) -> None:
-        self._codec = codec
-        self._left = np.frombuffer(payload, np.uint8) if len(payload) else np.empty(0, np.uint8)
-
-    def error(self, problem: str) -> RemoteProtocolError:
-        return RemoteProtocolError(f"payload {self._codec}: {problem}")
-
-    @property
-    def left(self) -> int:
-        return self._left.size
-
-    def take(self, num_bytes: int) -> UInt8Array:
-        if num_bytes > self._left.size:
-            raise self.error(f"ends {num_bytes - self._left.size} bytes early")
-        taken, self._left = self._left[:num_bytes], self._left[num_bytes:]
-        return taken
-
-    def floats(self, count: int) -> tuple[Float32Array, float]:
-        """Take finite float32 values, as they lie, with their largest magnitude."""
-        values: Float32Array = self.take(4 * count).view("<f4")
-        largest = largest_magnitude(values)
-        if not largest < np.inf:
-            raise self.error("a value is not finite")
-        return values, largest
-
-    def end(self) -> None:
-        if self._left.size:
-            raise self.error(f"{self._left.size} bytes too long")
-
-
-def _parse_none(reader: _Reader, schema: ModelSchema) -> ParsedDelta:
+def _parse_none(reader: PayloadReader, schema: ModelSchema) -> ParsedDelta:
     if reader.left != schema.dense_bytes:
         raise reader.error(f"expected {schema.dense_bytes} bytes, got {reader.left}")
     parameters = DenseFloats(*reader.floats(schema.num_parameters))
     return ParsedDelta(parameters, DenseFloats(*reader.floats(schema.num_buffers)))
 
 
-def _parse_topk(reader: _Reader, schema: ModelSchema) -> ParsedDelta:
+def _parse_topk(reader: PayloadReader, schema: ModelSchema) -> ParsedDelta:
     count, rice = _TOPK.unpack(reader.take(_TOPK.size).data)
     if count > schema.num_parameters:
         raise reader.error(f"{count} entries of {schema.num_parameters}")
@@ -146,7 +97,7 @@ def _parse_topk(reader: _Reader, schema: ModelSchema) -> ParsedDelta:
     return ParsedDelta(SparseFloats(positions, values, largest, schema.num_parameters), buffers)
 
 
-def _parse_quantized(reader: _Reader, schema: ModelSchema) -> ParsedDelta:
+def _parse_quantized(reader: PayloadReader, schema: ModelSchema) -> ParsedDelta:
     (width,) = _QUANTIZE.unpack(reader.take(_QUANTIZE.size).data)
     if not 1 <= width <= 8:
         raise reader.error(f"{width} bits an entry")
@@ -186,7 +137,7 @@ def _max_quantized(schema: ModelSchema) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    parse: Callable[[_Reader, ModelSchema], ParsedDelta]
+    parse: Callable[[PayloadReader, ModelSchema], ParsedDelta]
     max_bytes: Callable[[ModelSchema], int]
 
 
@@ -209,7 +160,7 @@ def parse_payload(codec: str, payload: Buffer, schema: ModelSchema) -> ParsedDel
     Raises:
         RemoteProtocolError: An unknown codec, or not what an encoder writes for this schema.
     """
-    reader = _Reader(codec, payload)
+    reader = PayloadReader(codec, payload)
     if codec not in CODECS:
         raise reader.error(f"unknown codec; known: {', '.join(CODECS)}")
     return CODECS[codec].parse(reader, schema)
