@@ -20,8 +20,8 @@ import torch
 from semantic_net.aggregation.fold import FoldConfig, fold_round
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState, start_state, state_digest
-from semantic_net.config import SemanticConfig
 from semantic_net.fixed_point import Float32Array, Int64Array, delta_to_fixed
+from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import ParsedDelta, parse_payload
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.schema import ModelSchema, TensorSpec
@@ -29,9 +29,9 @@ from semantic_net.semantic.schema import ModelSchema, TensorSpec
 BETA = 1 << 15
 TENSORS = 50
 MODES = (
-    SemanticConfig(mode="none"),
-    SemanticConfig(mode="gradients_topk", topk=0.03),
-    SemanticConfig(mode="weights_quantize", bit_width=4),
+    Codec(mode="none"),
+    Codec(mode="gradients_topk", topk=0.03),
+    Codec(mode="weights_quantize", bit_width=4),
 )
 
 
@@ -70,12 +70,10 @@ def bench_codecs(
         payloads = [encode(torch.from_numpy(t), schema, cfg).payload for t in totals]
         parsed[cfg.mode] = [parse_payload(cfg.mode, payload, schema) for payload in payloads]
 
-        def encode_one(cfg: SemanticConfig = cfg) -> object:
+        def encode_one(cfg: Codec = cfg) -> object:
             return encode(torch.from_numpy(totals[0]), schema, cfg)
 
-        def parse_one(
-            cfg: SemanticConfig = cfg, payload: bytes | memoryview = payloads[0]
-        ) -> object:
+        def parse_one(cfg: Codec = cfg, payload: bytes | memoryview = payloads[0]) -> object:
             return parse_payload(cfg.mode, payload, schema)
 
         def decode_one(delta: ParsedDelta = parsed[cfg.mode][0]) -> object:

@@ -6,15 +6,17 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from semantic_net.config import SemanticConfig
 from semantic_net.fixed_point import Float32Array
+from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.schema import Kind, ModelSchema, TensorSpec
 
 MODES = (
-    SemanticConfig(mode="none"),
-    *(SemanticConfig(mode="gradients_topk", topk=share) for share in (0.001, 0.03, 0.4, 1.0)),
-    *(SemanticConfig(mode="weights_quantize", bit_width=bits) for bits in range(1, 9)),
+    Codec(mode="none"),
+    *(Codec(mode="gradients_topk", topk=share) for share in (0.001, 0.03, 0.4, 1.0)),
+    *(Codec(mode="topk_quantize", topk=share) for share in (0.001, 0.03, 0.4, 1.0)),
+    *(Codec(mode="entropy_quantize", topk=share) for share in (0.001, 0.03, 0.4, 1.0)),
+    *(Codec(mode="weights_quantize", bit_width=bits) for bits in range(1, 9)),
 )
 
 configs = st.sampled_from(MODES)
@@ -61,5 +63,5 @@ def totals(draw: st.DrawFn, schema: ModelSchema) -> Float32Array:
     return np.resize(np.array(drawn, np.float32), schema.size)
 
 
-def payload_of(total: Float32Array, schema: ModelSchema, cfg: SemanticConfig) -> bytes:
+def payload_of(total: Float32Array, schema: ModelSchema, cfg: Codec) -> bytes:
     return bytes(encode(torch.from_numpy(total.copy()), schema, cfg).payload)

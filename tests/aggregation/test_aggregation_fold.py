@@ -22,9 +22,9 @@ from semantic_support import payload_of, schema_of, totals
 from semantic_net.aggregation.fold import MAX_BETA, MAX_OUTER_LR, ONE, FoldConfig, fold_round
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState, start_state
-from semantic_net.config import SemanticConfig
 from semantic_net.errors import ConfigError
 from semantic_net.fixed_point import BLOCK, MAX_DELTA, MAX_STATE, NARROW_LIMIT, SCALE
+from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import parse_payload
 
 NUM_PARAMETERS, NUM_BUFFERS = 3, 2
@@ -219,7 +219,7 @@ def test_a_model_without_parameters_or_buffers_folds_too() -> None:
 
 @given(st.data(), configs, st.lists(st.tuples(codecs, st.integers(1, 1000)), max_size=4))
 def test_decoded_payloads_fold_as_their_numbers_do(
-    data: st.DataObject, cfg: FoldConfig, authors: list[tuple[SemanticConfig, int]]
+    data: st.DataObject, cfg: FoldConfig, authors: list[tuple[Codec, int]]
 ) -> None:
     """What `semantic` parses is what the fold takes, whatever codec each author chose."""
     schema = schema_of(2, NUM_PARAMETERS - 2, buffers=NUM_BUFFERS)

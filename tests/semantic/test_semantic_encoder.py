@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from semantic_support import configs, payload_of, schema_of, schemas, totals, values
 from torch import Tensor
 
-from semantic_net.config import SemanticConfig
 from semantic_net.errors import TrainingError
 from semantic_net.fixed_point import BLOCK, SCALE, Float32Array
+from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import (
     ParsedDelta,
     densify,
@@ -21,20 +21,19 @@ from semantic_net.semantic.decoder import (
 )
 from semantic_net.semantic.encoder import (
     EncodedUpdate,
-    _at_least_with_numpy,
-    _at_least_with_torch,
     encode,
     quantize_tensor,
     sparsify_topk,
 )
 from semantic_net.semantic.schema import ModelSchema
+from semantic_net.semantic.sparsify import _at_least_with_numpy, _at_least_with_torch
 
 tensors = st.lists(values, max_size=40).map(lambda numbers: torch.tensor(numbers))
-TOPK = SemanticConfig(mode="gradients_topk", topk=0.03)
+TOPK = Codec(mode="gradients_topk", topk=0.03)
 UNIT = 1 / SCALE
 
 
-def encoded(total: Float32Array, schema: ModelSchema, cfg: SemanticConfig) -> EncodedUpdate:
+def encoded(total: Float32Array, schema: ModelSchema, cfg: Codec) -> EncodedUpdate:
     return encode(torch.from_numpy(total.copy()), schema, cfg)
 
 
@@ -159,7 +158,7 @@ def test_a_bit_width_outside_its_range_is_refused(bits: int) -> None:
 
 @given(st.data(), schemas(), configs)
 def test_what_peers_decode_and_the_residual_are_the_update(
-    data: st.DataObject, schema: ModelSchema, cfg: SemanticConfig
+    data: st.DataObject, schema: ModelSchema, cfg: Codec
 ) -> None:
     total = data.draw(totals(schema))
     update = encoded(total, schema, cfg)
@@ -186,7 +185,7 @@ def test_what_peers_decode_and_the_residual_are_the_update(
 
 @given(st.data(), schemas(), configs)
 def test_buffers_travel_whole_in_every_mode(
-    data: st.DataObject, schema: ModelSchema, cfg: SemanticConfig
+    data: st.DataObject, schema: ModelSchema, cfg: Codec
 ) -> None:
     total = data.draw(totals(schema))
     decoded = delta_of(encoded(total, schema, cfg), schema).to_float32()
@@ -200,7 +199,7 @@ def test_dense_entries_are_rounded_to_a_unit_and_saturated(
     data: st.DataObject, schema: ModelSchema
 ) -> None:
     total = data.draw(totals(schema))
-    fixed = delta_of(encoded(total, schema, SemanticConfig(mode="none")), schema).to_fixed()
+    fixed = delta_of(encoded(total, schema, Codec(mode="none")), schema).to_fixed()
     expected = np.clip(np.rint(total.astype(np.float64) * SCALE), -64 * SCALE, 64 * SCALE)
     assert fixed.tolist() == expected.tolist()
 
@@ -210,7 +209,7 @@ def test_quantised_entries_are_off_by_at_most_half_their_tensors_step(
     data: st.DataObject, schema: ModelSchema, bits: int
 ) -> None:
     total = data.draw(totals(schema))
-    cfg = SemanticConfig(mode="weights_quantize", bit_width=bits)
+    cfg = Codec(mode="weights_quantize", bit_width=bits)
     fixed = delta_of(encoded(total, schema, cfg), schema).to_fixed()
     for spec, start in zip(schema.parameters, schema.offsets, strict=False):
         here = slice(start, start + spec.size)
@@ -222,7 +221,7 @@ def test_quantised_entries_are_off_by_at_most_half_their_tensors_step(
 def test_selection_is_over_the_whole_model() -> None:
     schema = schema_of(4, 4)
     total = np.array([1, 2, 3, 4, 50, 60, 70, 80], np.float32)
-    update = encoded(total, schema, SemanticConfig(mode="gradients_topk", topk=0.5))
+    update = encoded(total, schema, Codec(mode="gradients_topk", topk=0.5))
     assert update.residual is not None
     assert update.residual.tolist() == [1, 2, 3, 4, 0, 0, 70 - 64, 80 - 64]
 
@@ -230,7 +229,7 @@ def test_selection_is_over_the_whole_model() -> None:
 def test_buffers_take_no_part_in_the_selection() -> None:
     schema = schema_of(4, buffers=2)
     total = np.array([1, 2, 3, 4, 50, 60], np.float32)
-    update = encoded(total, schema, SemanticConfig(mode="gradients_topk", topk=0.25))
+    update = encoded(total, schema, Codec(mode="gradients_topk", topk=0.25))
     assert delta_of(update, schema).to_float32().tolist() == [0, 0, 0, 4, 50, 60]
 
 
@@ -248,7 +247,7 @@ def test_entries_that_round_to_zero_are_not_sent() -> None:
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_error_feedback_stays_bounded_and_delivers_everything(bits: int) -> None:
     """What arrives in 60 rounds is what was sent in, but for the last residual."""
-    schema, cfg = schema_of(2000), SemanticConfig(mode="weights_quantize", bit_width=bits)
+    schema, cfg = schema_of(2000), Codec(mode="weights_quantize", bit_width=bits)
     generator = torch.Generator().manual_seed(0)
     residual = sent = arrived = torch.zeros(2000)
     for _ in range(60):
@@ -268,7 +267,7 @@ def test_error_feedback_stays_bounded_and_delivers_everything(bits: int) -> None
 def test_entries_that_are_not_finite_are_never_published(mode: str, bad: float, where: int) -> None:
     total = np.zeros(BLOCK + 2, np.float32)
     total[where] = bad
-    cfg = SemanticConfig(mode=mode)  # type: ignore[arg-type]
+    cfg = Codec(mode=mode)
     with pytest.raises(TrainingError, match="not finite"):
         encoded(total, schema_of(BLOCK, buffers=2), cfg)
 
@@ -281,7 +280,7 @@ def test_a_vector_of_another_shape_or_type_is_refused(total: Tensor) -> None:
 
 @given(st.data(), schemas(), configs)
 def test_the_input_is_kept_unless_it_may_be_overwritten(
-    data: st.DataObject, schema: ModelSchema, cfg: SemanticConfig
+    data: st.DataObject, schema: ModelSchema, cfg: Codec
 ) -> None:
     total = torch.from_numpy(data.draw(totals(schema)))
     before = total.clone()
@@ -298,8 +297,8 @@ def test_the_input_is_kept_unless_it_may_be_overwritten(
         assert overwritten.residual.data_ptr() == total.data_ptr()
 
 
-@pytest.mark.parametrize("cfg", [SemanticConfig(mode="none"), TOPK])
-def test_sizes_are_those_of_the_layout(cfg: SemanticConfig) -> None:
+@pytest.mark.parametrize("cfg", [Codec(mode="none"), TOPK])
+def test_sizes_are_those_of_the_layout(cfg: Codec) -> None:
     total = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
     size = len(payload_of(total, schema_of(10_000), cfg))
     if cfg.mode == "none":
@@ -310,6 +309,6 @@ def test_sizes_are_those_of_the_layout(cfg: SemanticConfig) -> None:
 
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_the_size_of_codes_is_their_bits(bits: int) -> None:
-    cfg = SemanticConfig(mode="weights_quantize", bit_width=bits)
+    cfg = Codec(mode="weights_quantize", bit_width=bits)
     total = np.ones(1001 + 3, np.float32)
     assert len(payload_of(total, schema_of(1000, 1, buffers=3), cfg)) == 4 + 12 + 2 * 6 + bits * 126

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from semantic_support import MODES, configs, payload_of, schema_of, schemas, totals
 
-from semantic_net.config import SemanticConfig
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.fixed_point import BLOCK, MAX_DELTA, SCALE
+from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import (
     Buffer,
     ParsedDelta,
@@ -106,7 +106,7 @@ def test_golden_files_decode_to_golden_digests(codec: str, name: str, digest: st
 
 @given(st.data(), schemas(), configs)
 def test_every_range_adds_up_to_the_whole(
-    data: st.DataObject, schema: ModelSchema, cfg: SemanticConfig
+    data: st.DataObject, schema: ModelSchema, cfg: Codec
 ) -> None:
     payload = payload_of(data.draw(totals(schema)), schema, cfg)
     delta = parse_payload(cfg.mode, payload, schema)
@@ -126,7 +126,7 @@ def test_every_range_adds_up_to_the_whole(
 
 @pytest.mark.parametrize("cfg", MODES, ids=lambda c: f"{c.mode}-{c.topk}-{c.bit_width}")
 @pytest.mark.parametrize("scale", [1e-3, 1.0])
-def test_blocks_of_a_large_model_add_up(cfg: SemanticConfig, scale: float) -> None:
+def test_blocks_of_a_large_model_add_up(cfg: Codec, scale: float) -> None:
     schema = schema_of(BLOCK + 5, 3, 0, 2 * BLOCK, buffers=BLOCK + 1)
     rng = np.random.default_rng(0)
     total = (rng.standard_normal(schema.size) * scale).astype(np.float32)
@@ -140,7 +140,7 @@ def test_blocks_of_a_large_model_add_up(cfg: SemanticConfig, scale: float) -> No
 
 @given(st.data(), schemas(), configs)
 def test_sizes_stay_below_the_bound_for_admission(
-    data: st.DataObject, schema: ModelSchema, cfg: SemanticConfig
+    data: st.DataObject, schema: ModelSchema, cfg: Codec
 ) -> None:
     payload = payload_of(data.draw(totals(schema)), schema, cfg)
     assert len(payload) <= max_payload_bytes(cfg.mode, schema)
@@ -163,7 +163,7 @@ def test_noise_gives_a_delta_of_the_schema_or_the_documented_error(
 
 @given(st.data(), schemas(), configs)
 def test_a_mutated_payload_gives_a_delta_of_the_schema_or_the_documented_error(
-    data: st.DataObject, schema: ModelSchema, cfg: SemanticConfig
+    data: st.DataObject, schema: ModelSchema, cfg: Codec
 ) -> None:
     payload = bytearray(payload_of(data.draw(totals(schema)), schema, cfg))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -178,7 +178,7 @@ def test_a_mutated_payload_gives_a_delta_of_the_schema_or_the_documented_error(
 
 @given(st.data(), schemas(), configs)
 def test_a_payload_of_another_length_is_refused(
-    data: st.DataObject, schema: ModelSchema, cfg: SemanticConfig
+    data: st.DataObject, schema: ModelSchema, cfg: Codec
 ) -> None:
     payload = payload_of(data.draw(totals(schema)), schema, cfg)
     with pytest.raises(RemoteProtocolError):
@@ -259,7 +259,7 @@ def test_positions_are_decoded_in_bounded_memory(share: float) -> None:
     schema = schema_of(1 << 20)
     rng = np.random.default_rng(0)
     total = rng.standard_normal(1 << 20).astype(np.float32)
-    cfg = SemanticConfig(mode="gradients_topk", topk=share)
+    cfg = Codec(mode="gradients_topk", topk=share)
     payload = payload_of(total, schema, cfg)
     positions_bytes = 4 * round(share * (1 << 20))
     peak = peak_bytes(lambda: parse_payload(cfg.mode, payload, schema))
@@ -284,7 +284,7 @@ def test_declared_sizes_allocate_nothing() -> None:
 
 
 @pytest.mark.parametrize("cfg", MODES, ids=lambda c: f"{c.mode}-{c.topk}-{c.bit_width}")
-def test_any_contiguous_bytes_will_do(cfg: SemanticConfig, tmp_path: Path) -> None:
+def test_any_contiguous_bytes_will_do(cfg: Codec, tmp_path: Path) -> None:
     schema = schema_of(1000, buffers=3)
     total = np.random.default_rng(0).standard_normal(1003).astype(np.float32)
     payload = payload_of(total, schema, cfg)

@@ -248,14 +248,14 @@ class TrainingConfig:
         )
 
 
-MODES = ("none", "gradients_topk", "weights_quantize")
+MODES = ("none", "gradients_topk", "topk_quantize", "weights_quantize")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SemanticConfig:
     """The ``semantic`` section: how an update becomes bytes."""
 
-    mode: Literal["none", "gradients_topk", "weights_quantize"] = "gradients_topk"
+    mode: Literal["none", "gradients_topk", "topk_quantize", "weights_quantize"] = "gradients_topk"
     """none (dense float32), gradients_topk (largest entries, float values), weights_quantize
     (every entry, ``bit_width`` bits)."""
     topk: float = 0.03

@@ -31,6 +31,7 @@ from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History
 from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import ParsedDelta, parse_payload
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.flat import flatten, load_flat
@@ -90,7 +91,7 @@ class ModelLearner:
         """The rounds of the own updates that are taken back: the residual has carried them."""
         self._set_aside: Tensor | None = None
         """(schema.size,) float32: what was trained ahead of the fold."""
-        self._semantic = semantic
+        self._codec = Codec(semantic.mode, semantic.topk, semantic.bit_width)
         self._cache_dir = cache_dir
         self._stop = threading.Event()
         if base is None:
@@ -171,7 +172,7 @@ class ModelLearner:
             load_flat(self.trainer.model, (self._reference + total).cpu().numpy())
         if self.residual is not None:
             total += self.residual
-        encoded = encode(total, self.schema, self._semantic, overwrite=True)
+        encoded = encode(total, self.schema, self._codec, overwrite=True)
         self.residual = encoded.residual
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
 

@@ -18,11 +18,13 @@ import numpy as np
 
 from semantic_net.fixed_point import (
     BLOCK,
+    SCALE,
     Accumulator,
     Float32Array,
     Int32Array,
     Int64Array,
     delta_to_units,
+    magnitude,
     magnitude_in_units,
     to_float32,
     work_array,
@@ -98,16 +100,45 @@ class SparseFloats:
         self.bound = magnitude_in_units(largest)
         self.size = size
 
+    @property
+    def positions(self) -> Int32Array:
+        """Of the entries that are not zero."""
+        return self._positions
+
+    def units(self, first: int, last: int) -> Int32Array:
+        """Return the entries at ``positions[first:last]``, at most `BLOCK`."""
+        return delta_to_units(self._values[first:last], self._largest)
+
     def accumulate(self, out: Accumulator, start: int, factor: int) -> None:
         """See `Part.accumulate`."""
-        ends = np.array([start, min(start + out.size, self.size)], np.int32)
-        first, last = self._positions.searchsorted(ends)
-        if first < last:
-            # Numpy's own index type: any other is converted at each use, and slowly.
-            here = np.subtract(self._positions[first:last], start, dtype=np.intp)
-            terms = _times(delta_to_units(self._values[first:last], self._largest), factor, out)
-            terms += out[here]
-            out[here] = terms  # positions are distinct, so every entry counts
+        _scatter(self, out, start, factor)
+
+
+class SparseUnits:
+    """Some entries as whole numbers at sorted positions; the others are zero."""
+
+    __slots__ = ("_units", "bound", "positions", "size")
+
+    def __init__(self, positions: Int32Array, units: Int32Array, size: int) -> None:
+        """Take positions and values as they lie.
+
+        Args:
+            positions: 1-D, strictly increasing, below ``size``.
+            units: As many, of at most `MAX_DELTA`.
+            size: Entries, the zeros included.
+        """
+        self.positions = positions
+        self._units = units
+        self.bound = magnitude(units)
+        self.size = size
+
+    def units(self, first: int, last: int) -> Int32Array:
+        """Return the entries at ``positions[first:last]``."""
+        return self._units[first:last]
+
+    def accumulate(self, out: Accumulator, start: int, factor: int) -> None:
+        """See `Part.accumulate`."""
+        _scatter(self, out, start, factor)
 
 
 class QuantizedCodes:
@@ -171,13 +202,36 @@ class QuantizedCodes:
 class ParsedDelta:
     """One author's delta, as agreed with the model's schema: parameters, then float buffers."""
 
-    __slots__ = ("_buffers", "_parameters", "fits_float32", "size")
+    __slots__ = ("_buffers", "_parameters", "size")
 
     def __init__(self, parameters: Part, buffers: Part) -> None:
         self._parameters = parameters
         self._buffers = buffers
         self.size = parameters.size + buffers.size
-        self.fits_float32 = not isinstance(parameters, QuantizedCodes)
+
+    def subtract_from(self, values: Float32Array) -> None:
+        """Subtract the parameters, in place; what float32 cannot hold is rounded once.
+
+        Args:
+            values: 1-D, as many as there are parameters.
+        """
+        part = self._parameters
+        if isinstance(part, SparseFloats | SparseUnits):
+            for first in range(0, part.positions.size, BLOCK):
+                here = part.positions[first : first + BLOCK]
+                terms = np.multiply(part.units(first, first + here.size), 1 / SCALE)
+                values[here] = values[here] - terms
+            return
+        # Float32 holds what a float payload decodes to; codes and steps can have more digits.
+        dtype = np.float32 if isinstance(part, DenseFloats) else np.float64
+        size = min(BLOCK, part.size)
+        units, entries = np.empty(size, np.int32), np.empty(size, dtype)
+        for start in range(0, part.size, BLOCK):
+            block = values[start : start + BLOCK]
+            units.fill(0)
+            part.accumulate(units[: block.size], start, 1)
+            np.multiply(units, 1 / SCALE, out=entries, dtype=dtype, casting="unsafe")
+            np.subtract(block, entries[: block.size], out=block, casting="same_kind")
 
     def bound(self, start: int, stop: int) -> int:
         """Return an upper bound of the magnitudes from ``start`` to ``stop``, in units."""
@@ -216,6 +270,17 @@ class ParsedDelta:
             self.accumulate(fixed, start, 1)
             to_float32(fixed, out=flat[start : start + fixed.size])
         return flat
+
+
+def _scatter(part: SparseFloats | SparseUnits, out: Accumulator, start: int, factor: int) -> None:
+    """Add ``factor`` times the entries from ``start`` on into ``out``, as many as it has."""
+    ends = np.array([start, min(start + out.size, part.size)], np.int32)
+    first, last = part.positions.searchsorted(ends)
+    if first < last:
+        # Numpy's own index type: any other is converted at each use, and slowly.
+        here = np.subtract(part.positions[first:last], start, dtype=np.intp)
+        terms = _times(part.units(first, last), factor, out)
+        out[here] += terms  # positions are distinct, so every entry counts
 
 
 def _times(units: Int32Array, factor: int, out: Accumulator) -> Accumulator:

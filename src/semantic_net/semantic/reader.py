@@ -43,6 +43,10 @@ class PayloadReader:
         taken, self._left = self._left[:num_bytes], self._left[num_bytes:]
         return taken
 
+    def peek(self) -> UInt8Array:
+        """Return all that is left, without taking it."""
+        return self._left
+
     def floats(self, count: int) -> tuple[Float32Array, float]:
         """Take float32 values, as they lie, with their largest magnitude.
 

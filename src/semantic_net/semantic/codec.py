@@ -1,0 +1,17 @@
+"""How one update is encoded: a mode, and how strongly it compresses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A mode and its strength. Peers need not agree on it: each payload says what it is."""
+
+    mode: str
+    """A name in `semantic_net.semantic.payloads.CODECS`."""
+    topk: float = 0.03
+    """Share of entries that a sparse mode keeps, in (0, 1]."""
+    bit_width: int = 4
+    """Bits an entry of weights_quantize, 1 to 8."""
