@@ -42,6 +42,7 @@ from semantic_net.federated.parts import ClosedRound, PeerParts
 from semantic_net.federated.peer import Peer
 from semantic_net.federated.run import assemble
 from semantic_net.federated.runner import ThreadRunner
+from semantic_net.semantic.rate import rate_controller
 from semantic_net.task.base import Task
 from semantic_net.training.trainer import TrainResult
 
@@ -157,7 +158,6 @@ def run_worker(arguments: argparse.Namespace) -> None:
         identity = run_folder.identity()
         learner = ModelLearner(
             StandStill(SIZES[arguments.size], arguments.index),  # type: ignore[arg-type]  # all of it
-            config.semantic,
             config.aggregation,
             run_folder.bases,
             cache_dir=run_folder.cache,
@@ -173,6 +173,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
                 learner=learner,
                 store=parts.store,
                 bases=run_folder.bases,
+                rate=rate_controller(config.semantic, learner.schema),
                 runner=runner,
                 journal=identity.journal.author,
                 on_round=on_round,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from semantic_net.config import SemanticConfig
 from semantic_net.errors import RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.journal import Journal
@@ -29,6 +30,8 @@ from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, Update, UpdateId, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.rate import FixedRate
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
 from semantic_net.transport.settings import TransportSettings
 
@@ -91,7 +94,7 @@ class StubLearner:
             raise TrainingError("the loss is not finite")
         return Trained(1.0 / round_index, 10)
 
-    def encode(self) -> Encoded:
+    def encode(self, codec: Codec) -> Encoded:
         payload = self._random.randbytes(self.payload_bytes)
         if self._round in self.poisoned_rounds:
             payload = b"poison"
@@ -193,6 +196,7 @@ class Device:
                 learner=self.learner,
                 store=self.store,
                 bases=self.learner.bases,
+                rate=FixedRate(SemanticConfig()),
                 runner=VirtualRunner(learn_s),
                 journal=journal or (lambda round_index, update_id: None),
                 on_round=self.rounds.append,

@@ -28,6 +28,9 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Mean training loss; None when training was skipped or not finite."""
     metrics: dict[str, float]
     """Validation after the fold."""
+    codec: str = ""
+    """Of the own update: its mode, and the share or the bits that it keeps."""
+    codec_reason: str = ""
     payload_bytes: int
     """Bytes of the own encoded update; 0 when none was published."""
     dense_bytes: int

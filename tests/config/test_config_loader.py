@@ -52,7 +52,10 @@ def load_text(folder: Path, text: str) -> Config:
         ),
         ("training: {learning_rate: true}", "training.learning_rate: expected a number, got True"),
         ("semantic: {mode: off}", "semantic.mode: expected one of none, gradients_topk, weights_"),
-        ("semantic: {mode: zip}", "semantic.mode must be one of gradients_topk, none, weights_"),
+        (
+            "semantic: {mode: zip}",
+            "semantic.mode must be one of auto, entropy_quantize, gradients_topk, none, topk_",
+        ),
         ("task: {options: []}", "task.options: expected a mapping, got []"),
         ("p2p: {port: 1, port: 2}", "not YAML in line 1: 'port' is given twice"),
         ("p2p: {port: 1}\np2p: {run: a}", "not YAML in line 2: 'p2p' is given twice"),

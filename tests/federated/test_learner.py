@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from semantic_net.config import AggregationConfig, SemanticConfig, TrainingConfig
+from semantic_net.config import AggregationConfig, TrainingConfig
 from semantic_net.errors import RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
@@ -27,11 +26,13 @@ from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History, history_of_origin
 from semantic_net.protocol.update import Update, UpdateId, UpdateMessage, hash_payload
+from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.task import Task, accuracy
 from semantic_net.training import Trainer, make_initial_model
 
-Mode = Literal["none", "gradients_topk", "weights_quantize"]
+DENSE = Codec("none")
+TOPK = Codec("gradients_topk", topk=0.1)
 PLAIN = AggregationConfig(outer_momentum=0.0)
 
 
@@ -49,13 +50,12 @@ def task(seed: int) -> Task:
     )
 
 
-def learner(seed: int, mode: Mode = "none", aggregation: AggregationConfig = PLAIN) -> ModelLearner:
+def learner(seed: int, aggregation: AggregationConfig = PLAIN) -> ModelLearner:
     own = task(seed)
     model = make_initial_model(own, 0)
     training = TrainingConfig(steps=3, batch_size=8, device="cpu", learning_rate=0.01)
     trainer = Trainer(own, training, seed=seed, model=model)
-    semantic = SemanticConfig(mode=mode, topk=0.1)
-    return ModelLearner(trainer, semantic, aggregation, BaseStore())
+    return ModelLearner(trainer, aggregation, BaseStore())
 
 
 def update(name: str, weight: int) -> Update:
@@ -78,7 +78,7 @@ def test_plain_averaging_is_the_mean_of_the_trained_parameters() -> None:
     for peer in peers:
         peer.train(1)
     expected = (3 * flat(peers[0]) + 1 * flat(peers[1])) / 4
-    payloads = [peer.encode().payload for peer in peers]
+    payloads = [peer.encode(DENSE).payload for peer in peers]
     updates = [update("a", 3), update("b", 1)]
     digests = []
     for peer in peers:
@@ -93,13 +93,13 @@ def test_plain_averaging_is_the_mean_of_the_trained_parameters() -> None:
     assert torch.equal(variances[0], variances[1]), "float buffers are averaged, too"
 
 
-@pytest.mark.parametrize("mode", ["gradients_topk", "weights_quantize"])
-def test_what_the_codec_drops_is_in_the_next_update(mode: Mode) -> None:
-    peer = learner(1, mode)
+@pytest.mark.parametrize("codec", [TOPK, Codec("weights_quantize"), Codec("topk_quantize", 0.1)])
+def test_what_the_codec_drops_is_in_the_next_update(codec: Codec) -> None:
+    peer = learner(1)
     before = flat(peer)
     peer.train(1)
     moved = flat(peer) - before
-    encoded = peer.encode()
+    encoded = peer.encode(codec)
     parsed = peer.parse(encoded.codec, memoryview(encoded.payload))
     size = peer.schema.num_parameters
     assert peer.residual is not None
@@ -109,11 +109,11 @@ def test_what_the_codec_drops_is_in_the_next_update(mode: Mode) -> None:
 
 
 def test_what_nobody_may_fold_is_taken_back_whole() -> None:
-    peer = learner(1, "gradients_topk")
+    peer = learner(1)
     before = flat(peer)
     peer.train(1)
     moved = flat(peer) - before
-    encoded = peer.encode()
+    encoded = peer.encode(TOPK)
     parsed = peer.parse(encoded.codec, memoryview(encoded.payload))
     own = update("own", 1)
     peer.take_back(own, parsed)
@@ -125,9 +125,9 @@ def test_what_nobody_may_fold_is_taken_back_whole() -> None:
 
 
 def test_what_counts_after_all_leaves_the_residual_again() -> None:
-    peer = learner(1, "gradients_topk")
+    peer = learner(1)
     peer.train(1)
-    encoded = peer.encode()
+    encoded = peer.encode(TOPK)
     parsed = peer.parse(encoded.codec, memoryview(encoded.payload))
     assert peer.residual is not None
     left = peer.residual.clone()
@@ -152,7 +152,7 @@ def test_a_variance_below_zero_is_loaded_as_zero_and_stays_in_the_state() -> Non
     parsed: dict[Update, ParsedDelta] = {}
 
     def publish(own: Update) -> None:
-        encoded = peer.encode()
+        encoded = peer.encode(DENSE)
         parsed[own] = peer.parse(encoded.codec, memoryview(encoded.payload))
 
     variance -= 3  # from one
@@ -184,7 +184,7 @@ def offered(of: ModelLearner, digest: UpdateId, history: History) -> tuple[memor
 def test_another_base_is_folded_on_from_the_first_round() -> None:
     one, two = learner(1), learner(2)
     move(two, 1)
-    other = ModelLearner(two.trainer, SemanticConfig(mode="none"), PLAIN, BaseStore())
+    other = ModelLearner(two.trainer, PLAIN, BaseStore())
     one.bases.put([other.bases.read(other.base)])
     there = plan(other, 1)
     assert one.fold(there, NOTHING.__getitem__) == other.fold(there, NOTHING.__getitem__)
@@ -214,7 +214,7 @@ def test_who_starts_from_a_snapshot_folds_to_the_same_bits(momentum: float) -> N
     for number in (1, 2, 3):
         old.train(number)
         author = replace(update(f"u{number}".ljust(32), 2), round=number)
-        parsed[author] = old.parse("none", memoryview(old.encode().payload))
+        parsed[author] = old.parse("none", memoryview(old.encode(DENSE).payload))
         rounds[number] = (author,)
     origin = old.base
     whole = FoldPlan(origin, 0, 3, 1, rounds, b"")
@@ -230,7 +230,7 @@ def test_who_starts_from_a_snapshot_folds_to_the_same_bits(momentum: float) -> N
     assert young.fold(later, parsed.__getitem__) == expected
     assert old.fold(later, parsed.__getitem__) == expected, "it goes on from its own snapshot, too"
     assert torch.equal(flat(young), flat(old))
-    again = ModelLearner(young.trainer, SemanticConfig(), aggregation, young.bases, base=digest)
+    again = ModelLearner(young.trainer, aggregation, young.bases, base=digest)
     assert again.history == history
     assert again.fold(later, parsed.__getitem__) == expected, "and so does a restart"
 
@@ -306,7 +306,7 @@ def test_a_cache_that_cannot_be_made_costs_time_only(
     own = task(1)
     trainer = Trainer(own, TrainingConfig(device="cpu"), seed=1)
     cache = tmp_path / "file" / "cache"
-    made = ModelLearner(trainer, SemanticConfig(), PLAIN, BaseStore(), cache_dir=cache)
+    made = ModelLearner(trainer, PLAIN, BaseStore(), cache_dir=cache)
     assert "going on without one" in caplog.text
     assert made.base
 
@@ -316,7 +316,7 @@ def test_a_fold_that_diverges_is_an_error_and_not_an_update() -> None:
     with torch.no_grad():
         next(peer.trainer.model.parameters()).fill_(float("nan"))
     with pytest.raises(TrainingError, match="not finite"):
-        peer.encode()
+        peer.encode(DENSE)
 
 
 def test_stop_ends_training_and_leaves_the_model() -> None:
@@ -343,20 +343,22 @@ def test_what_is_trained_ahead_of_a_fold_is_added_to_it() -> None:
     peer, other = learner(1), learner(2)
     peer.train(1)
     first = update("u1", 1)
-    parsed = {first: peer.parse("none", memoryview(peer.encode().payload))}
+    parsed = {first: peer.parse("none", memoryview(peer.encode(DENSE).payload))}
     theirs = update("u2", 1)
     other.train(1)
-    parsed[theirs] = other.parse("none", memoryview(other.encode().payload))
+    parsed[theirs] = other.parse("none", memoryview(other.encode(DENSE).payload))
     before = flat(peer)
     peer.train(2, is_ahead=True)
     moved = flat(peer) - before
     peer.fold(plan(peer, 1, first, theirs), parsed.__getitem__)
     folded = flat(peer)
-    encoded = peer.encode()
+    encoded = peer.encode(DENSE)
     size = peer.schema.num_parameters
     delta = torch.from_numpy(peer.parse("none", memoryview(encoded.payload)).to_float32())[:size]
     torch.testing.assert_close(delta, moved, rtol=0, atol=2**-22)
     torch.testing.assert_close(flat(peer), folded + moved, rtol=0, atol=2**-22)
     peer.train(3)
-    again = torch.from_numpy(peer.parse("none", memoryview(peer.encode().payload)).to_float32())
+    again = torch.from_numpy(
+        peer.parse("none", memoryview(peer.encode(DENSE).payload)).to_float32()
+    )
     assert not torch.equal(again[:size], delta), "it is sent once"

@@ -37,6 +37,7 @@ from semantic_net.protocol.messages import Absent, encode_message
 from semantic_net.protocol.rounds import Ahead, Phase
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.semantic.codec import Codec
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Refused
 from semantic_net.transport.link import LinkQuality
@@ -346,7 +347,7 @@ def test_a_base_whose_bytes_are_not_what_its_digest_says_is_fetched_anew(
 
 
 def test_what_cannot_be_encoded_or_evaluated_costs_a_note_and_no_round() -> None:
-    def unsound(*args: object) -> NoReturn:
+    def unsound(codec: Codec | None = None) -> NoReturn:
         raise TrainingError("not a finite number")
 
     async def scenario() -> list[Device]:
@@ -458,8 +459,8 @@ def test_a_round_that_a_base_includes_leaves_the_next_ones_facts_alone() -> None
 
         make_update = a.peer._make_update
 
-        def note_weight(round_index: int) -> tuple[Update, Encoded] | str:
-            made = make_update(round_index)
+        def note_weight(round_index: int, codec: Codec) -> tuple[Update, Encoded] | str:
+            made = make_update(round_index, codec)
             if not isinstance(made, str):
                 weights[round_index] = made[0].weight
             return made

@@ -18,7 +18,7 @@ from typing import Any
 
 from federated_support import FACTS, StubLearner
 
-from semantic_net.config import P2PConfig
+from semantic_net.config import P2PConfig, SemanticConfig
 from semantic_net.federated.parts import ClosedRound, PeerParts
 from semantic_net.federated.peer import Peer
 from semantic_net.federated.runner import ThreadRunner
@@ -33,6 +33,7 @@ from semantic_net.protocol.messages import Chunk, Want, decode_message
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.semantic.rate import FixedRate
 from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import (
@@ -128,6 +129,7 @@ async def run(payload_bytes: int, listen: str, other: str) -> dict[str, Any]:
             learner=learner,
             store=store,
             bases=learner.bases,
+            rate=FixedRate(SemanticConfig()),
             runner=runner,
             journal=lambda round_index, update_id: None,
             on_round=rounds.append,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from semantic_net.errors import ConfigError
 
@@ -248,25 +248,100 @@ class TrainingConfig:
         )
 
 
-MODES = ("none", "gradients_topk", "topk_quantize", "weights_quantize")
+Mode = Literal[
+    "none", "gradients_topk", "weights_quantize", "topk_quantize", "entropy_quantize", "auto"
+]
+MODES: tuple[str, ...] = get_args(Mode)
+Preset = Literal["lossless", "balanced", "extreme"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SemanticConfig:
-    """The ``semantic`` section: how an update becomes bytes."""
+    """The ``semantic`` section: how an update becomes bytes.
 
-    mode: Literal["none", "gradients_topk", "topk_quantize", "weights_quantize"] = "gradients_topk"
+    ``preset`` names the trade; every other key that is set goes above it. A mode, or a budget,
+    leaves nothing of it.
+    """
+
+    preset: Preset = "balanced"
+    """lossless, balanced or extreme: see `PRESETS`."""
+    mode: Mode | None = None
     """none (dense float32), gradients_topk (largest entries, float values), weights_quantize
-    (every entry, ``bit_width`` bits)."""
-    topk: float = 0.03
-    """Share of entries that gradients_topk keeps, in (0, 1]."""
+    (every entry, ``bit_width`` bits), topk_quantize (largest entries, 2 bits each),
+    entropy_quantize (largest entries, entropy-coded), auto (within a budget). None: the preset's.
+    """
+    topk: float | None = None
+    """Share of entries that the sparse modes keep, in (0, 1]. None: the preset's, else 0.03."""
     bit_width: int = 4
     """Bits an entry of weights_quantize, 1 to 8."""
+    warmup_rounds: int | None = None
+    """First rounds in which the sparse modes keep more. None: the preset's, else 0."""
+    budget_bytes: int | None = None
+    """Most bytes that a round's own update may cost, to all neighbours together. A budget asks
+    for mode auto, and no other mode heeds it."""
+    budget_s: float | None = None
+    """Most seconds that it may take to the slowest neighbour. Mode auto without a budget: 10."""
 
     def __post_init__(self) -> None:
-        _require_one_of("semantic.mode", self.mode, MODES)
-        _require(0 < self.topk <= 1, "semantic.topk", "in (0, 1]", self.topk)
+        _require_one_of("semantic.preset", self.preset, PRESETS)
+        if self.mode is not None:
+            _require_one_of("semantic.mode", self.mode, MODES)
+        _require(self.topk is None or 0 < self.topk <= 1, "semantic.topk", "in (0, 1]", self.topk)
         _require(1 <= self.bit_width <= 8, "semantic.bit_width", "in [1, 8]", self.bit_width)
+        _require(
+            self.warmup_rounds is None or self.warmup_rounds >= 0,
+            "semantic.warmup_rounds",
+            ">= 0",
+            self.warmup_rounds,
+        )
+        _require(
+            self.budget_bytes is None or self.budget_bytes >= 1,
+            "semantic.budget_bytes",
+            ">= 1",
+            self.budget_bytes,
+        )
+        _require(
+            self.budget_s is None or self.budget_s > 0, "semantic.budget_s", "> 0", self.budget_s
+        )
+
+    def resolved(self) -> SemanticConfig:
+        """Return the same with every key set that a preset says something of."""
+        trade = self.trade
+        return replace(self, mode=trade.mode, topk=trade.topk, warmup_rounds=trade.warmup_rounds)
+
+    @property
+    def trade(self) -> Trade:
+        """What holds: of each key what is set, else what the preset says."""
+        if self.mode is not None:
+            preset = Trade(self.mode)
+        elif self.budget_bytes is not None or self.budget_s is not None:
+            preset = Trade("auto")
+        else:
+            preset = PRESETS[self.preset]
+        return Trade(
+            mode=preset.mode,
+            topk=preset.topk if self.topk is None else self.topk,
+            warmup_rounds=(
+                preset.warmup_rounds if self.warmup_rounds is None else self.warmup_rounds
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """Bytes against accuracy."""
+
+    mode: Mode
+    topk: float = 0.03
+    warmup_rounds: int = 0
+
+
+PRESETS = {
+    "lossless": Trade("none"),
+    "balanced": Trade("topk_quantize", topk=0.03),
+    "extreme": Trade("entropy_quantize", topk=0.012, warmup_rounds=3),
+}
+"""By the name in ``semantic.preset``; docs/results.md has what each costs and saves."""
 
 
 _TOPOLOGY = re.compile(r"full|given|ring|line|random-[1-9][0-9]?")

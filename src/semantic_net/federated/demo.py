@@ -172,7 +172,7 @@ def run_peers(
     ]
     title = (
         f"{len(watched)} peers learn {config.task.name} together"
-        f" ({config.semantic.mode}, seed {options.seed})"
+        f" ({config.semantic.trade.mode}, seed {options.seed})"
     )
     console.print(f"Starting {len(watched)} peers; their files are in {folder}", soft_wrap=True)
     view = LiveView(watched, config.training.rounds, title=title, console=console)

@@ -101,7 +101,7 @@ def demo_figures(
     """Return what ``--json`` writes."""
     return DemoFigures(
         task=config.task.name,
-        mode=config.semantic.mode,
+        mode=config.semantic.trade.mode,
         seed=seed,
         peers=len(histories),
         rounds=config.training.rounds,

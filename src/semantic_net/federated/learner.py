@@ -1,7 +1,8 @@
 """The model's side of a peer: training, codecs and the exact fold, behind one narrow face.
 
-The model's parameters are only ever two things: the float32 view of the fold, or that view plus
-what local training changed. The state itself is the fold's whole numbers.
+The model's parameters are only ever two things: the float32 view of the fold, which is what is
+evaluated and shared, or that view plus what this peer has learned and not sent yet, which is where
+its training goes on from (docs/decisions/0007). The state itself is the fold's whole numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from semantic_net.aggregation.folder import Folder
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState
 from semantic_net.buffers import trim_heap
-from semantic_net.config import AggregationConfig, SemanticConfig
+from semantic_net.config import AggregationConfig
 from semantic_net.errors import CheckpointError, RemoteProtocolError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.parts import Encoded, LearningStoppedError, Trained
@@ -61,7 +62,6 @@ class ModelLearner:
     def __init__(
         self,
         trainer: Trainer,
-        semantic: SemanticConfig,
         aggregation: AggregationConfig,
         bases: BaseStore,
         *,
@@ -72,7 +72,6 @@ class ModelLearner:
 
         Args:
             trainer: Trains the model in place.
-            semantic: How an update becomes bytes.
             aggregation: How updates become a state.
             bases: Where bases lie.
             base: One of them; None makes the trainer's model the origin.
@@ -89,9 +88,10 @@ class ModelLearner:
         """(schema.size,) float32: what the own updates left over; None for nothing."""
         self.taken_back: dict[UpdateId, int] = {}
         """The rounds of the own updates that are taken back: the residual has carried them."""
+        self._trained_from: Tensor | None = None
+        """The residual that was in the model when training began."""
         self._set_aside: Tensor | None = None
         """(schema.size,) float32: what was trained ahead of the fold."""
-        self._codec = Codec(semantic.mode, semantic.topk, semantic.bit_width)
         self._cache_dir = cache_dir
         self._stop = threading.Event()
         if base is None:
@@ -149,7 +149,13 @@ class ModelLearner:
             TrainingError: No update can come of it.
             LearningStoppedError: ``stop`` was called.
         """
-        before = flatten(self.trainer.model) if is_ahead else None
+        before = None
+        if is_ahead:
+            before = flatten(self.trainer.model)
+        else:
+            self._trained_from = self.residual
+            if self.residual is not None:
+                self._load_vector(self._reference + self.residual)
         try:
             result = self.trainer.train_round(round_index, self._stop)
         except TrainingInterrupted as exc:
@@ -159,7 +165,7 @@ class ModelLearner:
         self._trim()
         return Trained(result.loss, result.num_examples, result.notes)
 
-    def encode(self) -> Encoded:
+    def encode(self, codec: Codec) -> Encoded:
         """Encode what training changed and the residual; what is left is the new residual.
 
         Raises:
@@ -168,11 +174,13 @@ class ModelLearner:
         total, self._set_aside = self._set_aside, None
         if total is None:
             total = flatten(self.trainer.model).sub_(self._reference)
-        else:  # what comes next is trained from there, as if the fold had come first
-            load_flat(self.trainer.model, (self._reference + total).cpu().numpy())
-        if self.residual is not None:
-            total += self.residual
-        encoded = encode(total, self.schema, self._codec, overwrite=True)
+            if self.residual is not self._trained_from:  # changed by what was taken back since
+                total = _plus(_plus(total, self.residual), self._trained_from, sign=-1)
+        else:
+            total = _plus(total, self.residual)
+            # What comes next is trained from there, as if the fold had come first.
+            self._load_vector(self._reference + total)
+        encoded = encode(total, self.schema, codec, overwrite=True)
         self.residual = encoded.residual
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
 
@@ -210,6 +218,9 @@ class ModelLearner:
         carried = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)
         carried[self.schema.num_parameters :] = 0  # buffers are sent anew each round
         return carried
+
+    def _load_vector(self, flat: Tensor) -> None:
+        load_flat(self.trainer.model, flat.cpu().numpy())
 
     def _trim(self) -> None:
         # What training took and let go of would stay on the heap, beside the buffers of the
@@ -260,3 +271,7 @@ class ModelLearner:
         load_flat(self.trainer.model, self._view)
         # On the CPU this is the view itself, and no copy of it.
         self._reference = torch.from_numpy(self._view).to(self.trainer.device)
+
+
+def _plus(total: Tensor, residual: Tensor | None, sign: int = 1) -> Tensor:
+    return total if residual is None else total.add_(residual, alpha=sign)

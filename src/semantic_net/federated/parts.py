@@ -18,6 +18,8 @@ from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.rate import RateController
 from semantic_net.transport.base import Transport
 
 T = TypeVar("T")
@@ -95,7 +97,7 @@ class Learner(Protocol[Parsed]):
         """
         ...
 
-    def encode(self) -> Encoded:
+    def encode(self, codec: Codec) -> Encoded:
         """Encode what training changed and the residual; what is left is the new residual.
 
         Raises:
@@ -146,6 +148,9 @@ class RoundFacts:
     collecting_since: float = field(init=False)
     """When the own update was published or skipped; the opening, until then."""
     loss: float | None = None
+    codec: str = ""
+    """Of the own update, and why it is this one."""
+    codec_reason: str = ""
     payload_bytes: int = 0
     dense_bytes: int = 0
     num_examples: int = 0
@@ -192,6 +197,7 @@ class PeerParts(Generic[Parsed]):
     learner: Learner[Parsed]
     store: UpdateStore[Parsed]
     bases: BaseStore
+    rate: RateController
     runner: Runner
     journal: Callable[[int, UpdateId], None]
     """Makes an own (round, id) durable; raises OSError if it cannot."""

@@ -20,6 +20,7 @@ from semantic_net.errors import (
     TrainingError,
     TransportError,
 )
+from semantic_net.federated.link_watch import LinkWatch
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.parts import (
     ClosedRound,
@@ -64,6 +65,7 @@ from semantic_net.protocol.messages import (
 )
 from semantic_net.protocol.passed import first_kept
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
+from semantic_net.semantic.codec import Codec
 from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
     Connected,
@@ -109,6 +111,7 @@ class Peer(Generic[Parsed]):
         self._facts_ahead: RoundFacts | None = None
         """Of the next round, where it is trained while this one is open."""
         self._traffic = Traffic(0, 0)
+        self._links = LinkWatch()
         self._refusals: set[tuple[str, str, str]] = set()
         self._skip_reason: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -464,13 +467,16 @@ class Peer(Generic[Parsed]):
         if self._skip_reason is not None:
             self.carry_out(self._machine.skipped(self._skip_reason, began))
             return
-        made = await parts.runner.learn(lambda: self._make_update(action.round))
+        choice = parts.rate.choose(action.round, self._links.since_last(parts.transport.links()))
+        made = await parts.runner.learn(lambda: self._make_update(action.round, choice.codec))
         if isinstance(made, str):
             self.carry_out(self._machine.skipped(made, self._now()))
             return
         update, encoded = made
         facts.collecting_since = self._now()
         facts.encode_s = facts.collecting_since - began
+        parts.rate.encoded(len(encoded.payload))
+        facts.codec, facts.codec_reason = str(choice.codec), choice.reason
         facts.payload_bytes += len(encoded.payload)  # beside those of rounds that were not closed
         facts.dense_bytes += encoded.dense_bytes
         self.carry_out(self._machine.authored(update, self._now()))
@@ -494,11 +500,11 @@ class Peer(Generic[Parsed]):
 
         await self._parts.runner.learn(account)
 
-    def _make_update(self, round_index: int) -> tuple[Update, Encoded] | str:
+    def _make_update(self, round_index: int, codec: Codec) -> tuple[Update, Encoded] | str:
         """Encode, sign, journal and keep the own update; or say why it must not be published."""
         parts = self._parts
         try:
-            encoded = parts.learner.encode()
+            encoded = parts.learner.encode(codec)
         except TrainingError as exc:
             return str(exc)
         body = UpdateBody(

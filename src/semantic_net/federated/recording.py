@@ -216,6 +216,8 @@ class Recording:
             fold_s=round(closed.fold_s, 4),
             loss=facts.loss,
             metrics=closed.metrics,
+            codec=facts.codec,
+            codec_reason=facts.codec_reason,
             payload_bytes=facts.payload_bytes,
             dense_bytes=facts.dense_bytes,
             bytes_sent=closed.sent,
@@ -276,7 +278,7 @@ class Recording:
         return Summary(
             peer=self._machine.me,
             task=self._config.task.name,
-            mode=self._config.semantic.mode,
+            mode=self._config.semantic.trade.mode,
             rounds=last.round,
             finished=finished,
             metrics=last.metrics,

@@ -43,6 +43,7 @@ from semantic_net.protocol.update import Admission, Update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
+from semantic_net.semantic.rate import rate_controller
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
@@ -120,7 +121,6 @@ async def _run(
         trainer.load_state(checkpoint.trainer)
     learner = ModelLearner(
         trainer,
-        config.semantic,
         config.aggregation,
         folder.bases,
         base=bytes.fromhex(checkpoint.progress.base) if checkpoint else None,
@@ -156,8 +156,10 @@ async def _run(
         options.printer(config.training.rounds, task.metric),
     )
     if checkpoint is None or checkpoint.progress.closed_round < config.training.rounds:
-        _leave(folder.config, dump_config(config))  # else it says how the model was made
+        resolved = replace(config, semantic=config.semantic.resolved())
+        _leave(folder.config, dump_config(resolved))  # else it says how the model was made
     runner = ThreadRunner()
+    max_rate = None if config.p2p.max_rate is None else 1000 * config.p2p.max_rate
 
     def listening(address: str) -> None:
         _leave(folder.address, address + "\n")
@@ -177,6 +179,7 @@ async def _run(
             learner=learner,
             store=store,
             bases=folder.bases,
+            rate=rate_controller(config.semantic, schema, max_rate),
             runner=runner,
             journal=lambda number, own: journal.author(number, own, learner.taken_back),
             on_round=recording.closed,

@@ -15,3 +15,16 @@ class Codec:
     """Share of entries that a sparse mode keeps, in (0, 1]."""
     bit_width: int = 4
     """Bits an entry of weights_quantize, 1 to 8."""
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it sends every entry."""
+        return self.mode in ("none", "weights_quantize")
+
+    def __str__(self) -> str:
+        """Return the mode and what it depends on."""
+        if self.mode == "none":
+            return self.mode
+        if self.mode == "weights_quantize":
+            return f"{self.mode}, {self.bit_width} bits"
+        return f"{self.mode}, {100 * self.topk:.3g}%"

@@ -96,6 +96,18 @@ class Traffic:
     bytes_received: int
 
 
+@dataclass(frozen=True, slots=True)
+class LinkTotals:
+    """What a connection has carried to the other end since it is up."""
+
+    sent_bytes: int
+    """That have arrived, as far as the kernel has been told."""
+    busy_s: float
+    """How long something was under way or waited to be."""
+    lost_bytes: int
+    """That had to be sent again."""
+
+
 class Transport(Protocol):
     """Moves frames between this peer and those it is connected to.
 
@@ -163,6 +175,10 @@ class Transport(Protocol):
 
     def traffic(self) -> Traffic:
         """Return the socket bytes so far."""
+        ...
+
+    def links(self) -> dict[PeerId, LinkTotals]:
+        """Return what is known of the links to connected peers; none where nothing is."""
         ...
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from semantic_net.errors import ConfigError
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.transport.address import Address, parse_address
-from semantic_net.transport.base import BulkSource, Traffic
+from semantic_net.transport.base import BulkSource, LinkTotals, Traffic
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.dialer import Dialer
 from semantic_net.transport.hub import Hub
@@ -109,3 +109,7 @@ class HubTransport:
     def traffic(self) -> Traffic:
         """Return the socket bytes so far."""
         return self._hub.traffic()
+
+    def links(self) -> dict[PeerId, LinkTotals]:
+        """Return what is known of the links to connected peers; none where nothing is."""
+        return self._hub.links()

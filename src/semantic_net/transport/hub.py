@@ -35,6 +35,7 @@ from semantic_net.transport.base import (
     BulkSource,
     Connected,
     Disconnected,
+    LinkTotals,
     Received,
     Refused,
     Traffic,
@@ -57,6 +58,10 @@ class CountedWire(Wire, Protocol):
     @property
     def bytes_sent(self) -> int:
         """Bytes that have left this process."""
+        ...
+
+    def totals(self) -> LinkTotals | None:
+        """Return what the link has carried; None where that is not known."""
         ...
 
 
@@ -122,6 +127,16 @@ class Hub:
         """Return the socket bytes so far, refused connections and handshakes included."""
         sent = self._sent_by_gone + sum(wire.bytes_sent for wire in self._wires)
         return Traffic(sent, self.bytes_received)
+
+    def links(self) -> dict[PeerId, LinkTotals]:
+        """Return what is known of the link of each session."""
+        known = {}
+        for wire, connection in self._wires.items():
+            if connection.established is None or connection.is_over:
+                continue
+            if (totals := wire.totals()) is not None:
+                known[connection.established.peer] = totals
+        return known
 
     async def close(self) -> None:
         """End every connection, within `TransportSettings.flush_s`; no event follows."""

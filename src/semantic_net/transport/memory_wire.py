@@ -14,7 +14,7 @@ from typing import Protocol
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.frames import HEADER, Frame, Kind, decode_header
-from semantic_net.transport.base import Buffer
+from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection
 from semantic_net.transport.hub import Hub
 
@@ -67,6 +67,9 @@ class MemoryWire:
         self._other: MemoryWire
         self._connection: Connection
         self._in_flight: deque[bytes | _Mark] = deque()
+        self._arrived_bytes = 0
+        self._busy_s = 0.0
+        self._busy_until_s = 0.0
         self._num_due = 0  # of those in flight, how many have arrived but for a cut
         self._finishing = False
         self._gone = False
@@ -128,6 +131,10 @@ class MemoryWire:
         self._loop.call_soon(self._deliver)
         self._loop.call_soon(self._pump_now)
 
+    def totals(self) -> LinkTotals:
+        """Return what has arrived; loss shows as time."""
+        return LinkTotals(self._arrived_bytes, self._busy_s, 0)
+
     # On the way.
 
     def _send(self, item: bytes | _Mark) -> None:
@@ -137,6 +144,9 @@ class MemoryWire:
             self._loop.call_soon(self._other.break_, "Connection timed out")
             return
         self._in_flight.append(item)
+        now = self._loop.time()
+        self._busy_s += max(arrival_s - max(now, self._busy_until_s), 0.0)
+        self._busy_until_s = arrival_s
         self._loop.call_at(arrival_s, self._arrive)
 
     def _arrive(self) -> None:
@@ -146,7 +156,9 @@ class MemoryWire:
     def _deliver(self) -> None:
         while self._num_due and not self._network.is_cut(self.source, self.target):
             self._num_due -= 1
-            self._other.take(self._in_flight.popleft())
+            item = self._in_flight.popleft()
+            self._arrived_bytes += len(item) if isinstance(item, bytes) else 0
+            self._other.take(item)
 
     def take(self, item: bytes | _Mark) -> None:
         """Take what has arrived from the other end."""

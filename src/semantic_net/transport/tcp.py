@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 import sys
 from collections.abc import Sequence
 from typing import cast
@@ -17,7 +18,7 @@ from typing import cast
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.frames import FrameDecoder
 from semantic_net.transport.address import Address
-from semantic_net.transport.base import Buffer
+from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection, reason_of
 from semantic_net.transport.hub import Hub
 
@@ -176,6 +177,10 @@ class SocketWire(asyncio.BufferedProtocol):
         """Bytes that the kernel has taken."""
         return self._written - self._transport.get_write_buffer_size()
 
+    def totals(self) -> LinkTotals | None:
+        """Return what the kernel says of the connection; None where it says nothing."""
+        return tcp_totals(self._transport.get_extra_info("socket"))
+
     def _fit_unsent(self, frame_bytes: int) -> None:
         fewest, most = UNSENT_BYTES
         wanted = min(max(frame_bytes // 2, fewest), most)
@@ -195,6 +200,29 @@ class SocketWire(asyncio.BufferedProtocol):
         if self._decoder is not None:
             self._decoder = None  # frees its buffer
             self._discard = memoryview(bytearray(_DISCARD_BYTES))
+
+
+_BYTES_ACKED, _BUSY_TIME, _BYTES_RETRANS, _INFO_BYTES = 120, 168, 208, 216
+"""Where Linux has them in its ``tcp_info`` (include/uapi/linux/tcp.h), since 4.19."""
+
+
+def tcp_totals(sock: socket.socket) -> LinkTotals | None:
+    """Return what Linux counts of a TCP connection."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None or sys.platform != "linux":
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, option, _INFO_BYTES)
+    except OSError as exc:
+        log.debug("no TCP_INFO: %s", exc)
+        return None
+    if len(info) < _INFO_BYTES:
+        return None  # an old kernel
+    acked, busy_us, lost = (
+        struct.unpack_from("=Q", info, offset)[0]
+        for offset in (_BYTES_ACKED, _BUSY_TIME, _BYTES_RETRANS)
+    )
+    return LinkTotals(acked, busy_us / 1e6, lost)
 
 
 Option = tuple[int, str, int | bytes]

@@ -1,0 +1,38 @@
+"""What the links did between two looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from semantic_net.protocol.identity import PeerId
+from semantic_net.semantic.rate import MIN_BYTES, LinkUse
+from semantic_net.transport.base import LinkTotals
+
+_NOTHING = LinkTotals(0, 0.0, 0)
+_UNKNOWN = LinkUse(0, 0.0, 0)
+
+
+class LinkWatch:
+    """Remembers of each link where the last measurement ended, and what it was."""
+
+    def __init__(self) -> None:
+        self._before: dict[PeerId, LinkTotals] = {}
+        self._uses: dict[PeerId, LinkUse] = {}
+
+    def since_last(self, links: Mapping[PeerId, LinkTotals]) -> list[LinkUse]:
+        """Return the use of each link; where too little has passed, what was measured before."""
+        for peer in self._before.keys() - links.keys():
+            del self._before[peer]
+        for peer, totals in links.items():
+            before = self._before.get(peer, _NOTHING)
+            if totals.sent_bytes < before.sent_bytes:  # another connection to the same peer
+                before = _NOTHING
+            sent = totals.sent_bytes - before.sent_bytes
+            if sent >= MIN_BYTES:
+                lost = totals.lost_bytes - before.lost_bytes
+                self._uses[peer] = LinkUse(sent, totals.busy_s - before.busy_s, lost)
+                self._before[peer] = totals
+            else:
+                self._before[peer] = before
+        self._uses = {peer: self._uses.get(peer, _UNKNOWN) for peer in links}
+        return list(self._uses.values())
