@@ -9,7 +9,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -38,6 +38,7 @@ from semantic_net.protocol.frames import (
 )
 from semantic_net.protocol.handshake import Established, Handshake, Refusal, decode_refusal
 from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.packing import Packer, Unpacker
 from semantic_net.transport import tcp
 from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.base import (
@@ -66,10 +67,14 @@ class EmptyBook:
         return None
 
 
-async def shake_hands(client: RawClient, key: Signer) -> None:
+async def shake_hands(client: RawClient, key: Signer, *, unpacks: bool = True) -> None:
     """Become a peer on a bare connection."""
     handshake = Handshake(
-        key, hello_content(), secrets.token_bytes(32), dialled=True, book=EmptyBook()
+        key,
+        replace(hello_content(), unpacks=unpacks),
+        secrets.token_bytes(32),
+        dialled=True,
+        book=EmptyBook(),
     )
     client.writer.write(handshake.start())
     outcome = None
@@ -125,6 +130,40 @@ def test_garbage_within_a_session_ends_it() -> None:
             assert (ended.code, ended.reason) == ("protocol", "not a semantic-net frame")
             assert a.bodies(Kind.HAVE) == [b"fine"]
             assert decode_refusal(await client.frame()).code == "protocol"
+
+    play_over_tcp(scenario)
+
+
+def test_packed_frames_go_to_those_only_who_say_that_they_unpack_them() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        for key, unpacks in ((B, True), (C, False)):
+            async with raw_client(a) as client:
+                await shake_hands(client, key, unpacks=unpacks)
+                peer = (await a.expect(Connected)).peer
+                a.transport.send(peer, encode_frame(Kind.HAVE, b"hello"))
+                frame = await client.frame()
+                assert frame.kind is (Kind.PACKED if unpacks else Kind.HAVE)
+                (inner,) = Unpacker().unpack(frame)
+                assert bytes(inner.body) == b"hello"
+                # It reads both, whoever sends them.
+                client.writer.write(Packer().pack(encode_frame(Kind.HAVE, b"packed")))
+                client.writer.write(encode_frame(Kind.HAVE, b"plain"))
+                await a.until(lambda: a.bodies(Kind.HAVE)[-2:] == [b"packed", b"plain"])
+
+    play_over_tcp(scenario)
+
+
+def test_a_broken_pack_ends_its_session() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        async with raw_client(a) as client:
+            await shake_hands(client, B)
+            await a.expect(Connected)
+            client.writer.write(encode_frame(Kind.PACKED, b"\xff" * 8))
+            ended = await a.expect(Disconnected)
+            assert ended.code == "protocol"
+            assert "a malformed PACKED" in ended.reason
 
     play_over_tcp(scenario)
 

@@ -40,6 +40,8 @@ class Kind(enum.IntEnum):
     CHUNK = 8
     ABSENT = 9
     NEIGHBOURS = 10
+    PACKED = 11
+    """Other control frames, in the connection's deflate stream."""
 
 
 MAX_BODY_BYTES: dict[Kind, int] = {
@@ -53,6 +55,7 @@ MAX_BODY_BYTES: dict[Kind, int] = {
     Kind.CHUNK: MAX_CHUNK_BYTES + 256,
     Kind.ABSENT: 256,
     Kind.NEIGHBOURS: 128 * 1024,
+    Kind.PACKED: 16 * 1024,
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 

@@ -76,6 +76,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     ]
     """The run digest: what must be equal on all peers of a run."""
     software: Annotated[str, Meta(max_length=128)]
+    unpacks: bool = False
+    """Whether this peer reads PACKED frames."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -109,6 +111,8 @@ class HelloContent:
     software: str
     addresses: tuple[str, ...] = ()
     """Empty: the transport says where it listens."""
+    unpacks: bool = True
+    """Whether control frames may come packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,7 @@ class Handshake:
             addresses=list(content.addresses),
             facts=dict(content.facts),
             software=content.software,
+            unpacks=content.unpacks,
         )
         self._our_body = msgspec.msgpack.encode(self._ours)
         try:

@@ -12,7 +12,7 @@ import asyncio
 import enum
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from semantic_net.errors import RemoteProtocolError
@@ -27,6 +27,7 @@ from semantic_net.protocol.handshake import (
     encode_refusal,
 )
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.packing import Packer, Unpacker
 from semantic_net.transport.address import dialable_addresses
 from semantic_net.transport.base import Buffer, BulkSource
 from semantic_net.transport.lanes import Lanes, Pace, RateLimit
@@ -123,6 +124,8 @@ class Connection:
         self._pump_soon: asyncio.Handle | None = None
         self._pump_at: asyncio.TimerHandle | None = None  # when the rate limit lets more out
         self._bulk_is_next = False
+        self._packer: Packer | None = None  # once the other end says that it unpacks
+        self._unpacker = Unpacker()
 
     @property
     def is_over(self) -> bool:
@@ -158,6 +161,16 @@ class Connection:
 
     # What the wire reports.
 
+    def unpack(self, frame: Frame) -> Iterator[Frame]:
+        """Yield the frames in one that has arrived: itself, or those packed into it.
+
+        Raises:
+            RemoteProtocolError: It is no time for packed ones, or they break the protocol.
+        """
+        if self._phase is _Phase.HANDSHAKE:
+            return iter((frame,))
+        return self._unpacker.unpack(frame)
+
     def frame_received(self, frame: Frame) -> None:
         """Take a frame; once the connection is over, whoever ended it, nothing more counts.
 
@@ -182,6 +195,8 @@ class Connection:
         if isinstance(outcome, Established):
             self._phase = _Phase.UP
             self.established = outcome
+            if outcome.hello.unpacks:
+                self._packer = Packer()
             self._settle(outcome)
             self._owner.opened(self, outcome)
         elif outcome is not None:
@@ -237,8 +252,12 @@ class Connection:
         return num_bytes
 
     def _write_counted(self, frames: bytes) -> None:
+        frames = self._packed(frames)
         self._limit.spend(len(frames), self._loop.time())
         self._wire.write((frames,))
+
+    def _packed(self, frames: bytes) -> bytes:
+        return frames if self._packer is None else self._packer.pack(frames)
 
     def _pump_later(self, wait_s: float = 0.0) -> None:
         if wait_s:
@@ -301,7 +320,7 @@ class Connection:
 
     def _flush_control(self) -> None:
         if self._lanes.control_bytes:
-            self._wire.write((self._lanes.take_control(),))
+            self._wire.write((self._packed(self._lanes.take_control()),))
 
     def _end_refused(self, refusal: Refusal) -> None:
         self._become_over(refusal)

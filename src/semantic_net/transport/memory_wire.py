@@ -179,10 +179,11 @@ class MemoryWire:
     def _take_frames(self, data: bytes) -> None:
         try:
             for frame in _split(data):
-                if self._connection.is_over:
-                    return
-                if not self._network.swallows(self._other, frame.kind):
-                    self._connection.frame_received(frame)
+                for each in self._connection.unpack(frame):
+                    if self._connection.is_over:
+                        return
+                    if not self._network.swallows(self._other, each.kind):
+                        self._connection.frame_received(each)
         except RemoteProtocolError as exc:
             self._connection.broke_protocol(exc)
 

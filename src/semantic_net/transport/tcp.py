@@ -90,15 +90,16 @@ class SocketWire(asyncio.BufferedProtocol):
         num_frames = 0
         try:
             for frame in decoder.received(num_bytes):
-                connection.frame_received(frame)
-                num_frames += 1
-                if connection.is_over or num_frames == FRAMES_A_TURN:
+                for each in connection.unpack(frame):
+                    connection.frame_received(each)
+                    num_frames += 1
+                if connection.is_over or num_frames >= FRAMES_A_TURN:
                     break
         except RemoteProtocolError as exc:
             connection.broke_protocol(exc)
         if connection.is_over:
             self._stop_decoding()
-        elif num_frames == FRAMES_A_TURN:
+        elif num_frames >= FRAMES_A_TURN:
             self._transport.pause_reading()
             self._loop.call_later(BREATH_S, self._take_more, decoder)
 
