@@ -64,7 +64,7 @@ def split(
 
 
 def make_model() -> nn.Module:
-    """Return a CNN of 105,962 parameters."""
+    """Return a CNN of 207,018 parameters: 0.83 MB."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, stride=2, padding=1),
         nn.GroupNorm(4, 16),
@@ -73,9 +73,9 @@ def make_model() -> nn.Module:
         nn.GroupNorm(4, 32),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(32 * 7 * 7, 64),
+        nn.Linear(32 * 7 * 7, 128),
         nn.ReLU(),
-        nn.Linear(64, NUM_CLASSES),
+        nn.Linear(128, NUM_CLASSES),
     )
 
 

@@ -339,7 +339,7 @@ class Trade:
 PRESETS = {
     "lossless": Trade("none"),
     "balanced": Trade("topk_quantize", topk=0.03),
-    "extreme": Trade("entropy_quantize", topk=0.012),
+    "extreme": Trade("entropy_quantize", topk=0.01),
 }
 """By the name in ``semantic.preset``; docs/results.md has what each costs and saves."""
 

@@ -1,0 +1,219 @@
+"""Accuracy against bytes: what each codec costs and saves in whole runs.
+
+    make bench-full     every cell; goes on where it was interrupted
+    .venv/bin/python benchmarks/bytes_and_accuracy.py --data fashion_iid --methods dense balanced
+
+A cell is one method on one data set with one seed: real peers over sockets on loopback, to the
+last round. Its result is a file, and a cell whose file is there is not run again. The seed decides
+first weights, split and batches: methods are compared in pairs of equal seeds, and intervals are
+Student's t over those differences, at 95%. Bytes are those of all sockets in the whole run,
+handshakes, heartbeats and goodbyes included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from data_sets import DATA_SETS, DataSet, seeded
+from in_process import plain_rate, run_together
+from methods import MAIN, METHODS, register
+
+from semantic_net.config import Config
+from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.rate import Choice, LinkUse, RateController
+from semantic_net.semantic.schema import ModelSchema
+
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Two-sided 95% quantiles of Student's t, for 1 to 9 degrees of freedom."""
+
+Cell = tuple[str, str, int]
+Result = dict[str, Any]
+
+
+class _Always:
+    """One codec in all rounds."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def choose(self, round_index: int, links: Iterable[LinkUse]) -> Choice:
+        return Choice(self._codec, "the benchmark's")
+
+    def encoded(self, payload_bytes: int) -> None:
+        pass
+
+
+def run_cell(cell: Cell) -> Result:
+    """Run one cell and return its result."""
+    register()
+    torch.set_num_threads(1)
+    data_set, method, seed = DATA_SETS[cell[0]], METHODS[cell[1]], cell[2]
+    config = seeded(data_set.config([*method.overrides, "p2p.run=bench"]), seed)
+    tasks, judged_on = data_set.load(config, seed)
+    rounds = config.training.rounds
+    codec = method.codec
+
+    def rate(config: Config, schema: ModelSchema) -> RateController:
+        return plain_rate(config, schema) if codec is None else _Always(codec)
+
+    began = time.monotonic()
+    outcome = run_together(
+        tasks,
+        config,
+        evaluate_on=judged_on,
+        evaluate_in=lambda number: number > rounds - data_set.judged_rounds,
+        make_learner=method.make_learner,
+        make_rate=rate,
+    )
+    return {
+        "data": cell[0],
+        "method": method.name,
+        "seed": seed,
+        "metric": statistics.mean(m[data_set.metric] for m in outcome.metrics.values()),
+        "by_round": {number: m[data_set.metric] for number, m in outcome.metrics.items()},
+        "bytes_sent": statistics.mean(outcome.bytes_sent),
+        "payload_bytes": statistics.mean(outcome.payload_bytes),
+        "dense_bytes": outcome.dense_bytes,
+        "peers": len(tasks),
+        "rounds": rounds,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def run_cells(cells: Sequence[Cell], out: Path, jobs: int) -> list[Result]:
+    """Run the cells that have no file yet, some at a time, and return the results of all."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {cell: out / f"{'-'.join(map(str, cell))}.json" for cell in cells}
+    missing = [cell for cell in cells if not paths[cell].exists()]
+    print(f"{len(cells)} cells, {len(missing)} to run, {jobs} at a time", file=sys.stderr)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        running = {pool.submit(run_cell, cell): cell for cell in missing}
+        for number, done in enumerate(as_completed(running), start=1):
+            result, path = done.result(), paths[running[done]]
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            part.rename(path)
+            print(
+                f"{number}/{len(missing)} {path.stem}: {result['metric']:.4f}, "
+                f"{result['bytes_sent'] / 1e6:.3f} MB, {result['seconds']} s",
+                file=sys.stderr,
+            )
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths.values()]
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of paired differences, and half the width of its 95% interval."""
+    mean = statistics.mean(differences)
+    if len(differences) < 2:
+        return mean, math.nan
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return mean, T_95[min(len(differences) - 2, len(T_95) - 1)] * error
+
+
+def differences(data_set: DataSet, ours: list[Result], theirs: list[Result]) -> list[float]:
+    """Return ours minus theirs for each seed that both have; above zero ours is better."""
+    other = {result["seed"]: result["metric"] for result in theirs}
+    return [
+        data_set.scale
+        * (result["metric"] - other[result["seed"]])
+        / (other[result["seed"]] / 100 if data_set.is_relative else 1)
+        for result in ours
+        if result["seed"] in other
+    ]
+
+
+def table(name: str, results: list[Result]) -> str:
+    """Return the Markdown table of one data set, against its first method."""
+    data_set = DATA_SETS[name]
+    by_method = {
+        method: list(group)
+        for method, group in itertools.groupby(results, key=lambda result: result["method"])
+    }
+    reference = next(iter(by_method.values()))
+    factor = abs(data_set.scale) if not data_set.is_relative else 1
+    sent = statistics.mean(r["bytes_sent"] for r in reference)
+    lines = [
+        f"**{data_set.text}**: {reference[0]['peers']} peers, {reference[0]['rounds']} rounds, "
+        f"{len(reference)} seeds, {data_set.metric}, mean of the last {data_set.judged_rounds} "
+        "rounds",
+        "",
+        f"| method | {data_set.metric} | against {METHODS[reference[0]['method']].text}, "
+        f"{data_set.unit} | kB sent a peer and round | times fewer bytes | payloads alone |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, group in by_method.items():
+        mean, half = interval(differences(data_set, group, reference))
+        bytes_sent = statistics.mean(r["bytes_sent"] for r in group)
+        payload = statistics.mean(r["payload_bytes"] / r["rounds"] for r in group)
+        cells = (
+            METHODS[method].text,
+            f"{factor * statistics.mean(r['metric'] for r in group):.2f}",
+            "" if group is reference else f"{mean:+.2f} ± {half:.2f}",
+            f"{bytes_sent / group[0]['rounds'] / 1e3:.1f}",
+            f"{sent / bytes_sent:.1f}",
+            f"{group[0]['dense_bytes'] / payload:.1f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run all cells and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["fashion_iid", "fashion_dirichlet"],
+        choices=list(DATA_SETS),
+        metavar="NAME",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=list(MAIN), choices=list(METHODS), metavar="NAME"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--plot", type=Path, help="write PATH.svg and PATH.png")
+    arguments = parser.parse_args()
+    names = []
+    for name in arguments.data:
+        if (problem := DATA_SETS[name].missing()) is None:
+            names.append(name)
+        else:
+            print(f"{name} is left out: {problem}", file=sys.stderr)
+    cells = [
+        (name, method, seed)
+        for name in names
+        for method in arguments.methods
+        for seed in range(arguments.seeds)
+    ]
+    results = run_cells(cells, arguments.out, arguments.jobs)
+    print(
+        f"seeds 0 to {arguments.seeds - 1}; {os.cpu_count()} cores, {platform.machine()}, torch "
+        f"{torch.__version__}, Python {platform.python_version()}\n"
+    )
+    for name in names:
+        print(table(name, [r for r in results if r["data"] == name]), end="\n\n")
+    if arguments.plot is not None:
+        from plots import plot_trade
+
+        plot_trade(results, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
