@@ -37,7 +37,7 @@ def plot_trade(results: list[dict[str, Any]], path: Path) -> None:
                 fontsize=8,
             )
             points.append((megabytes, mean if data_set.scale > 0 else -mean))
-        front = []
+        front: list[tuple[float, float]] = []
         for megabytes, value in sorted(points):
             if not front or value > front[-1][1]:
                 front.append((megabytes, value))

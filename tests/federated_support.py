@@ -31,7 +31,7 @@ from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, Update, UpdateId, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.codec import Codec
-from semantic_net.semantic.rate import FixedRate
+from semantic_net.semantic.rate import FixedRate, RateController
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
 from semantic_net.transport.settings import TransportSettings
 
@@ -51,6 +51,8 @@ class StubLearner:
         self.failing_rounds: set[int] = set()
         self.poisoned_rounds: set[int] = set()
         self.stopped = False
+        self.codecs: list[Codec] = []
+        self.size_of: Callable[[Codec], int] | None = None
         self.trained_ahead = 0
         self.bases = BaseStore()
         self.origin = hashlib.sha256(b"base").digest()
@@ -95,7 +97,9 @@ class StubLearner:
         return Trained(1.0 / round_index, 10)
 
     def encode(self, codec: Codec) -> Encoded:
-        payload = self._random.randbytes(self.payload_bytes)
+        self.codecs.append(codec)
+        size = self.payload_bytes if self.size_of is None else self.size_of(codec)
+        payload = self._random.randbytes(size)
         if self._round in self.poisoned_rounds:
             payload = b"poison"
         return Encoded("stub", payload, 4 * self.payload_bytes)
@@ -149,6 +153,7 @@ class Device:
         journal: Callable[[int, bytes], None] | None = None,
         base_every: int = 4,
         overlaps: bool = False,
+        rate: RateController | None = None,
     ) -> None:
         self.name = name
         facts = FACTS if facts is None else facts
@@ -196,7 +201,7 @@ class Device:
                 learner=self.learner,
                 store=self.store,
                 bases=self.learner.bases,
-                rate=FixedRate(SemanticConfig()),
+                rate=rate or FixedRate(SemanticConfig()),
                 runner=VirtualRunner(learn_s),
                 journal=journal or (lambda round_index, update_id: None),
                 on_round=self.rounds.append,

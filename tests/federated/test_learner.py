@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.task import Task, accuracy
 from semantic_net.training import Trainer, make_initial_model
+from semantic_net.training.trainer import TrainResult
 
 DENSE = Codec("none")
 TOPK = Codec("gradients_topk", topk=0.1)
@@ -72,6 +74,11 @@ def flat(of: ModelLearner) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in of.trainer.model.parameters()])
 
 
+def flat_view(of: ModelLearner) -> torch.Tensor:
+    """The parameters of the last fold."""
+    return torch.from_numpy(of._view[: of.schema.num_parameters].copy())
+
+
 def test_plain_averaging_is_the_mean_of_the_trained_parameters() -> None:
     peers = [learner(seed) for seed in (1, 2)]
     assert torch.equal(flat(peers[0]), flat(peers[1])), "all start alike"
@@ -106,6 +113,48 @@ def test_what_the_codec_drops_is_in_the_next_update(codec: Codec) -> None:
     decoded = torch.from_numpy(parsed.to_float32())[:size]
     torch.testing.assert_close(decoded + peer.residual[:size], moved, rtol=0, atol=2**-22)
     assert encoded.dense_bytes == 4 * peer.schema.size > len(encoded.payload)
+
+
+def test_training_goes_on_from_what_is_not_sent_yet() -> None:
+    """Else it learns again, each round, what it has learned and not sent."""
+    peer = learner(1)
+    shared = flat(peer)
+    peer.train(1)
+    encoded = peer.encode(TOPK)
+    parsed = peer.parse(encoded.codec, memoryview(encoded.payload))
+    assert peer.residual is not None
+    unsent = peer.residual[: peer.schema.num_parameters].clone()
+    peer.fold(plan(peer, 1), lambda own: parsed)  # without it: the model is where it was
+    torch.testing.assert_close(flat(peer), shared, rtol=0, atol=2**-24)
+    before: list[torch.Tensor] = []
+    train_round = peer.trainer.train_round
+
+    def noted(round_index: int, stop: threading.Event) -> TrainResult:
+        before.append(flat(peer))
+        return train_round(round_index, stop)
+
+    peer.trainer.train_round = noted  # type: ignore[method-assign]
+    peer.train(2)
+    torch.testing.assert_close(before[0], flat_view(peer) + unsent, rtol=0, atol=2**-22)
+    moved = flat(peer) - flat_view(peer)  # what was unsent, and what it has learned now
+    again = peer.encode(DENSE)
+    delta = torch.from_numpy(peer.parse("none", memoryview(again.payload)).to_float32())
+    torch.testing.assert_close(delta[: unsent.numel()], moved, rtol=0, atol=2**-22)
+
+
+def test_what_is_taken_back_during_training_is_sent_with_the_next_update() -> None:
+    peer = learner(1)
+    peer.train(1)
+    first = peer.encode(TOPK)
+    parsed = peer.parse(first.codec, memoryview(first.payload))
+    peer.train(2)
+    moved = flat(peer) - flat_view(peer)
+    peer.take_back(update("own", 1), parsed)
+    again = peer.encode(DENSE)
+    delta = torch.from_numpy(peer.parse("none", memoryview(again.payload)).to_float32())
+    size = peer.schema.num_parameters
+    carried = torch.from_numpy(parsed.to_float32())[:size]
+    torch.testing.assert_close(delta[:size], moved + carried, rtol=0, atol=2**-22)
 
 
 def test_what_nobody_may_fold_is_taken_back_whole() -> None:

@@ -13,11 +13,13 @@ from typing import NoReturn
 
 import pytest
 from federated_support import Device
+from semantic_support import schema_of
 
+from semantic_net.config import SemanticConfig
 from semantic_net.errors import CheckpointError, TrainingError
 from semantic_net.federated import peer as module
 from semantic_net.federated.outbound import PayloadSource
-from semantic_net.federated.parts import Encoded, Trained
+from semantic_net.federated.parts import ClosedRound, Encoded, Trained
 from semantic_net.federated.peer import INTERRUPTED
 from semantic_net.protocol.actions import (
     Check,
@@ -38,6 +40,7 @@ from semantic_net.protocol.rounds import Ahead, Phase
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.rate import BudgetController
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Refused
 from semantic_net.transport.link import LinkQuality
@@ -509,3 +512,38 @@ def test_a_payload_that_is_kept_in_case_its_base_yields_outlives_a_late_arrival_
         return own.id in a.store
 
     assert run_virtual(scenario())
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_within_a_budget_updates_follow_the_bandwidth_within_two_rounds(factor: float) -> None:
+    """Two peers on one link that changes tenfold after their fourth round."""
+    schema = schema_of(10_000_000)
+    budget_s, bytes_s = 2.0, 200_000.0
+
+    def size_of(codec: Codec) -> int:
+        bits = {"none": 32, "weights_quantize": codec.bit_width}.get(codec.mode, 10 * codec.topk)
+        return int(schema.size * bits / 8)
+
+    async def scenario() -> list[ClosedRound]:
+        lan = network()
+        lan.set_link("a", "b", LinkQuality(bandwidth_bytes_s=bytes_s, delay_s=0.05))
+        pair = []
+        for name, other in (("a", "b"), ("b", "a")):
+            rate = BudgetController(SemanticConfig(budget_s=budget_s), schema)
+            device = Device(lan, name, (other,), rounds=10, listen_timeout_s=600, rate=rate)
+            device.learner.size_of = size_of
+            pair.append(device)
+        runs = [asyncio.ensure_future(device.run()) for device in pair]
+        await until(lambda: len(pair[0].rounds) == 4)
+        changed = LinkQuality(bandwidth_bytes_s=factor * bytes_s, delay_s=0.05)
+        lan.set_link("a", "b", changed)
+        await asyncio.gather(*runs)
+        return pair[0].rounds
+
+    rounds = run_virtual(scenario())
+    sizes = [closed.facts.payload_bytes for closed in rounds]
+    before, after = budget_s * bytes_s, budget_s * bytes_s * factor
+    assert all(0.4 * before < size < 1.1 * before for size in sizes[1:4]), sizes
+    # Of the round under way the link has seen both; the one after knows.
+    assert all(0.4 * after < size < 1.1 * after for size in sizes[6:]), sizes
+    assert "on the slowest link" in rounds[-1].facts.codec_reason

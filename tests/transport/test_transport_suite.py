@@ -230,6 +230,28 @@ def test_both_counters_agree_and_stay_within_two_percent_of_the_payload(play: Pl
     play(scenario)
 
 
+def test_a_link_is_measured_by_what_has_arrived(play: Play) -> None:
+    payload = bytes(3_000_000)
+
+    async def scenario(world: World) -> None:
+        a, b = await pair(world)
+        before = a.transport.links()[b.id]
+        a.transport.stream(b.id, PayloadSource(payload))
+        await until_received(b, len(payload))
+        b.send(a, b"thanks")  # says at the latest that everything has arrived
+        await a.until(lambda: bool(a.bodies(Kind.HAVE)))
+        after = a.transport.links()[b.id]
+        sent = after.sent_bytes - before.sent_bytes
+        assert len(payload) < sent < 1.02 * len(payload)
+        assert 0 < after.busy_s - before.busy_s < 30
+        assert 0 <= after.lost_bytes - before.lost_bytes < len(payload)
+        b.transport.disconnect(a.id, "test", "over")
+        await a.expect(Disconnected)
+        assert a.transport.links() == {}
+
+    play(scenario)
+
+
 def test_refused_connections_count_as_traffic(play: Play) -> None:
     async def scenario(world: World) -> None:
         a = await world.peer("a", A)

@@ -8,6 +8,9 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.semantic.rate import MIN_BYTES, LinkUse
 from semantic_net.transport.base import LinkTotals
 
+MAX_REMEMBERED = 1024
+"""Peers of which the last measurement is remembered."""
+
 _NOTHING = LinkTotals(0, 0.0, 0)
 _UNKNOWN = LinkUse(0, 0.0, 0)
 
@@ -34,5 +37,7 @@ class LinkWatch:
                 self._before[peer] = totals
             else:
                 self._before[peer] = before
-        self._uses = {peer: self._uses.get(peer, _UNKNOWN) for peer in links}
-        return list(self._uses.values())
+        # What a lost link was like says more of the next one to the same peer than nothing does.
+        while len(self._uses) > MAX_REMEMBERED:
+            del self._uses[next(iter(self._uses))]
+        return [self._uses.get(peer, _UNKNOWN) for peer in links]

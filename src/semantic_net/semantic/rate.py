@@ -134,7 +134,7 @@ class BudgetController:
         self._schema = schema
         self._ladder = [
             Codec("none"),
-            Codec("weights_quantize", bit_width=8),
+            *(Codec("weights_quantize", bit_width=bits) for bits in (8, 6, 4, 3, 2)),
             *(Codec("entropy_quantize", topk=share) for share in _SHARES),
         ]
         self._correction = 1.0
