@@ -72,7 +72,7 @@ def _shapes(schema: ModelSchema) -> Iterator[tuple[slice, int, int, bool]]:
         yield slice(start, start + spec.size), rows, columns, thin
 
 
-def _encode_rank(total: Tensor, schema: ModelSchema, codec: Codec) -> bytes:
+def _encode_rank(total: Tensor, schema: ModelSchema, codec: Codec) -> encoder.Written:
     parts: list[Float32Array] = []
     flat = total.numpy()
     for here, rows, columns, thin in _shapes(schema):
@@ -86,7 +86,7 @@ def _encode_rank(total: Tensor, schema: ModelSchema, codec: Codec) -> bytes:
             right = matrix.T @ left
         parts += [left.numpy().ravel(), right.numpy().ravel()]
     parts.append(flat[schema.num_parameters :])
-    return np.concatenate(parts).astype("<f4").tobytes()
+    return np.concatenate(parts).astype("<f4").tobytes(), None
 
 
 def _parse_rank(reader: PayloadReader, schema: ModelSchema) -> ParsedDelta:

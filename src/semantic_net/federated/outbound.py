@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from semantic_net.protocol.frames import MAX_CHUNK_BYTES
+from semantic_net.federated.packed_chunks import pack_part
+from semantic_net.protocol.frames import MAX_CHUNK_BYTES, Kind
 from semantic_net.protocol.messages import chunk_buffers
 from semantic_net.protocol.update import UpdateId
 from semantic_net.transport.base import Buffer
 
 
 class PayloadSource:
-    """A `BulkSource` over one item's bytes, from an offset on; the bytes are never copied."""
+    """A `BulkSource` over one item's bytes, from an offset on; copied only to be compressed."""
 
     def __init__(
         self,
@@ -19,6 +20,8 @@ class PayloadSource:
         read: Callable[[], memoryview],
         offset: int,
         on_end: Callable[[], object] = lambda: None,
+        *,
+        packs: bool = False,
     ) -> None:
         """Prepare to serve an item.
 
@@ -28,12 +31,14 @@ class PayloadSource:
                 turn has come, so that what waits in a queue takes no memory.
             offset: The first byte to send.
             on_end: Called once the last byte is handed over.
+            packs: Compress each frame that gets shorter: for bases, to whoever unpacks them.
         """
         self._item = item
         self._read = read
         self._payload: memoryview | None = None
         self._offset = offset
         self._on_end = on_end
+        self._packs = packs
 
     @property
     def has_begun(self) -> bool:
@@ -55,4 +60,6 @@ class PayloadSource:
             self._on_end()
             return None
         offset, self._offset = self._offset, self._offset + len(data)
+        if self._packs and (packed := pack_part(data)) is not None:
+            return chunk_buffers(self._item, offset, packed, Kind.PACKED_CHUNK)
         return chunk_buffers(self._item, offset, data)

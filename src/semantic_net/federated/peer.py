@@ -22,6 +22,7 @@ from semantic_net.errors import (
 )
 from semantic_net.federated.link_watch import LinkWatch
 from semantic_net.federated.outbound import PayloadSource
+from semantic_net.federated.packed_chunks import unpack_part
 from semantic_net.federated.parts import (
     ClosedRound,
     Encoded,
@@ -59,7 +60,9 @@ from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import (
     Absent,
+    Chunk,
     HeartbeatMessage,
+    PackedChunk,
     decode_message,
     encode_message,
 )
@@ -106,6 +109,7 @@ class Peer(Generic[Parsed]):
         self._own_key = parts.signer.public_key
         self._incoming: dict[Item, memoryview] = {}
         self._serving: dict[PeerId, dict[UpdateId, PayloadSource]] = {}
+        self._unpacking: set[PeerId] = set()
         self._frontier = parts.machine.base.frontier  # that the store has retired to
         self._facts = RoundFacts(opened_at=0.0)
         self._facts_ahead: RoundFacts | None = None
@@ -188,9 +192,14 @@ class Peer(Generic[Parsed]):
     def _transport_event(self, event: TransportEvent) -> None:
         now = self._now()
         if isinstance(event, Received):
-            self.carry_out(self._machine.received(event.peer, decode_message(event.frame), now))
+            message = decode_message(event.frame)
+            if isinstance(message, PackedChunk):
+                message = Chunk(message.id, message.offset, unpack_part(message.packed))
+            self.carry_out(self._machine.received(event.peer, message, now))
         elif isinstance(event, Connected):
             log.info("connected to %s at %s", short_id(event.peer), event.address)
+            if event.hello.unpacks:
+                self._unpacking.add(event.peer)
             self._look_for_peers()
             addresses = tuple(dialable_addresses(event.hello, event.address))
             self.carry_out(self._machine.connected(event.peer, now, addresses))
@@ -200,6 +209,7 @@ class Peer(Generic[Parsed]):
             else:
                 log.info("lost %s: %s", short_id(event.peer), event.reason)
             self._serving.pop(event.peer, None)
+            self._unpacking.discard(event.peer)
             self.carry_out(self._machine.disconnected(event.peer, now))
         elif isinstance(event, Refused):
             self._refused(event)
@@ -291,7 +301,11 @@ class Peer(Generic[Parsed]):
                 return
         elif len(serving) < MAX_SERVING:
             source = PayloadSource(
-                item, lambda: self._to_serve(peer, item), action.offset, lambda: serving.pop(item)
+                item,
+                lambda: self._to_serve(peer, item),
+                action.offset,
+                lambda: serving.pop(item),
+                packs=peer in self._unpacking and item in self._machine.bases_needed,
             )
         else:
             text = f"wants more than {MAX_SERVING} payloads at a time"

@@ -42,6 +42,7 @@ class Kind(enum.IntEnum):
     NEIGHBOURS = 10
     PACKED = 11
     """Other control frames, in the connection's deflate stream."""
+    PACKED_CHUNK = 12
 
 
 MAX_BODY_BYTES: dict[Kind, int] = {
@@ -56,6 +57,7 @@ MAX_BODY_BYTES: dict[Kind, int] = {
     Kind.ABSENT: 256,
     Kind.NEIGHBOURS: 128 * 1024,
     Kind.PACKED: 16 * 1024,
+    Kind.PACKED_CHUNK: MAX_CHUNK_BYTES + 256,
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 

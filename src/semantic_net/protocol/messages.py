@@ -146,6 +146,14 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     data: memoryview
 
 
+class PackedChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Some bytes of a base, compressed; a view, too. The shell opens it before anyone sees it."""
+
+    id: Hash32
+    offset: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+    packed: memoryview
+
+
 class Absent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """I do not hold what you want from me."""
 
@@ -168,7 +176,7 @@ class Neighbours(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     heard: Annotated[tuple[Neighbour, ...], msgspec.Meta(max_length=MAX_NEIGHBOURS)]
 
 
-Message = HeartbeatMessage | Have | Want | UpdateMessage | Chunk | Absent | Neighbours
+Message = HeartbeatMessage | Have | Want | UpdateMessage | Chunk | PackedChunk | Absent | Neighbours
 
 KIND_OF: dict[type, Kind] = {
     HeartbeatMessage: Kind.HEARTBEAT,
@@ -176,6 +184,7 @@ KIND_OF: dict[type, Kind] = {
     Want: Kind.WANT,
     UpdateMessage: Kind.UPDATE,
     Chunk: Kind.CHUNK,
+    PackedChunk: Kind.PACKED_CHUNK,
     Absent: Kind.ABSENT,
     Neighbours: Kind.NEIGHBOURS,
 }
@@ -202,8 +211,10 @@ def decode_message(frame: Frame) -> Message:
     return decode_body(decoder, frame)
 
 
-def chunk_buffers(update: UpdateId, offset: int, data: memoryview) -> tuple[bytes, memoryview]:
-    """Return a chunk's frame as two buffers, so that ``data`` itself is not copied.
+def chunk_buffers(
+    update: UpdateId, offset: int, data: bytes | memoryview, kind: Kind = Kind.CHUNK
+) -> tuple[bytes, bytes | memoryview]:
+    """Return the frame of a chunk or packed chunk as two buffers: ``data`` is not copied.
 
     ``data`` is at most `MAX_CHUNK_BYTES` long.
     """
@@ -216,7 +227,7 @@ def chunk_buffers(update: UpdateId, offset: int, data: memoryview) -> tuple[byte
         + b"\xc6"
         + len(data).to_bytes(4, "big")
     )
-    return encode_header(Kind.CHUNK, len(head) + len(data)) + head, data
+    return encode_header(kind, len(head) + len(data)) + head, data
 
 
 def sign_heartbeat(body: HeartbeatBody, signer: Signer) -> HeartbeatMessage:

@@ -25,7 +25,9 @@ _MEMORY_LEVEL = 6
 _FLUSH_END = b"\x00\x00\xff\xff"
 """What every flush ends with, and nobody needs to send (RFC 7692, section 7.2.1)."""
 
-_NEVER_PACKED = frozenset({Kind.HELLO, Kind.CONFIRM, Kind.REFUSE, Kind.CHUNK, Kind.PACKED})
+_NEVER_PACKED = frozenset(
+    {Kind.HELLO, Kind.CONFIRM, Kind.REFUSE, Kind.CHUNK, Kind.PACKED_CHUNK, Kind.PACKED}
+)
 
 
 class Packer:

@@ -40,6 +40,10 @@ _CONTEXT_BITS = 10
 _MIN_KEPT = 16
 """Of a tensor's entries; with fewer nothing is gained by telling rows apart."""
 
+_MIN_ROW = 8
+_MIN_ROW_WITH_COLUMNS = 64
+"""Shortest rows that are told apart, and of which columns are: bounds the segments of a model."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorContexts:
@@ -85,8 +89,11 @@ def take_contexts(reader: PayloadReader, schema: ModelSchema) -> list[TensorCont
     """
     specs = schema.parameters
     heads = reader.take(len(specs)).tolist()
-    if any(head >= 2 * _COLUMNS for head in heads):
-        raise reader.error("a tensor's context is out of range")
+    for head, spec in zip(heads, specs, strict=True):
+        if head >= 2 * _COLUMNS:
+            raise reader.error("a tensor's context is out of range")
+        if (head & _ROWS and not _has_rows(spec)) or (head & _COLUMNS and not _has_columns(spec)):
+            raise reader.error("contexts of rows or columns that are too short")
     lengths = [
         (num_rows if head & _ROWS else 0, num_columns if head & _COLUMNS else 0)
         for head, (num_rows, num_columns) in zip(heads, map(_as_matrix, specs), strict=True)
@@ -97,7 +104,7 @@ def take_contexts(reader: PayloadReader, schema: ModelSchema) -> list[TensorCont
         (model,) = reader.take(1).tolist()
         if model >= NUM_MODELS:
             raise reader.error("a model that there is not")
-        symbols = take_symbols(reader, np.full(total, model, np.uint8))
+        symbols, _ = take_symbols(reader, np.full(total, model, np.uint8))
         if symbols.max() > 2 * _MAX_OCTAVES:
             raise reader.error("a row's or column's context is out of range")
         halves = (symbols >> 1).view(np.int8)
@@ -113,23 +120,64 @@ def take_contexts(reader: PayloadReader, schema: ModelSchema) -> list[TensorCont
     return contexts
 
 
-def spread_contexts(tensors: list[TensorContexts], schema: ModelSchema) -> UInt8Array:
-    """Return the context of every parameter."""
-    contexts = np.empty(schema.num_parameters, np.uint8)
-    for tensor, spec, start in zip(tensors, schema.parameters, schema.offsets, strict=False):
-        here = contexts[start : start + spec.size]
-        if tensor.rows is None and tensor.columns is None:
-            here.fill(tensor.base)
-            continue
-        num_rows, num_columns = _as_matrix(spec)
-        matrix = here.view(np.int8).reshape(num_rows, num_columns)
-        matrix.fill(tensor.base)
-        if tensor.rows is not None:
-            matrix += tensor.rows[:, None]
-        if tensor.columns is not None:
-            matrix += tensor.columns
-        np.clip(matrix, 0, _CERTAIN, out=matrix)
-    return contexts
+class Arrangement:
+    """All parameters of a model, arranged so that equal contexts lie together.
+
+    Tensors and rows stay in their order; in a tensor whose columns differ, the columns are sorted
+    by their contexts. So a model is a few *segments* of one context each, however large it is.
+    """
+
+    def __init__(self, tensors: list[TensorContexts], schema: ModelSchema) -> None:
+        self._size = schema.num_parameters
+        self._sorted: list[tuple[int, int, Int64Array]] = []  # start, end, order of the columns
+        starts, contexts = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
+        for tensor, spec, start in zip(tensors, schema.parameters, schema.offsets, strict=False):
+            if not spec.size:
+                continue
+            num_rows, num_columns = _as_matrix(spec)
+            firsts = np.zeros(1, np.int64)
+            own = np.full((1, 1), tensor.base, np.int8)
+            if tensor.rows is not None:
+                own = own + tensor.rows[:, None]
+            if tensor.columns is not None:
+                order = np.argsort(tensor.columns, kind="stable")
+                self._sorted.append((start, start + spec.size, order))
+                octaves = tensor.columns[order]
+                firsts = np.flatnonzero(np.diff(octaves, prepend=octaves[0] ^ 1))
+                own = np.broadcast_to(own, (num_rows, 1)) + octaves[firsts]
+            rows = np.arange(own.shape[0]) * num_columns
+            starts.append((start + np.add.outer(rows, firsts)).ravel())
+            contexts.append(np.clip(own, 0, _CERTAIN).ravel().view(np.uint8))
+        first, context = np.concatenate(starts), np.concatenate(contexts)
+        new = np.flatnonzero(np.diff(context, prepend=context[:1] ^ 1))
+        self.starts: Int64Array = first[new]
+        """(S,) where each segment begins in this arrangement."""
+        self.contexts: UInt8Array = context[new]
+        """(S,)"""
+
+    @property
+    def lengths(self) -> Int64Array:
+        """(S,), at least one each."""
+        lengths: Int64Array = np.diff(self.starts, append=self._size)
+        return lengths
+
+    def arrange(self, positions: Int64Array) -> Int64Array:
+        """Return where sorted positions of the model are in this arrangement."""
+        return self._moved(positions, [np.argsort(order) for _, _, order in self._sorted])
+
+    def restore(self, arranged: Int64Array) -> Int64Array:
+        """Return the sorted positions of what lies at sorted places of this arrangement."""
+        positions = self._moved(arranged, [order for _, _, order in self._sorted])
+        positions.sort()
+        return positions
+
+    def _moved(self, places: Int64Array, columns_of: list[Int64Array]) -> Int64Array:
+        moved: Int64Array = places.copy()
+        for (start, end, _), columns in zip(self._sorted, columns_of, strict=True):
+            first, last = np.searchsorted(places, (start, end))
+            rows, own = np.divmod(places[first:last] - start, columns.size)
+            moved[first:last] = start + rows * columns.size + columns[own]
+        return moved
 
 
 def _as_matrix(spec: TensorSpec) -> tuple[int, int]:
@@ -137,11 +185,20 @@ def _as_matrix(spec: TensorSpec) -> tuple[int, int]:
     return num_rows, spec.size // num_rows if num_rows else 0
 
 
+def _has_rows(spec: TensorSpec) -> bool:
+    num_rows, num_columns = _as_matrix(spec)
+    return num_rows > 1 and num_columns >= _MIN_ROW
+
+
+def _has_columns(spec: TensorSpec) -> bool:
+    return _has_rows(spec) and _as_matrix(spec)[1] >= _MIN_ROW_WITH_COLUMNS
+
+
 def _choose(positions: Int64Array, spec: TensorSpec) -> TensorContexts:
     kept, size = positions.size, spec.size
     base = _CERTAIN + round(np.log2(kept / size)) if kept else 0
     num_rows, num_columns = _as_matrix(spec)
-    if kept < _MIN_KEPT or min(num_rows, num_columns) < 2:
+    if kept < _MIN_KEPT or not _has_rows(spec):
         return TensorContexts(base)
     rows, columns = np.divmod(positions, num_columns)
     row_octaves = _octaves(np.bincount(rows, minlength=num_rows))
@@ -153,18 +210,16 @@ def _choose(positions: Int64Array, spec: TensorSpec) -> TensorContexts:
     num_all = np.outer(_histogram(row_octaves), _histogram(column_octaves))
     row_bits, column_bits = _bits_to_tell(row_octaves), _bits_to_tell(column_octaves)
     sums = np.add.outer(np.arange(span), np.arange(span))
-    options = (
+    options: list[tuple[float, Int64Array | None, Int64Array | None]] = [
         (_bits(num_kept.sum(), num_all.sum()), None, None),
         (_bits(num_kept.sum(1), num_all.sum(1)) + row_bits, row_octaves, None),
-        (_bits(num_kept.sum(0), num_all.sum(0)) + column_bits, None, column_octaves),
-        (
-            _bits(*(np.bincount(sums.ravel(), n.ravel()) for n in (num_kept, num_all)))
-            + row_bits
-            + column_bits,
-            row_octaves,
-            column_octaves,
-        ),
-    )
+    ]
+    if _has_columns(spec):
+        both = _bits(*(np.bincount(sums.ravel(), n.ravel()) for n in (num_kept, num_all)))
+        options += [
+            (_bits(num_kept.sum(0), num_all.sum(0)) + column_bits, None, column_octaves),
+            (both + row_bits + column_bits, row_octaves, column_octaves),
+        ]
     _, best_rows, best_columns = min(options, key=lambda option: option[0])
     return TensorContexts(
         base,

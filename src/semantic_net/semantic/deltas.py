@@ -202,42 +202,18 @@ class QuantizedCodes:
 class ParsedDelta:
     """One author's delta, as agreed with the model's schema: parameters, then float buffers."""
 
-    __slots__ = ("_buffers", "_parameters", "size")
+    __slots__ = ("_buffers", "parameters", "size")
 
     def __init__(self, parameters: Part, buffers: Part) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
         self._buffers = buffers
         self.size = parameters.size + buffers.size
 
-    def subtract_from(self, values: Float32Array) -> None:
-        """Subtract the parameters, in place; what float32 cannot hold is rounded once.
-
-        Args:
-            values: 1-D, as many as there are parameters.
-        """
-        part = self._parameters
-        if isinstance(part, SparseFloats | SparseUnits):
-            for first in range(0, part.positions.size, BLOCK):
-                here = part.positions[first : first + BLOCK]
-                terms = np.multiply(part.units(first, first + here.size), 1 / SCALE)
-                values[here] = values[here] - terms
-            return
-        # Float32 holds what a float payload decodes to; codes and steps can have more digits.
-        dtype = np.float32 if isinstance(part, DenseFloats) else np.float64
-        size = min(BLOCK, part.size)
-        units, entries = np.empty(size, np.int32), np.empty(size, dtype)
-        for start in range(0, part.size, BLOCK):
-            block = values[start : start + BLOCK]
-            units.fill(0)
-            part.accumulate(units[: block.size], start, 1)
-            np.multiply(units, 1 / SCALE, out=entries, dtype=dtype, casting="unsafe")
-            np.subtract(block, entries[: block.size], out=block, casting="same_kind")
-
     def bound(self, start: int, stop: int) -> int:
         """Return an upper bound of the magnitudes from ``start`` to ``stop``, in units."""
-        split = self._parameters.size
+        split = self.parameters.size
         return max(
-            self._parameters.bound if start < min(split, stop) else 0,
+            self.parameters.bound if start < min(split, stop) else 0,
             self._buffers.bound if stop > max(split, start) else 0,
         )
 
@@ -249,10 +225,10 @@ class ParsedDelta:
             start: First entry.
             factor: At least 1.
         """
-        split = self._parameters.size
+        split = self.parameters.size
         in_parameters = min(max(split - start, 0), out.size)
         if in_parameters:
-            self._parameters.accumulate(out[:in_parameters], start, factor)
+            self.parameters.accumulate(out[:in_parameters], start, factor)
         if in_parameters < out.size:
             self._buffers.accumulate(out[in_parameters:], start + in_parameters - split, factor)
 
@@ -270,6 +246,31 @@ class ParsedDelta:
             self.accumulate(fixed, start, 1)
             to_float32(fixed, out=flat[start : start + fixed.size])
         return flat
+
+
+def subtract(part: Part, values: Float32Array) -> None:
+    """Subtract a part from float values, in place; what float32 cannot hold is rounded once.
+
+    Args:
+        part: What to subtract.
+        values: 1-D, as many as the part has entries.
+    """
+    if isinstance(part, SparseFloats | SparseUnits):
+        for first in range(0, part.positions.size, BLOCK):
+            here = part.positions[first : first + BLOCK]
+            terms = np.multiply(part.units(first, first + here.size), 1 / SCALE)
+            values[here] = values[here] - terms
+        return
+    # Float32 holds what a float payload decodes to; codes and steps can have more digits.
+    dtype = np.float32 if isinstance(part, DenseFloats) else np.float64
+    size = min(BLOCK, part.size)
+    units, entries = np.empty(size, np.int32), np.empty(size, dtype)
+    for start in range(0, part.size, BLOCK):
+        block = values[start : start + BLOCK]
+        units.fill(0)
+        part.accumulate(units[: block.size], start, 1)
+        np.multiply(units, 1 / SCALE, out=entries, dtype=dtype, casting="unsafe")
+        np.subtract(block, entries[: block.size], out=block, casting="same_kind")
 
 
 def _scatter(part: SparseFloats | SparseUnits, out: Accumulator, start: int, factor: int) -> None:

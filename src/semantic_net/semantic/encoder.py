@@ -1,8 +1,8 @@
 """From a tensor of changes to a payload, and what was lost on the way.
 
 Selection and quantisation run where the tensor lies; bytes are made on the CPU. The residual of
-an update is measured against the very decoder that peers run, so it is what they did not get:
-nothing is lost between rounds, and no rounding is counted twice.
+an update is measured against what peers decode, so it is what they did not get: nothing is lost
+between rounds, and no rounding is counted twice.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from semantic_net.fixed_point import (
     largest_magnitude,
 )
 from semantic_net.semantic.codec import Codec
-from semantic_net.semantic.entropy import write_entropy_quantized
-from semantic_net.semantic.levels import quantize_to_levels
+from semantic_net.semantic.deltas import SparseUnits, subtract
+from semantic_net.semantic.entropy import quantize_to_steps, write_entropy_quantized
+from semantic_net.semantic.levels import level_units, quantize_to_levels
 from semantic_net.semantic.payloads import (
     parse_payload,
     write_none,
@@ -83,50 +84,60 @@ def encode(
     if cfg.mode == "none" and largest <= MAX_DELTA / SCALE:
         whole = flat if overwrite else flat.copy()
         return EncodedUpdate(cfg.mode, whole.astype("<f4", copy=False).data.cast("B"), None)
-    payload = _ENCODERS[cfg.mode](total.detach(), schema, cfg)
+    payload, known = _ENCODERS[cfg.mode](total.detach(), schema, cfg)
+    decoded = parse_payload(cfg.mode, payload, schema).parameters if known is None else known
     residual = flat if overwrite else flat.copy()
-    parse_payload(cfg.mode, payload, schema).subtract_from(residual[: schema.num_parameters])
+    subtract(decoded, residual[: schema.num_parameters])
     residual[schema.num_parameters :] = 0
     return EncodedUpdate(cfg.mode, payload, torch.from_numpy(residual).to(total.device))
 
 
-def _none(total: Tensor, schema: ModelSchema, cfg: Codec) -> bytes:
-    return write_none(total.cpu().numpy())
+Written = tuple[bytes, SparseUnits | None]
+"""A payload, and what its parameters decode to; None where only decoding it tells."""
 
 
-def _gradients_topk(total: Tensor, schema: ModelSchema, cfg: Codec) -> bytes:
+def _none(total: Tensor, schema: ModelSchema, cfg: Codec) -> Written:
+    return write_none(total.cpu().numpy()), None
+
+
+def _gradients_topk(total: Tensor, schema: ModelSchema, cfg: Codec) -> Written:
     parameters, buffers = torch.split(total, [schema.num_parameters, schema.num_buffers])
     positions, values = _largest(parameters, cfg.topk)
-    return write_topk(positions, values, buffers.cpu().numpy(), schema.num_parameters)
+    payload = write_topk(positions, values, buffers.cpu().numpy(), schema.num_parameters)
+    return payload, None
 
 
-def _topk_quantize(total: Tensor, schema: ModelSchema, cfg: Codec) -> bytes:
+def _topk_quantize(total: Tensor, schema: ModelSchema, cfg: Codec) -> Written:
     parameters, buffers = torch.split(total, [schema.num_parameters, schema.num_buffers])
     positions, values = _largest(parameters, cfg.topk)
     codes, levels = quantize_to_levels(values)
-    return write_topk_quantized(
-        positions, codes, levels, buffers.cpu().numpy(), schema.num_parameters
-    )
+    size = schema.num_parameters
+    payload = write_topk_quantized(positions, codes, levels, buffers.cpu().numpy(), size)
+    return payload, SparseUnits(positions.astype(np.int32), level_units(codes, levels), size)
 
 
-def _entropy_quantize(total: Tensor, schema: ModelSchema, cfg: Codec) -> bytes:
+def _entropy_quantize(total: Tensor, schema: ModelSchema, cfg: Codec) -> Written:
     parameters, buffers = torch.split(total, [schema.num_parameters, schema.num_buffers])
     positions, values = _largest(parameters, cfg.topk)
-    return write_entropy_quantized(positions, values, buffers.cpu().numpy(), schema)
+    quantized = quantize_to_steps(values)
+    payload = write_entropy_quantized(positions, quantized, buffers.cpu().numpy(), schema)
+    size = schema.num_parameters
+    return payload, SparseUnits(positions.astype(np.int32), quantized.units(), size)
 
 
-def _weights_quantize(total: Tensor, schema: ModelSchema, cfg: Codec) -> bytes:
+def _weights_quantize(total: Tensor, schema: ModelSchema, cfg: Codec) -> Written:
     sizes = [spec.size for spec in schema.parameters]
     *parameters, buffers = torch.split(total, [*sizes, schema.num_buffers])
     quantized = [quantize_tensor(part, cfg.bit_width) for part in parameters]
     codes = torch.cat([total.new_empty(0, dtype=torch.uint8), *(q.codes for q in quantized)])
-    return write_quantized(
+    payload = write_quantized(
         codes.cpu().numpy(),
         cfg.bit_width,
         [q.half_step for q in quantized],
         [q.zero for q in quantized],
         buffers.cpu().numpy(),
     )
+    return payload, None
 
 
 def _largest(parameters: Tensor, share: float) -> tuple[Int64Array, Float32Array]:
@@ -138,7 +149,7 @@ def _largest(parameters: Tensor, share: float) -> tuple[Int64Array, Float32Array
     return (positions, values) if counts.all() else (positions[counts], values[counts])
 
 
-_ENCODERS: dict[str, Callable[[Tensor, ModelSchema, Codec], bytes]] = {
+_ENCODERS: dict[str, Callable[[Tensor, ModelSchema, Codec], Written]] = {
     "none": _none,
     "gradients_topk": _gradients_topk,
     "topk_quantize": _topk_quantize,

@@ -4,27 +4,27 @@ The entries of largest magnitude are kept, and their magnitudes quantised unifor
 twice the smallest one, so that all below half a step are in the dead zone. Step ``q`` stands for
 ``base + q * step``, where ``base`` is such that the mean magnitude stays. Where kept entries lie is
 told by the number of dropped ones between two of them, counted in each context on its own
-(`semantic_net.semantic.contexts`); runs and steps are coded together, by
-`semantic_net.semantic.runs`.
+(`semantic_net.semantic.contexts`). Most of them are at step 0: where the others are is told in the
+same way, by runs of zero steps, and for each of those how far above 1 it is.
 
-    varints: count, base, step, sum of steps, escapes of steps
+    varints: kept entries, base, step, steps above 0, sum of what they are above 1
     float32 x B
     contexts
     varints: for each context with entries, how many are kept
-    varints: all escapes of runs; if there are any, for each context with kept entries its own
-    plane of ``count`` signs, in the order of positions
-    runs by context, steps in the order of positions
+    varints: all escapes; if there are any, each group's with numbers in it
+    runs of dropped entries by context, runs of steps at 0, steps above 1 (`..semantic.runs`), with
+        the plane of signs, in the order of positions, as cargo
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from semantic_net.fixed_point import MAX_DELTA, SCALE, Float32Array, Int32Array, Int64Array
 from semantic_net.semantic.bits import (
-    UInt8Array,
     check_planes,
     pack_planes,
     plane_bytes,
@@ -32,9 +32,9 @@ from semantic_net.semantic.bits import (
 )
 from semantic_net.semantic.contexts import (
     NUM_CONTEXTS,
+    Arrangement,
     choose_contexts,
     pack_contexts,
-    spread_contexts,
     take_contexts,
 )
 from semantic_net.semantic.deltas import DenseFloats, ParsedDelta, SparseUnits
@@ -44,35 +44,81 @@ from semantic_net.semantic.runs import Group, pack_runs, take_runs
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.semantic.varints import pack_varints, take_varint
 
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """Quantised values: a sign, and so many steps above a base."""
+
+    negative: BoolArray
+    """(K,)"""
+    steps: Int64Array
+    """(K,), from 0."""
+    base: int
+    """In units of 2^-24, as is ``step``."""
+    step: int
+
+    def units(self) -> Int32Array:
+        """Return what the values have become, in units of 2^-24; at most `MAX_DELTA`."""
+        units = (self.base + self.steps * self.step).astype(np.int32)
+        np.negative(units, out=units, where=self.negative)
+        return units
+
+
+def quantize_to_steps(values: Float32Array) -> Steps:
+    """Quantise values uniformly behind a dead zone that ends where the smallest of them lies.
+
+    Each is off by at most one step, which is twice the smallest magnitude (in whole units, and
+    saturated at `MAX_DELTA`).
+
+    Args:
+        values: (K,), finite, none of which rounds to zero units.
+    """
+    units = np.rint(np.minimum(np.abs(values.astype(np.float64)) * SCALE, MAX_DELTA))
+    if not units.size:
+        return Steps(np.empty(0, np.bool_), np.empty(0, np.int64), 0, 0)
+    least = int(units.min())
+    step = 2 * least
+    steps = ((units - least) // step).astype(np.int64)
+    base = round(float((units - steps * step).mean()))
+    # The mean may lie above the largest entry's own place, whose step then must not saturate.
+    base = min(base, MAX_DELTA - int(steps.max()) * step)
+    return Steps(np.signbit(values), steps, base, step)
+
 
 def write_entropy_quantized(
-    positions: Int64Array, values: Float32Array, buffers: Float32Array, schema: ModelSchema
+    positions: Int64Array, quantized: Steps, buffers: Float32Array, schema: ModelSchema
 ) -> bytes:
-    """Return the payload of some parameters, the largest ones.
+    """Return the payload of some parameters.
 
     Args:
         positions: (K,), strictly increasing.
-        values: (K,), none of which rounds to zero units.
+        quantized: What is there.
         buffers: The float buffers.
         schema: The model that all peers agreed upon.
     """
-    base, step, steps = _quantize(values)
+    steps = quantized.steps
     tensors = choose_contexts(positions, schema)
-    places = _Places.of(spread_contexts(tensors, schema))
-    runs, counts = places.runs_between(positions)
-    groups = _groups_of(runs, counts, places.sizes)
+    ranks = _Ranks(Arrangement(tensors, schema))
+    runs, counts = ranks.runs_between(positions)
+    above = np.flatnonzero(steps)
+    step_runs = np.diff(above, prepend=-1) - 1
+    above_one = steps[above] - 1
+    numbers = [*np.split(runs, np.cumsum(counts)[:-1]), step_runs, above_one]
+    totals = [*(ranks.sizes - counts).tolist(), positions.size - above.size, int(above_one.sum())]
+    groups = [Group.for_numbers(n, total) for n, total in zip(numbers, totals, strict=True)]
     escapes = [group.num_escapes for group in groups if group.count]
-    step_group = Group.for_numbers(steps, int(steps.sum()))
-    head = (positions.size, base, step, int(steps.sum()), step_group.num_escapes)
-    used = counts[places.sizes > 0].tolist()
+    signs = pack_planes(quantized.negative.view(np.uint8), 1)
+    head = (positions.size, quantized.base, quantized.step, above.size, totals[-1])
     return b"".join(
         (
             pack_varints(head),
             buffers.astype("<f4", copy=False).tobytes(),
             pack_contexts(tensors),
-            pack_varints([*used, sum(escapes), *(escapes if sum(escapes) else ())]),
-            pack_planes(np.signbit(values).view(np.uint8), 1),
-            pack_runs(np.concatenate((runs, steps)), [*groups, step_group]),
+            pack_varints(counts[ranks.sizes > 0].tolist()),
+            pack_varints([sum(escapes), *(escapes if sum(escapes) else ())]),
+            pack_runs(np.concatenate(numbers), groups, signs),
         )
     )
 
@@ -84,123 +130,114 @@ def parse_entropy_quantized(reader: PayloadReader, schema: ModelSchema) -> Parse
         RemoteProtocolError: Not what `write_entropy_quantized` writes for this schema.
     """
     count = take_varint(reader, schema.num_parameters)
-    base, step = (take_varint(reader, 2 * MAX_DELTA) for _ in range(2))
-    step_sum = take_varint(reader, count * MAX_DELTA)
-    step_group = Group.of(count, step_sum)
-    step_group = _with_escapes(reader, step_group, step_sum)
+    base, step = take_varint(reader, MAX_DELTA), take_varint(reader, 2 * MAX_DELTA)
+    num_above = take_varint(reader, count)
+    sum_above = take_varint(reader, num_above * MAX_DELTA)
     buffers = DenseFloats(*reader.floats(schema.num_buffers))
     tensors = take_contexts(reader, schema)
-    if plane_bytes(count) > reader.left:
-        raise reader.error("more entries than bytes")
-    places = _Places.of(spread_contexts(tensors, schema))
-    groups = _take_groups(reader, places.sizes.tolist())
-    if sum(group.count for group in groups) != count:
+    ranks = _Ranks(Arrangement(tensors, schema))
+    sizes = ranks.sizes.tolist()
+    counts = [take_varint(reader, size) if size else 0 for size in sizes]
+    if sum(counts) != count:
         raise reader.error("contexts keep more or fewer entries than there are")
-    planes = reader.take(plane_bytes(count))
-    check_planes(planes, 1, count)
-    negative = unpack_codes(planes, 1, count, 0, count)
-    numbers = take_runs(reader, [*groups, step_group])
+    totals = [size - kept for size, kept in zip(sizes, counts, strict=True)]
+    groups = _take_groups(
+        reader, [*counts, num_above, num_above], [*totals, count - num_above, sum_above]
+    )
+    numbers, signs = take_runs(reader, groups, plane_bytes(count))
     reader.end()
-    counts = np.array([group.count for group in groups])
-    ranks = _ranks_after(numbers[:count], counts)
-    if (ranks >= np.repeat(places.sizes, counts)).any():
-        raise reader.error("positions are out of range")
-    positions = np.sort(places.at(ranks, counts))
-    steps = numbers[count:]
-    if count and int(steps.max()) * step + base > MAX_DELTA:
-        raise reader.error("a step is out of range")
-    if int(steps.sum()) != step_sum:
+    runs, step_runs, above_one = np.split(numbers, (count, count + num_above))
+    above = np.cumsum(step_runs + 1) - 1
+    if num_above and above[-1] >= count:
+        raise reader.error("steps of more entries than there are")
+    if int(above_one.sum()) != sum_above:
         raise reader.error("steps with another sum than announced")
-    units = (base + steps * step).astype(np.int32)
-    np.negative(units, out=units, where=negative.view(np.bool_))
-    return ParsedDelta(SparseUnits(positions, units, schema.num_parameters), buffers)
+    if base + (int(above_one.max()) + 1 if num_above else 0) * step > MAX_DELTA:
+        raise reader.error("a step is out of range")
+    positions = ranks.positions_after(runs, np.array(counts), reader)
+    steps = np.zeros(count, np.int64)
+    steps[above] = above_one + 1
+    plane = np.frombuffer(signs, np.uint8)
+    check_planes(plane, 1, count)
+    negative = unpack_codes(plane, 1, count, 0, count).view(np.bool_)
+    units = Steps(negative, steps, base, step).units()
+    parameters = SparseUnits(positions.astype(np.int32), units, schema.num_parameters)
+    return ParsedDelta(parameters, buffers)
 
 
 def max_entropy_bytes(schema: ModelSchema) -> int:
     """Return a size that no payload of this schema reaches."""
-    # Of each entry at most a run and a step, in two symbols of at most 12 bits and their escapes,
-    # the low bits and a sign; of rows and columns, which are fewer than entries, a symbol each.
-    return 8 * schema.num_parameters + 4 * schema.num_buffers + (1 << 16)
+    # Of each entry at most a run and a step, in symbols of at most 12 bits and their escapes, the
+    # low bits and a sign; of rows and columns, which are fewer than entries, a symbol each.
+    return 10 * schema.num_parameters + 4 * schema.num_buffers + (1 << 16)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Places:
-    """All parameters, sorted by their contexts."""
+class _Ranks:
+    """All parameters, numbered context by context."""
 
-    contexts: UInt8Array
-    """(P,) of each parameter."""
-    order: Int64Array
-    """(P,) positions, context by context, increasing in each."""
-    sizes: Int64Array
-    """(NUM_CONTEXTS,) parameters in each context."""
-
-    @classmethod
-    def of(cls, contexts: UInt8Array) -> _Places:
-        sizes = np.bincount(contexts, minlength=NUM_CONTEXTS)
-        return cls(contexts, np.argsort(contexts, kind="stable"), sizes)
+    def __init__(self, arrangement: Arrangement) -> None:
+        self._arrangement = arrangement
+        contexts, lengths = arrangement.contexts, arrangement.lengths
+        self._by_rank = np.argsort(contexts, kind="stable")
+        """(S,) the segments in the order of their ranks."""
+        ends = np.cumsum(lengths[self._by_rank])
+        self._firsts = ends - lengths[self._by_rank]
+        """(S,) the first rank of each of them."""
+        self.sizes: Int64Array = np.bincount(contexts, lengths, NUM_CONTEXTS).astype(np.int64)
+        """(NUM_CONTEXTS,) parameters in each context."""
 
     def runs_between(self, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return how many are dropped before each kept one, and how many each context keeps."""
-        contexts = self.contexts[positions]
-        counts = np.bincount(contexts, minlength=NUM_CONTEXTS)
-        kept = positions[np.argsort(contexts, kind="stable")]
-        runs = np.empty(kept.size, np.int64)
-        ends, stops = np.cumsum(counts), np.cumsum(self.sizes)
-        for context in np.flatnonzero(counts):
-            here = slice(ends[context] - counts[context], ends[context])
-            start = stops[context] - self.sizes[context]
-            ranks = np.searchsorted(self.order[start : stops[context]], kept[here])
-            runs[here] = np.diff(ranks, prepend=-1) - 1
+        starts = self._arrangement.starts
+        places = self._arrangement.arrange(positions)
+        own = np.searchsorted(starts, places, side="right") - 1
+        firsts = np.empty_like(self._firsts)
+        firsts[self._by_rank] = self._firsts
+        ranks = np.sort(firsts[own] + places - starts[own])
+        stops = np.cumsum(self.sizes)
+        ends = np.searchsorted(ranks, stops)
+        counts = np.diff(ends, prepend=0)
+        runs: Int64Array = np.diff(ranks, prepend=-1) - 1
+        used = np.flatnonzero(counts)
+        # The first one of each context counts from the context's own start.
+        first = ends[used] - counts[used]
+        runs[first] = ranks[first] - (stops - self.sizes)[used]
         return runs, counts
 
-    def at(self, ranks: Int64Array, counts: Int64Array) -> Int32Array:
-        """Return the positions of parameters given by their ranks in their contexts."""
-        starts = np.cumsum(self.sizes) - self.sizes
-        return self.order[ranks + np.repeat(starts, counts)].astype(np.int32)
+    def positions_after(
+        self, runs: Int64Array, counts: Int64Array, reader: PayloadReader
+    ) -> Int64Array:
+        """Return the kept positions, in order: the inverse of `runs_between`.
+
+        Raises:
+            RemoteProtocolError: A context ends before its runs do.
+        """
+        ends = np.cumsum(runs + 1)
+        used = np.flatnonzero(counts)
+        before = np.append(0, ends)[np.cumsum(counts)[used] - counts[used]]
+        inside = ends - np.repeat(before, counts[used]) - 1
+        if (inside >= np.repeat(self.sizes[used], counts[used])).any():
+            raise reader.error("positions are out of range")
+        ranks = inside + np.repeat((np.cumsum(self.sizes) - self.sizes)[used], counts[used])
+        own = np.searchsorted(self._firsts, ranks, side="right") - 1
+        places = self._arrangement.starts[self._by_rank[own]] + ranks - self._firsts[own]
+        return self._arrangement.restore(np.sort(places))
 
 
-def _quantize(values: Float32Array) -> tuple[int, int, Int64Array]:
-    """Return base and step in units of 2^-24, and the steps of all magnitudes."""
-    units = np.rint(np.minimum(np.abs(values.astype(np.float64)) * SCALE, MAX_DELTA))
-    if not units.size:
-        return 0, 0, np.empty(0, np.int64)
-    least = int(units.min())
-    step = 2 * least
-    steps = ((units - least) // step).astype(np.int64)
-    base = round(float((units - steps * step).mean()))
-    # The mean may lie above the largest entry's own place, whose step then must not saturate.
-    return min(base, MAX_DELTA - int(steps.max()) * step), step, steps
-
-
-def _groups_of(runs: Int64Array, counts: Int64Array, sizes: Int64Array) -> list[Group]:
-    parts = np.split(runs, np.cumsum(counts)[:-1])
-    return [
-        Group.for_numbers(part, size - part.size)
-        for part, size in zip(parts, sizes.tolist(), strict=True)
+def _take_groups(reader: PayloadReader, counts: list[int], totals: list[int]) -> list[Group]:
+    groups = [Group.of(count, total) for count, total in zip(counts, totals, strict=True)]
+    # No more escapes than the numbers' sum has room for.
+    most = [
+        (total >> group.shift) // LAST_SYMBOL if group.count else 0
+        for group, total in zip(groups, totals, strict=True)
     ]
-
-
-def _take_groups(reader: PayloadReader, sizes: list[int]) -> list[Group]:
-    counts = [take_varint(reader, size) if size else 0 for size in sizes]
-    groups = [Group.of(count, size - count) for count, size in zip(counts, sizes, strict=True)]
-    if not take_varint(reader, sum(sizes)):
+    num_escapes = take_varint(reader, sum(most))
+    if not num_escapes:
         return groups
-    return [
-        _with_escapes(reader, group, size - group.count) if group.count else group
-        for group, size in zip(groups, sizes, strict=True)
+    groups = [
+        replace(group, num_escapes=take_varint(reader, limit)) if group.count else group
+        for group, limit in zip(groups, most, strict=True)
     ]
-
-
-def _with_escapes(reader: PayloadReader, group: Group, total: int) -> Group:
-    """Take how many escapes a group has: no more than the sum of its numbers has room for."""
-    most = (total >> group.shift) // LAST_SYMBOL
-    return Group(group.count, group.shift, group.model, take_varint(reader, most))
-
-
-def _ranks_after(runs: Int64Array, counts: Int64Array) -> Int64Array:
-    """Return the rank in its context of each kept entry."""
-    ends = np.cumsum(runs + 1)
-    firsts = np.cumsum(counts) - counts
-    before = np.where(firsts > 0, ends[firsts - 1], 0) if ends.size else firsts
-    ranks: Int64Array = ends - np.repeat(before, counts) - 1
-    return ranks
+    if sum(group.num_escapes for group in groups) != num_escapes:
+        raise reader.error("groups with other escapes than announced")
+    return groups

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from semantic_net.fixed_point import MAX_DELTA, SCALE, Float32Array, Float64Array
+from semantic_net.fixed_point import MAX_DELTA, SCALE, Float32Array, Float64Array, Int32Array
 from semantic_net.semantic.bits import UInt8Array
 
 BoolArray = npt.NDArray[np.bool_]
@@ -45,6 +45,13 @@ def quantize_to_levels(values: Float32Array) -> tuple[UInt8Array, tuple[int, int
     codes: UInt8Array = np.signbit(values).view(np.uint8)
     codes |= np.left_shift(is_high.view(np.uint8), 1)
     return codes, (_to_units(low), _to_units(high))
+
+
+def level_units(codes: UInt8Array, levels: tuple[int, int]) -> Int32Array:
+    """Return what codes stand for, in units of 2^-24."""
+    low, high = levels
+    units: Int32Array = np.array([low, -low, high, -high], np.int32)[codes]
+    return units
 
 
 def _means(magnitudes: Float64Array, is_high: BoolArray) -> tuple[float, float]:

@@ -48,6 +48,7 @@ from semantic_net.semantic.deltas import (
     SparseUnits,
 )
 from semantic_net.semantic.entropy import max_entropy_bytes, parse_entropy_quantized
+from semantic_net.semantic.levels import level_units
 from semantic_net.semantic.reader import Buffer, PayloadReader
 from semantic_net.semantic.schema import ModelSchema
 
@@ -155,9 +156,7 @@ def _parse_topk_quantized(reader: PayloadReader, schema: ModelSchema) -> ParsedD
         positions = unpack_bitmap(reader.take(reader.left), count, size)
     else:
         raise reader.error(f"positions in coding {coding}, {rice}")
-    low, high = levels
-    table = np.array([low, -low, high, -high], np.int32)
-    units = table[unpack_codes(codes, 2, count, 0, count)]
+    units = level_units(unpack_codes(codes, 2, count, 0, count), (levels[0], levels[1]))
     return ParsedDelta(SparseUnits(positions, units, size), buffers)
 
 

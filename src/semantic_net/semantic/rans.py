@@ -3,8 +3,9 @@
 Range asymmetric numeral systems (Duda, "Asymmetric numeral systems", 2013, section 3) with
 interleaved states (Giesen, "Interleaved entropy coders", 2014): symbol ``i`` belongs to lane
 ``i % lanes``, each lane is a number of its own, and numpy takes one symbol of all lanes in a step.
-The number of lanes follows from that of symbols, so that what a lane costs (its last state, four
-bytes of which two are of use) stays below a fiftieth.
+A lane costs two bytes, since it has to begin with some number. So each begins with two bytes that
+have to be sent anyway, the *cargo*, which the decoder finds in the end; without cargo there are
+fewer lanes, and what they cost stays below a fiftieth.
 
 Symbols are 0 to 63, and each has one of `NUM_MODELS` fixed distributions: geometric, of mean
 ``2^(g / 4 - 6)`` for model ``g``, the last symbol standing for itself and all beyond. They are
@@ -41,13 +42,18 @@ _TOTAL = 1 << _PRECISION
 _LOWEST = 1 << 16
 """States are at least this, and below 2^32."""
 
+CARGO_BYTES = 2
+"""That one lane carries."""
+
 _SYMBOLS_A_LANE = 512
+_SYMBOLS_A_LANE_WITH_CARGO = 128
 _MAX_LANES = 1 << 12
 
 
-def num_lanes(count: int) -> int:
+def num_lanes(count: int, *, cargo: bool) -> int:
     """Return the lanes of so many symbols: a power of two."""
-    return min(1 << (count // _SYMBOLS_A_LANE).bit_length(), _MAX_LANES)
+    each = _SYMBOLS_A_LANE_WITH_CARGO if cargo else _SYMBOLS_A_LANE
+    return min(1 << (count // each).bit_length(), _MAX_LANES)
 
 
 def model_of(zeros: int, ones: int) -> int:
@@ -59,16 +65,24 @@ def model_of(zeros: int, ones: int) -> int:
     return min(max(octaves - 4 * _OCTAVES.start, 0), NUM_MODELS - 1)
 
 
-def encode_symbols(symbols: UInt8Array, models: UInt8Array) -> bytes:
-    """Return symbols, each coded with the model beside it."""
+def encode_symbols(symbols: UInt8Array, models: UInt8Array, cargo: bytes | None = None) -> bytes:
+    """Return symbols, each coded with the model beside it.
+
+    Args:
+        symbols: (N,), below `NUM_SYMBOLS`.
+        models: (N,), below `NUM_MODELS`.
+        cargo: `CARGO_BYTES` for each lane; None for lanes without.
+    """
     tables = _tables()
     count = symbols.size
-    lanes = num_lanes(count)
+    lanes = num_lanes(count, cargo=cargo is not None)
     entries = models.astype(np.int32) * NUM_SYMBOLS + symbols
     frequencies, starts = tables.frequencies[entries], tables.starts[entries]
     # At a frequency of all but everything this is 2^32 - 2^20, and still fits.
     limits = frequencies << np.uint32(32 - _PRECISION)
     states = np.full(lanes, _LOWEST, np.uint32)
+    if cargo is not None:
+        states += np.frombuffer(cargo, "<u2")
     words = []
     for first in reversed(range(0, count, lanes)):
         here = slice(first, min(first + lanes, count))
@@ -85,15 +99,17 @@ def encode_symbols(symbols: UInt8Array, models: UInt8Array) -> bytes:
     return b"".join((states.astype("<u4").tobytes(), *(w.tobytes() for w in reversed(words))))
 
 
-def take_symbols(reader: PayloadReader, models: UInt8Array) -> UInt8Array:
-    """Take as many symbols as there are models.
+def take_symbols(
+    reader: PayloadReader, models: UInt8Array, *, cargo: bool = False
+) -> tuple[UInt8Array, bytes]:
+    """Take as many symbols as there are models, and the cargo.
 
     Raises:
         RemoteProtocolError: Not what `encode_symbols` writes for these models.
     """
     tables = _tables()
     count = models.size
-    lanes = num_lanes(count)
+    lanes = num_lanes(count, cargo=cargo)
     states = reader.take(4 * lanes).view("<u4").astype(np.uint32)
     words = reader.peek()[: reader.left // 2 * 2].view("<u2")
     symbols = np.empty(count, np.uint8)
@@ -115,10 +131,11 @@ def take_symbols(reader: PayloadReader, models: UInt8Array) -> UInt8Array:
                 raise reader.error("ends within its symbols")
             active[empty] = (active[empty] << np.uint32(16)) | taken
             used += empty.size
-    if (states != _LOWEST).any():
-        raise reader.error("symbols that nobody has coded")
     reader.take(2 * used)
-    return symbols
+    left = states - np.uint32(_LOWEST)
+    if (left >= (_LOWEST if cargo else 1)).any():
+        raise reader.error("symbols that nobody has coded")
+    return symbols, left.astype("<u2").tobytes() if cargo else b""
 
 
 @dataclass(frozen=True, slots=True)

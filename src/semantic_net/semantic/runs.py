@@ -13,7 +13,14 @@ import numpy as np
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.fixed_point import Int64Array
-from semantic_net.semantic.rans import LAST_SYMBOL, encode_symbols, model_of, take_symbols
+from semantic_net.semantic.rans import (
+    CARGO_BYTES,
+    LAST_SYMBOL,
+    encode_symbols,
+    model_of,
+    num_lanes,
+    take_symbols,
+)
 from semantic_net.semantic.reader import PayloadReader
 
 
@@ -46,19 +53,27 @@ class Group:
         return self.count + self.num_escapes
 
 
-def pack_runs(numbers: Int64Array, groups: list[Group]) -> bytes:
-    """Return the numbers of all groups, one group after the other."""
+def pack_runs(numbers: Int64Array, groups: list[Group], cargo: bytes) -> bytes:
+    """Return the numbers of all groups, one group after the other, and some bytes beside them."""
     counts = [group.count for group in groups]
     shifts = np.repeat([group.shift for group in groups], counts)
     models = np.repeat(np.array([group.model for group in groups], np.uint8), counts)
     escapes, last = np.divmod(numbers >> shifts, LAST_SYMBOL)
     symbols = np.full(numbers.size + int(escapes.sum()), LAST_SYMBOL, np.uint8)
     symbols[np.cumsum(escapes + 1) - 1] = last
-    return _pack_low(numbers, shifts) + encode_symbols(symbols, np.repeat(models, escapes + 1))
+    carried = CARGO_BYTES * num_lanes(symbols.size, cargo=True)
+    coded = encode_symbols(
+        symbols, np.repeat(models, escapes + 1), cargo[:carried].ljust(carried, b"\0")
+    )
+    return b"".join((_pack_low(numbers, shifts), coded, cargo[carried:]))
 
 
-def take_runs(reader: PayloadReader, groups: list[Group]) -> Int64Array:
-    """Take the numbers of all groups; the caller has bounded how many there are.
+def take_runs(
+    reader: PayloadReader, groups: list[Group], cargo_bytes: int
+) -> tuple[Int64Array, bytes]:
+    """Take the numbers of all groups, and the bytes beside them.
+
+    The caller has bounded how many there are.
 
     Raises:
         RemoteProtocolError: Not what `pack_runs` has written.
@@ -68,7 +83,10 @@ def take_runs(reader: PayloadReader, groups: list[Group]) -> Int64Array:
     low = _take_low(reader, shifts)
     lengths = [group.num_symbols for group in groups]
     models = np.repeat(np.array([group.model for group in groups], np.uint8), lengths)
-    symbols = take_symbols(reader, models)
+    symbols, cargo = take_symbols(reader, models, cargo=True)
+    if any(cargo[cargo_bytes:]):
+        raise reader.error("padding bytes are not zero")
+    cargo = cargo[:cargo_bytes] + reader.take(max(cargo_bytes - len(cargo), 0)).tobytes()
     ends = np.flatnonzero(symbols != LAST_SYMBOL)
     borders = np.cumsum(lengths)
     # Each group ends with the end of a number, and holds as many as it says.
@@ -80,7 +98,7 @@ def take_runs(reader: PayloadReader, groups: list[Group]) -> Int64Array:
     numbers: Int64Array = np.diff(sums, prepend=0)
     numbers <<= shifts
     numbers |= low
-    return numbers
+    return numbers, cargo
 
 
 def _pack_low(numbers: Int64Array, shifts: Int64Array) -> bytes:
