@@ -15,10 +15,10 @@ setup_inputs := pyproject.toml constraints.txt tools/setup_venv.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types layers unit coverage faults network soak bench compat setup clean
+.PHONY: help demo test lint types layers unit coverage faults network soak bench bench-full compat setup clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo
 	@echo 'Variables: PYTHON=python3.12, VENV=.venv, SYSTEM_TORCH=auto|no, ARGS="flags of the command"'
 
@@ -57,8 +57,15 @@ network: $(VENV)/.ready-dev ## transfers on slow, failing links; needs root, ski
 soak: $(VENV)/.ready-run ## many seeded disasters, e.g. make soak ARGS="--seeds 0:5000"
 	$(bin)/python -m semantic_net.simulation.soak $(ARGS)
 
-bench: $(VENV)/.ready-run ## what a round costs beside training, against gloo
-	$(bin)/python benchmarks/round_overhead.py $(ARGS)
+bench: $(VENV)/.ready-bench ## speed of codecs and rounds, and accuracy against bytes in short (30 minutes)
+	$(bin)/python benchmarks/codec_speed.py
+	$(bin)/python benchmarks/round_overhead.py
+	$(bin)/python benchmarks/bytes_and_accuracy.py $(ARGS)
+
+bench-full: $(VENV)/.ready-bench ## accuracy against bytes in full: hours, but it goes on where it was interrupted
+	$(bin)/python benchmarks/bytes_and_accuracy.py --methods all --plot docs/figures/fashion_mnist $(ARGS)
+	$(bin)/python benchmarks/bytes_and_accuracy.py --data dubai cicv5g \
+	    --methods dense balanced extreme --plot docs/figures/real_data $(ARGS)
 
 compat: ## the tests that need no torch, on every other Python >= 3.10 found here
 	@sh tools/compat.sh $(ARGS)
@@ -72,6 +79,10 @@ clean: ## remove what tools leave behind; keeps .venv and runs/
 
 $(VENV)/.ready-run: $(setup_inputs)
 	@$(setup) .
+	@touch $@
+
+$(VENV)/.ready-bench: $(VENV)/.ready-dev
+	@$(setup) ".[dev,bench]"
 	@touch $@
 
 $(VENV)/.ready-dev: $(setup_inputs)

@@ -183,13 +183,14 @@ def main() -> None:
         metavar="NAME",
     )
     parser.add_argument(
-        "--methods", nargs="+", default=list(MAIN), choices=list(METHODS), metavar="NAME"
+        "--methods", nargs="+", default=list(MAIN), choices=[*METHODS, "all"], metavar="NAME"
     )
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--plot", type=Path, help="write PATH.svg and PATH.png")
     arguments = parser.parse_args()
+    methods = list(METHODS) if "all" in arguments.methods else arguments.methods
     names = []
     for name in arguments.data:
         if (problem := DATA_SETS[name].missing()) is None:
@@ -199,7 +200,7 @@ def main() -> None:
     cells = [
         (name, method, seed)
         for name in names
-        for method in arguments.methods
+        for method in methods
         for seed in range(arguments.seeds)
     ]
     results = run_cells(cells, arguments.out, arguments.jobs)

@@ -45,7 +45,7 @@ class DataSet:
         return self.unit == "%"
 
 
-def _fashion(text: str, alpha: float | None) -> DataSet:
+def _fashion(text: str, alpha: float | None, *more: str) -> DataSet:
     def load(config: Config, seed: int) -> tuple[list[Task], MapDataset]:
         tasks = fashion_mnist.tasks(alpha, num_peers=4, seed=seed)
         return tasks, tasks[0].val_data
@@ -60,6 +60,7 @@ def _fashion(text: str, alpha: float | None) -> DataSet:
                 "training.optimizer=sgd",
                 "training.learning_rate=0.02",
                 "training.schedule=cosine",
+                *more,
                 *overrides,
             ],
         )
@@ -99,6 +100,9 @@ def _from_file(text: str, file: str, data: str, metric: str, unit: str, scale: f
 DATA_SETS = {
     "fashion_iid": _fashion("IID", None),
     "fashion_dirichlet": _fashion("Dirichlet 0.5", 0.5),
+    "fashion_adam": _fashion(
+        "Dirichlet 0.5, Adam", 0.5, "training.optimizer=adam", "training.learning_rate=0.001"
+    ),
     "dubai": _from_file(
         "Dubai, aerial images", "disaster_dubai.yaml", "dubai_aerial", "miou", "points", 100
     ),
