@@ -181,8 +181,10 @@ class Arrangement:
 
 
 def _as_matrix(spec: TensorSpec) -> tuple[int, int]:
+    if not spec.size:
+        return 0, 0  # nothing to tell, whatever the other dimensions are
     num_rows = spec.shape[0] if spec.shape else 1
-    return num_rows, spec.size // num_rows if num_rows else 0
+    return num_rows, spec.size // num_rows
 
 
 def _has_rows(spec: TensorSpec) -> bool:

@@ -101,13 +101,13 @@ def write_entropy_quantized(
     steps = quantized.steps
     tensors = choose_contexts(positions, schema)
     ranks = _Ranks(Arrangement(tensors, schema))
-    runs, counts = ranks.runs_between(positions)
+    runs = ranks.runs_between(positions)
+    counts = [part.size for part in runs]
     above = np.flatnonzero(steps)
-    step_runs = np.diff(above, prepend=-1) - 1
-    above_one = steps[above] - 1
-    numbers = [*np.split(runs, np.cumsum(counts)[:-1]), step_runs, above_one]
-    totals = [*(ranks.sizes - counts).tolist(), positions.size - above.size, int(above_one.sum())]
-    groups = [Group.for_numbers(n, total) for n, total in zip(numbers, totals, strict=True)]
+    parts = [*runs, np.diff(above, prepend=-1) - 1, steps[above] - 1]
+    totals = [size - count for size, count in zip(ranks.sizes, counts, strict=True)]
+    totals += [positions.size - above.size, int(parts[-1].sum())]
+    groups = [Group.for_numbers(part, total) for part, total in zip(parts, totals, strict=True)]
     escapes = [group.num_escapes for group in groups if group.count]
     signs = pack_planes(quantized.negative.view(np.uint8), 1)
     head = (positions.size, quantized.base, quantized.step, above.size, totals[-1])
@@ -116,9 +116,9 @@ def write_entropy_quantized(
             pack_varints(head),
             buffers.astype("<f4", copy=False).tobytes(),
             pack_contexts(tensors),
-            pack_varints(counts[ranks.sizes > 0].tolist()),
+            pack_varints(count for count, size in zip(counts, ranks.sizes, strict=True) if size),
             pack_varints([sum(escapes), *(escapes if sum(escapes) else ())]),
-            pack_runs(np.concatenate(numbers), groups, signs),
+            pack_runs(parts, groups, signs),
         )
     )
 
@@ -131,22 +131,23 @@ def parse_entropy_quantized(reader: PayloadReader, schema: ModelSchema) -> Parse
     """
     count = take_varint(reader, schema.num_parameters)
     base, step = take_varint(reader, MAX_DELTA), take_varint(reader, 2 * MAX_DELTA)
+    if count and not min(base, step):
+        raise reader.error("a magnitude of zero")
     num_above = take_varint(reader, count)
     sum_above = take_varint(reader, num_above * MAX_DELTA)
     buffers = DenseFloats(*reader.floats(schema.num_buffers))
     tensors = take_contexts(reader, schema)
     ranks = _Ranks(Arrangement(tensors, schema))
-    sizes = ranks.sizes.tolist()
-    counts = [take_varint(reader, size) if size else 0 for size in sizes]
+    counts = [take_varint(reader, size) if size else 0 for size in ranks.sizes]
     if sum(counts) != count:
         raise reader.error("contexts keep more or fewer entries than there are")
-    totals = [size - kept for size, kept in zip(sizes, counts, strict=True)]
+    totals = [size - kept for size, kept in zip(ranks.sizes, counts, strict=True)]
     groups = _take_groups(
         reader, [*counts, num_above, num_above], [*totals, count - num_above, sum_above]
     )
-    numbers, signs = take_runs(reader, groups, plane_bytes(count))
+    parts, signs = take_runs(reader, groups, plane_bytes(count))
     reader.end()
-    runs, step_runs, above_one = np.split(numbers, (count, count + num_above))
+    *runs, step_runs, above_one = parts
     above = np.cumsum(step_runs + 1) - 1
     if num_above and above[-1] >= count:
         raise reader.error("steps of more entries than there are")
@@ -154,7 +155,7 @@ def parse_entropy_quantized(reader: PayloadReader, schema: ModelSchema) -> Parse
         raise reader.error("steps with another sum than announced")
     if base + (int(above_one.max()) + 1 if num_above else 0) * step > MAX_DELTA:
         raise reader.error("a step is out of range")
-    positions = ranks.positions_after(runs, np.array(counts), reader)
+    positions = ranks.positions_after(runs, reader)
     steps = np.zeros(count, np.int64)
     steps[above] = above_one + 1
     plane = np.frombuffer(signs, np.uint8)
@@ -169,7 +170,8 @@ def max_entropy_bytes(schema: ModelSchema) -> int:
     """Return a size that no payload of this schema reaches."""
     # Of each entry at most a run and a step, in symbols of at most 12 bits and their escapes, the
     # low bits and a sign; of rows and columns, which are fewer than entries, a symbol each.
-    return 10 * schema.num_parameters + 4 * schema.num_buffers + (1 << 16)
+    entries = schema.num_parameters + len(schema.parameters)
+    return 10 * entries + 4 * schema.num_buffers + (1 << 16)
 
 
 class _Ranks:
@@ -183,42 +185,38 @@ class _Ranks:
         ends = np.cumsum(lengths[self._by_rank])
         self._firsts = ends - lengths[self._by_rank]
         """(S,) the first rank of each of them."""
-        self.sizes: Int64Array = np.bincount(contexts, lengths, NUM_CONTEXTS).astype(np.int64)
-        """(NUM_CONTEXTS,) parameters in each context."""
+        sizes = np.bincount(contexts, lengths, NUM_CONTEXTS).astype(np.int64)
+        self.sizes: list[int] = sizes.tolist()
+        """Parameters in each context."""
+        self._ends = np.cumsum(sizes)
+        """(NUM_CONTEXTS,) the rank after the last of each."""
 
-    def runs_between(self, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Return how many are dropped before each kept one, and how many each context keeps."""
+    def runs_between(self, positions: Int64Array) -> list[Int64Array]:
+        """Return, for each context, how many are dropped before each kept one."""
         starts = self._arrangement.starts
         places = self._arrangement.arrange(positions)
         own = np.searchsorted(starts, places, side="right") - 1
         firsts = np.empty_like(self._firsts)
         firsts[self._by_rank] = self._firsts
         ranks = np.sort(firsts[own] + places - starts[own])
-        stops = np.cumsum(self.sizes)
-        ends = np.searchsorted(ranks, stops)
-        counts = np.diff(ends, prepend=0)
-        runs: Int64Array = np.diff(ranks, prepend=-1) - 1
-        used = np.flatnonzero(counts)
-        # The first one of each context counts from the context's own start.
-        first = ends[used] - counts[used]
-        runs[first] = ranks[first] - (stops - self.sizes)[used]
-        return runs, counts
+        kept = np.split(ranks, np.searchsorted(ranks, self._ends[:-1]))
+        begins = self._ends - self.sizes
+        return [
+            np.diff(part, prepend=begin - 1) - 1 for part, begin in zip(kept, begins, strict=True)
+        ]
 
-    def positions_after(
-        self, runs: Int64Array, counts: Int64Array, reader: PayloadReader
-    ) -> Int64Array:
+    def positions_after(self, runs: list[Int64Array], reader: PayloadReader) -> Int64Array:
         """Return the kept positions, in order: the inverse of `runs_between`.
 
         Raises:
             RemoteProtocolError: A context ends before its runs do.
         """
-        ends = np.cumsum(runs + 1)
-        used = np.flatnonzero(counts)
-        before = np.append(0, ends)[np.cumsum(counts)[used] - counts[used]]
-        inside = ends - np.repeat(before, counts[used]) - 1
-        if (inside >= np.repeat(self.sizes[used], counts[used])).any():
-            raise reader.error("positions are out of range")
-        ranks = inside + np.repeat((np.cumsum(self.sizes) - self.sizes)[used], counts[used])
+        begins = self._ends - self.sizes
+        kept = [begin + np.cumsum(part + 1) - 1 for begin, part in zip(begins, runs, strict=True)]
+        for part, end in zip(kept, self._ends, strict=True):
+            if part.size and part[-1] >= end:
+                raise reader.error("positions are out of range")
+        ranks = np.concatenate(kept)
         own = np.searchsorted(self._firsts, ranks, side="right") - 1
         places = self._arrangement.starts[self._by_rank[own]] + ranks - self._firsts[own]
         return self._arrangement.restore(np.sort(places))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from semantic_net.errors import RemoteProtocolError
-from semantic_net.fixed_point import Int64Array
+from semantic_net.fixed_point import BLOCK, Int64Array
+from semantic_net.semantic.bits import UInt8Array, check_planes, plane_bytes
 from semantic_net.semantic.rans import (
     CARGO_BYTES,
     LAST_SYMBOL,
@@ -53,76 +53,86 @@ class Group:
         return self.count + self.num_escapes
 
 
-def pack_runs(numbers: Int64Array, groups: list[Group], cargo: bytes) -> bytes:
-    """Return the numbers of all groups, one group after the other, and some bytes beside them."""
-    counts = [group.count for group in groups]
-    shifts = np.repeat([group.shift for group in groups], counts)
-    models = np.repeat(np.array([group.model for group in groups], np.uint8), counts)
-    escapes, last = np.divmod(numbers >> shifts, LAST_SYMBOL)
-    symbols = np.full(numbers.size + int(escapes.sum()), LAST_SYMBOL, np.uint8)
-    symbols[np.cumsum(escapes + 1) - 1] = last
-    carried = CARGO_BYTES * num_lanes(symbols.size, cargo=True)
-    coded = encode_symbols(
-        symbols, np.repeat(models, escapes + 1), cargo[:carried].ljust(carried, b"\0")
+def pack_runs(parts: list[Int64Array], groups: list[Group], cargo: bytes) -> bytes:
+    """Return the numbers of all groups, one group after the other, and some bytes beside them.
+
+    Args:
+        parts: The numbers of each group.
+        groups: As `Group.for_numbers` makes them.
+        cargo: Of any length.
+    """
+    low, symbols, models = [], [], []
+    for numbers, group in zip(parts, groups, strict=True):
+        low.append(_low_bits(numbers, group.shift))
+        escapes, last = np.divmod(numbers >> group.shift, LAST_SYMBOL)
+        coded = np.full(group.num_symbols, LAST_SYMBOL, np.uint8)
+        coded[np.cumsum(escapes + 1) - 1] = last
+        symbols.append(coded)
+        models.append(np.full(coded.size, group.model, np.uint8))
+    all_symbols = np.concatenate(symbols)
+    carried = CARGO_BYTES * num_lanes(all_symbols.size, cargo=True)
+    front = cargo[:carried].ljust(carried, b"\0")
+    return b"".join(
+        (
+            np.packbits(np.concatenate(low), bitorder="little").tobytes(),
+            encode_symbols(all_symbols, np.concatenate(models), front),
+            cargo[carried:],
+        )
     )
-    return b"".join((_pack_low(numbers, shifts), coded, cargo[carried:]))
 
 
 def take_runs(
     reader: PayloadReader, groups: list[Group], cargo_bytes: int
-) -> tuple[Int64Array, bytes]:
-    """Take the numbers of all groups, and the bytes beside them.
+) -> tuple[list[Int64Array], bytes]:
+    """Take the numbers of each group, and the bytes beside them.
 
     The caller has bounded how many there are.
 
     Raises:
         RemoteProtocolError: Not what `pack_runs` has written.
     """
-    counts = [group.count for group in groups]
-    shifts = np.repeat([group.shift for group in groups], counts)
-    low = _take_low(reader, shifts)
-    lengths = [group.num_symbols for group in groups]
-    models = np.repeat(np.array([group.model for group in groups], np.uint8), lengths)
-    symbols, cargo = take_symbols(reader, models, cargo=True)
+    num_bits = sum(group.count * group.shift for group in groups)
+    low = reader.take(plane_bytes(num_bits))
+    check_planes(low, 1, num_bits)
+    models = [np.full(group.num_symbols, group.model, np.uint8) for group in groups]
+    symbols, cargo = take_symbols(reader, np.concatenate(models), cargo=True)
     if any(cargo[cargo_bytes:]):
         raise reader.error("padding bytes are not zero")
     cargo = cargo[:cargo_bytes] + reader.take(max(cargo_bytes - len(cargo), 0)).tobytes()
-    ends = np.flatnonzero(symbols != LAST_SYMBOL)
-    borders = np.cumsum(lengths)
-    # Each group ends with the end of a number, and holds as many as it says.
-    if (np.searchsorted(ends, borders) != np.cumsum(counts)).any() or (
-        symbols[borders[np.array(lengths) > 0] - 1] == LAST_SYMBOL
-    ).any():
-        raise reader.error("a group of numbers with more or fewer than it says")
-    sums = np.cumsum(symbols, dtype=np.int64)[ends]
-    numbers: Int64Array = np.diff(sums, prepend=0)
-    numbers <<= shifts
-    numbers |= low
-    return numbers, cargo
+    parts = []
+    symbol = bit = 0
+    for group in groups:
+        coded = symbols[symbol : symbol + group.num_symbols]
+        ends = np.flatnonzero(coded != LAST_SYMBOL)
+        # Each group ends with the end of a number, and holds as many as it says.
+        if ends.size != group.count or (coded[-1:] == LAST_SYMBOL).any():
+            raise reader.error("a group of numbers with more or fewer than it says")
+        numbers: Int64Array = np.diff(ends, prepend=-1) - 1
+        numbers *= LAST_SYMBOL
+        numbers += coded[ends]
+        _append_low_bits(numbers, group.shift, low, bit)
+        parts.append(numbers)
+        symbol += group.num_symbols
+        bit += group.count * group.shift
+    return parts, cargo
 
 
-def _pack_low(numbers: Int64Array, shifts: Int64Array) -> bytes:
-    owners, places = _bit_places(shifts)
-    return np.packbits((numbers[owners] >> places) & 1, bitorder="little").tobytes()
+def _low_bits(numbers: Int64Array, shift: int) -> UInt8Array:
+    """Return the lowest bits of each number, one a byte."""
+    bits = np.empty((numbers.size, shift), np.uint8)
+    for place in range(shift):
+        bits[:, place] = (numbers >> place) & 1
+    return bits.ravel()
 
 
-def _take_low(reader: PayloadReader, shifts: Int64Array) -> Int64Array:
-    num_bits = int(shifts.sum())
-    packed = reader.take((num_bits + 7) // 8)
-    bits = np.unpackbits(packed, bitorder="little")
-    if bits[num_bits:].any():
-        raise RemoteProtocolError("payload: padding bits are not zero")
-    _, places = _bit_places(shifts)
-    low = np.zeros(shifts.size, np.int64)
-    with_bits = np.flatnonzero(shifts)
-    if with_bits.size:
-        starts = (np.cumsum(shifts) - shifts)[with_bits]
-        low[with_bits] = np.add.reduceat(bits[:num_bits].astype(np.int64) << places, starts)
-    return low
-
-
-def _bit_places(shifts: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Return whose each bit is, and which of its bits."""
-    owners = np.repeat(np.arange(shifts.size), shifts)
-    starts = np.cumsum(shifts) - shifts
-    return owners, np.arange(owners.size) - starts[owners]
+def _append_low_bits(numbers: Int64Array, shift: int, packed: UInt8Array, start: int) -> None:
+    """Shift numbers, in place, and set their lowest bits to those from bit ``start`` on."""
+    numbers <<= shift
+    # In blocks: a bit takes a byte here, and more.
+    for first in range(0, numbers.size, BLOCK):
+        here = numbers[first : first + BLOCK]
+        byte, skip = divmod(start + first * shift, 8)
+        count = skip + here.size * shift
+        bits = np.unpackbits(packed[byte:], count=count, bitorder="little")[skip:]
+        for place in range(shift):
+            here |= np.left_shift(bits[place::shift], place, dtype=np.int64)
