@@ -25,7 +25,11 @@ from semantic_net.fixed_point import (
 )
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.deltas import SparseUnits, subtract
-from semantic_net.semantic.entropy import quantize_to_steps, write_entropy_quantized
+from semantic_net.semantic.entropy import (
+    is_worth_a_step,
+    quantize_to_steps,
+    write_entropy_quantized,
+)
 from semantic_net.semantic.levels import level_units, quantize_to_levels
 from semantic_net.semantic.payloads import (
     parse_payload,
@@ -61,7 +65,8 @@ def encode(
     for magnitudes up to 2^28: rounding to 2^-24 and saturating at 2^6 leave residuals that float32
     can hold. So it is in mode `none` where an entry saturates; where none does, what is left is
     the rounding, at most 2^-25 an entry, and is not carried along: a pass over a dense model and
-    its memory cost more than they save. In `weights_quantize` it holds to float32's own rounding.
+    its memory cost more than they save. In the modes that quantise it holds to float32's own
+    rounding.
 
     Args:
         total: (schema.size,) float32, any device: what local training changed, plus the residual
@@ -119,6 +124,8 @@ def _topk_quantize(total: Tensor, schema: ModelSchema, cfg: Codec) -> Written:
 def _entropy_quantize(total: Tensor, schema: ModelSchema, cfg: Codec) -> Written:
     parameters, buffers = torch.split(total, [schema.num_parameters, schema.num_buffers])
     positions, values = _largest(parameters, cfg.topk)
+    counts = is_worth_a_step(values)
+    positions, values = positions[counts], values[counts]
     quantized = quantize_to_steps(values)
     payload = write_entropy_quantized(positions, quantized, buffers.cpu().numpy(), schema)
     size = schema.num_parameters

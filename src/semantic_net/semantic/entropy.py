@@ -46,6 +46,9 @@ from semantic_net.semantic.varints import pack_varints, take_varint
 
 BoolArray = npt.NDArray[np.bool_]
 
+_LEAST_SHARE = 8
+"""Of the median kept magnitude is the smallest one at least such a part."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Steps:
@@ -64,6 +67,18 @@ class Steps:
         units = (self.base + self.steps * self.step).astype(np.int32)
         np.negative(units, out=units, where=self.negative)
         return units
+
+
+def is_worth_a_step(values: Float32Array) -> BoolArray:
+    """Tell which of the values to keep: none that is far smaller than most.
+
+    Where a share asks for more than has changed, the step would follow the last few, and every
+    other value take as many bits more. They stay in the residual.
+    """
+    magnitudes = np.abs(values)
+    least = np.median(magnitudes) / _LEAST_SHARE if values.size else 0.0
+    worth: BoolArray = magnitudes >= least
+    return worth
 
 
 def quantize_to_steps(values: Float32Array) -> Steps:
