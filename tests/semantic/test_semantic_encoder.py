@@ -19,13 +19,15 @@ from semantic_net.semantic.decoder import (
     dequantize_tensor,
     parse_payload,
 )
+from semantic_net.semantic.deltas import SparseUnits
 from semantic_net.semantic.encoder import (
+    _ENCODERS,
     EncodedUpdate,
     encode,
     quantize_tensor,
     sparsify_topk,
 )
-from semantic_net.semantic.schema import ModelSchema
+from semantic_net.semantic.schema import ModelSchema, TensorSpec
 from semantic_net.semantic.sparsify import _at_least_with_numpy, _at_least_with_torch
 
 tensors = st.lists(values, max_size=40).map(lambda numbers: torch.tensor(numbers))
@@ -181,6 +183,30 @@ def test_what_peers_decode_and_the_residual_are_the_update(
         back = (decoded[here] + residual[here].astype(np.float64)).astype(np.float32)
         assert back.tolist() == total[here].tolist()
     assert not residual[schema.num_parameters :].any()
+
+
+HAS_COLUMNS = ModelSchema((TensorSpec("weight", (5, 64), "parameter"),))
+
+
+@given(
+    st.data(),
+    schemas() | st.just(HAS_COLUMNS),
+    st.sampled_from(("topk_quantize", "entropy_quantize")),
+    st.sampled_from((0.1, 0.4, 1.0)),
+)
+def test_what_an_encoder_expects_peers_to_decode_is_what_they_decode(
+    data: st.DataObject, schema: ModelSchema, mode: str, share: float
+) -> None:
+    """It does not decode its payload to find out: what it expects must be all the same."""
+    total = torch.from_numpy(data.draw(totals(schema)))
+    payload, expected = _ENCODERS[mode](total, schema, Codec(mode, topk=share))
+    parsed = parse_payload(mode, payload, schema).parameters
+    assert expected is not None
+    assert isinstance(parsed, SparseUnits)
+    count = expected.positions.size
+    assert parsed.positions.tolist() == expected.positions.tolist()
+    assert parsed.units(0, count).tolist() == expected.units(0, count).tolist()
+    assert (parsed.size, parsed.bound) == (expected.size, expected.bound)
 
 
 @given(st.data(), schemas(), configs)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from semantic_support import MODES, configs, payload_of, schema_of, schemas, totals
@@ -27,7 +28,8 @@ from semantic_net.semantic.decoder import (
     parse_payload,
 )
 from semantic_net.semantic.payloads import CODECS
-from semantic_net.semantic.schema import ModelSchema
+from semantic_net.semantic.schema import ModelSchema, TensorSpec
+from semantic_net.semantic.varints import pack_varints
 
 SCHEMA = schema_of(3, 2, buffers=1)
 
@@ -70,6 +72,26 @@ def check(delta: ParsedDelta, schema: ModelSchema) -> None:
             "02000000 00004040 00002000 0200 00004000 0600 0a 1b",
             [0.25, 0.5, -0.25, 0.0, -0.5, 3.0],
         ),
+        # two values, gaps, no rice bits, levels 0.5 and 1.5, the buffer, signs, levels, entries
+        (
+            "topk_quantize",
+            "02000000 00 00 00008000 00008001 00004040 02 01 18",
+            [0.0, 0.0, 0.0, 1.5, -0.5, 3.0],
+        ),
+        # the same entries as the bitmap in a zstd frame of one raw block
+        (
+            "topk_quantize",
+            "02000000 01 00 00008000 00008001 00004040 02 01 28b52ffd 20 01 090000 18",
+            [0.0, 0.0, 0.0, 1.5, -0.5, 3.0],
+        ),
+        # two values, base 0.5, step 1.0, one at step 1 and none above, the buffer, contexts 0 and
+        # 31, none kept in the one and two in the other, no escapes, and a state that begins with
+        # the signs and holds all runs and steps
+        (
+            "entropy_quantize",
+            "02 80808004 80808008 01 00 00004040 00 1f 00 02 00 67340200",
+            [0.0, 0.0, 0.0, 1.5, -0.5, 3.0],
+        ),
     ],
 )
 def test_golden_payloads_are_read_alike_forever(
@@ -84,6 +106,20 @@ def test_golden_payloads_are_read_alike_forever(
 GOLDEN_SCHEMA = schema_of(120, 67, buffers=13)
 
 
+def with_matrix(num_rows: int, num_columns: int) -> ModelSchema:
+    """A matrix of which rows and columns differ, and a vector with room for a long run."""
+    return ModelSchema(
+        (
+            TensorSpec("weight", (num_rows, num_columns), "parameter"),
+            TensorSpec("bias", (15360,), "parameter"),
+            TensorSpec("running_mean", (13,), "buffer"),
+        )
+    )
+
+
+GOLDEN_SCHEMAS = {"topk_quantize": with_matrix(64, 48), "entropy_quantize": with_matrix(48, 64)}
+
+
 @pytest.mark.parametrize(
     ("codec", "name", "digest"),
     [
@@ -93,11 +129,17 @@ GOLDEN_SCHEMA = schema_of(120, 67, buffers=13)
         ("weights_quantize", "quantize_1_bits", "5a4aa75183338c5591596482eae837ea"),
         ("weights_quantize", "quantize_4_bits", "a013de7f1245f029578bfc19a5780206"),
         ("weights_quantize", "quantize_7_bits", "e9f2c0af95f20e8d34cf854fb94d2847"),
+        ("topk_quantize", "topk_quantize_gaps", "ef2c60f751042cd757d30de31fa1fcca"),
+        ("topk_quantize", "topk_quantize_bitmap", "52d6a2a2f0d2711173ebca0dc828b816"),
+        ("entropy_quantize", "entropy_plain", "e40e1aa97b81b4651925843fceb0c4ab"),
+        # contexts of rows and columns, and a run with an escape
+        ("entropy_quantize", "entropy_contexts", "695088480b2c044a0379801782b02374"),
     ],
 )
 def test_golden_files_decode_to_golden_digests(codec: str, name: str, digest: str) -> None:
     payload = Path(__file__).with_name("golden").joinpath(f"{name}.bin").read_bytes()
-    fixed = parse_payload(codec, payload, GOLDEN_SCHEMA).to_fixed()
+    schema = GOLDEN_SCHEMAS.get(codec, GOLDEN_SCHEMA)
+    fixed = parse_payload(codec, payload, schema).to_fixed()
     assert hashlib.sha256(fixed.astype("<i8").tobytes()).hexdigest()[:32] == digest
 
 
@@ -192,6 +234,19 @@ def floats(*numbers: float) -> bytes:
     return struct.pack(f"<{len(numbers)}f", *numbers)
 
 
+def topk_quantize(
+    *,
+    count: int = 2,
+    coding: int = 0,
+    rice: int = 0,
+    levels: tuple[int, int] = (1, 2),
+    buffer: float = 0,
+    codes: bytes = b"\0\0",
+) -> bytes:
+    head = struct.pack("<IBBII", count, coding, rice, *levels)
+    return head + floats(buffer) + codes + b"\x18"
+
+
 @pytest.mark.parametrize(
     ("codec", "payload", "problem"),
     [
@@ -220,6 +275,16 @@ def floats(*numbers: float) -> bytes:
             struct.pack("<If", 2, 0) + struct.pack("<IHIH", 1, 0, 1, 0) + b"\x20\x00",
             "padding bits are not zero",
         ),
+        ("topk_quantize", topk_quantize(count=6), "6 entries of 5"),
+        ("topk_quantize", topk_quantize(levels=(0, 1)), "a level is out of range"),
+        ("topk_quantize", topk_quantize(levels=(1, MAX_DELTA + 1)), "a level is out of range"),
+        ("topk_quantize", topk_quantize(buffer=float("inf")), "a value is not finite"),
+        ("topk_quantize", topk_quantize(codes=b"\x00\x04"), "padding bits are not zero"),
+        ("topk_quantize", topk_quantize(coding=2), "positions in coding 2, 0"),
+        ("topk_quantize", topk_quantize(coding=1, rice=1), "positions in coding 1, 1"),
+        ("topk_quantize", topk_quantize(rice=255), "ends 31 bytes early"),
+        ("topk_quantize", topk_quantize(count=1), "more positions than entries"),
+        ("topk_quantize", topk_quantize(coding=1), "zstd: .*"),
     ],
 )
 def test_errors_say_what_is_wrong(codec: str, payload: bytes, problem: str) -> None:
@@ -269,11 +334,15 @@ def test_positions_are_decoded_in_bounded_memory(share: float) -> None:
 def test_declared_sizes_allocate_nothing() -> None:
     """A few bytes that claim a whole large model."""
     schema = schema_of(1 << 30)
+    zeros_in_a_frame = zstandard.ZstdCompressor().compress(bytes((1 << 27) + 1))
     for codec, head in (
         ("none", b""),
         ("gradients_topk", struct.pack("<II", 1 << 30, 31)),
         ("gradients_topk", struct.pack("<II", 0, 31) + b"\x01"),
         ("weights_quantize", struct.pack("<I", 8)),
+        ("topk_quantize", struct.pack("<IBBII", 1 << 30, 0, 0, 1, 1)),
+        ("topk_quantize", struct.pack("<IBBII", 1, 1, 0, 1, 1) + bytes(2) + zeros_in_a_frame),
+        ("entropy_quantize", pack_varints((1 << 30, 1, 2, 0, 0, 31, 1 << 30, 0)) + bytes(1000)),
     ):
 
         def parse(codec: str = codec, head: bytes = head) -> None:

@@ -75,7 +75,8 @@ def is_worth_a_step(values: Float32Array) -> BoolArray:
     Where a share asks for more than has changed, the step would follow the last few, and every
     other value take as many bits more. They stay in the residual.
     """
-    magnitudes = np.abs(values)
+    # Saturated first: the median can be the mean of two, whose sum float32 must hold.
+    magnitudes = np.minimum(np.abs(values), MAX_DELTA / SCALE)
     least = np.median(magnitudes) / _LEAST_SHARE if values.size else 0.0
     worth: BoolArray = magnitudes >= least
     return worth

@@ -94,6 +94,8 @@ def take_runs(
     num_bits = sum(group.count * group.shift for group in groups)
     low = reader.take(plane_bytes(num_bits))
     check_planes(low, 1, num_bits)
+    if cargo_bytes > reader.left:  # wherever it lies, before room is made for what it is beside
+        raise reader.error("ends within its cargo")
     models = [np.full(group.num_symbols, group.model, np.uint8) for group in groups]
     symbols, cargo = take_symbols(reader, np.concatenate(models), cargo=True)
     if any(cargo[cargo_bytes:]):
