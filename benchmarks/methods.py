@@ -18,7 +18,7 @@ from torch import Tensor
 from semantic_net.config import Config
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
-from semantic_net.federated.parts import Encoded, Trained
+from semantic_net.federated.parts import Encoded
 from semantic_net.fixed_point import Float32Array
 from semantic_net.semantic import encoder, payloads
 from semantic_net.semantic.codec import Codec
@@ -58,17 +58,21 @@ def _no_feedback(trainer: Trainer, config: Config, bases: BaseStore) -> ModelLea
 class _FromShared(ModelLearner):
     """Trains from the shared model alone, as error feedback usually does (decision 7)."""
 
-    def train(self, round_index: int, *, is_ahead: bool = False) -> Trained:
-        """Train; the residual is added when the update is encoded."""
-        residual, self.residual = self.residual, None
-        try:
-            return super().train(round_index, is_ahead=is_ahead)
-        finally:
-            self.residual = residual
+    carried_share = 0.0
+
+
+class _FromAllUnsent(ModelLearner):
+    """Trains from the shared model and all that is not sent yet."""
+
+    carried_share = 1.0
 
 
 def _from_shared(trainer: Trainer, config: Config, bases: BaseStore) -> ModelLearner:
     return _FromShared(trainer, config.aggregation, bases)
+
+
+def _from_all_unsent(trainer: Trainer, config: Config, bases: BaseStore) -> ModelLearner:
+    return _FromAllUnsent(trainer, config.aggregation, bases)
 
 
 # PowerSGD-like: each matrix as a product of two thin ones (Vogels et al., "PowerSGD: Practical
@@ -146,17 +150,18 @@ METHODS = {
         Method("topk", "top 3% float32", ("semantic.mode=gradients_topk",)),
         Method("balanced", "preset balanced", ("semantic.preset=balanced",)),
         Method("extreme", "preset extreme", ("semantic.preset=extreme",)),
-        Method(
-            "balanced_from_shared",
-            "preset balanced, trained from the shared model",
-            ("semantic.preset=balanced",),
-            make_learner=_from_shared,
-        ),
-        Method(
-            "extreme_from_shared",
-            "preset extreme, trained from the shared model",
-            ("semantic.preset=extreme",),
-            make_learner=_from_shared,
+        *(
+            Method(
+                f"{preset}_from_{start}",
+                f"preset {preset}, trained from {text}",
+                (f"semantic.preset={preset}",),
+                make_learner=make,
+            )
+            for preset in ("balanced", "extreme")
+            for start, text, make in (
+                ("shared", "the shared model", _from_shared),
+                ("all", "all that is unsent", _from_all_unsent),
+            )
         ),
         *(
             Method(

@@ -1,8 +1,8 @@
 """The model's side of a peer: training, codecs and the exact fold, behind one narrow face.
 
 The model's parameters are only ever two things: the float32 view of the fold, which is what is
-evaluated and shared, or that view plus what this peer has learned and not sent yet, which is where
-its training goes on from (docs/decisions/0007). The state itself is the fold's whole numbers.
+evaluated and shared, or that view plus some of what this peer has learned and not sent, which is
+where its training goes on from (docs/decisions/0007). The state itself is the fold's whole numbers.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ from semantic_net.training.trainer import Trainer, TrainingInterrupted
 
 log = logging.getLogger(__name__)
 
+CARRIED_SHARE = 0.25
+"""Of the residual, that is in the model when a round's training begins."""
+
 LARGE_BYTES = 8 << 20
 """Float32 size from which on a model is folded in place, with few states of the past, on disk."""
 
@@ -58,6 +61,8 @@ def fold_config_of(schema: ModelSchema, aggregation: AggregationConfig) -> FoldC
 
 class ModelLearner:
     """Trains, encodes and folds one torch model."""
+
+    carried_share = CARRIED_SHARE
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class ModelLearner:
         self.taken_back: dict[UpdateId, int] = {}
         """The rounds of the own updates that are taken back: the residual has carried them."""
         self._trained_from: Tensor | None = None
-        """The residual that was in the model when training began."""
+        """What of the residual was in the model when training began."""
         self._set_aside: Tensor | None = None
         """(schema.size,) float32: what was trained ahead of the fold."""
         self._cache_dir = cache_dir
@@ -153,9 +158,10 @@ class ModelLearner:
         if is_ahead:
             before = flatten(self.trainer.model)
         else:
-            self._trained_from = self.residual
+            self._trained_from = None
             if self.residual is not None:
-                self._load_vector(self._reference + self.residual)
+                self._trained_from = self.carried_share * self.residual
+                self._load_vector(self._reference + self._trained_from)
         try:
             result = self.trainer.train_round(round_index, self._stop)
         except TrainingInterrupted as exc:
@@ -174,12 +180,13 @@ class ModelLearner:
         total, self._set_aside = self._set_aside, None
         if total is None:
             total = flatten(self.trainer.model).sub_(self._reference)
-            if self.residual is not self._trained_from:  # changed by what was taken back since
-                total = _plus(_plus(total, self.residual), self._trained_from, sign=-1)
+            if self._trained_from is not None:
+                total -= self._trained_from
         else:
-            total = _plus(total, self.residual)
             # What comes next is trained from there, as if the fold had come first.
             self._load_vector(self._reference + total)
+        if self.residual is not None:
+            total += self.residual
         encoded = encode(total, self.schema, codec, overwrite=True)
         self.residual = encoded.residual
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
@@ -271,7 +278,3 @@ class ModelLearner:
         load_flat(self.trainer.model, self._view)
         # On the CPU this is the view itself, and no copy of it.
         self._reference = torch.from_numpy(self._view).to(self.trainer.device)
-
-
-def _plus(total: Tensor, residual: Tensor | None, sign: int = 1) -> Tensor:
-    return total if residual is None else total.add_(residual, alpha=sign)
