@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from semantic_net.federated.link_watch import LinkWatch
+from semantic_net.federated.link_watch import TICK_S, LinkWatch
 from semantic_net.protocol.identity import PeerId
 from semantic_net.semantic.rate import MIN_BYTES, LinkUse
 from semantic_net.transport.base import LinkTotals
@@ -14,6 +14,10 @@ def test_each_look_measures_what_came_since_the_last() -> None:
     watch = LinkWatch()
     assert watch.since_last({A: LinkTotals(5_000, 1.0, 100)}) == [LinkUse(5_000, 1.0, 100)]
     assert watch.since_last({A: LinkTotals(9_000, 3.0, 100)}) == [LinkUse(4_000, 2.0, 0)]
+
+
+def test_what_was_over_within_a_tick_took_one() -> None:
+    assert LinkWatch().since_last({A: LinkTotals(9_000, 0.0, 0)}) == [LinkUse(9_000, TICK_S, 0)]
 
 
 def test_too_little_measures_nothing_and_is_added_to_what_follows() -> None:

@@ -243,7 +243,7 @@ def test_a_link_is_measured_by_what_has_arrived(play: Play) -> None:
         after = a.transport.links()[b.id]
         sent = after.sent_bytes - before.sent_bytes
         assert len(payload) < sent < 1.02 * len(payload)
-        assert 0 < after.busy_s - before.busy_s < 30
+        assert 0 <= after.busy_s - before.busy_s < 30  # loopback may take less than a tick
         assert 0 <= after.lost_bytes - before.lost_bytes < len(payload)
         b.transport.disconnect(a.id, "test", "over")
         await a.expect(Disconnected)

@@ -8,6 +8,9 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.semantic.rate import MIN_BYTES, LinkUse
 from semantic_net.transport.base import LinkTotals
 
+TICK_S = 0.004
+"""Kernels count in ticks: what was over in less than one took no time."""
+
 MAX_REMEMBERED = 1024
 """Peers of which the last measurement is remembered."""
 
@@ -33,7 +36,8 @@ class LinkWatch:
             sent = totals.sent_bytes - before.sent_bytes
             if sent >= MIN_BYTES:
                 lost = totals.lost_bytes - before.lost_bytes
-                self._uses[peer] = LinkUse(sent, totals.busy_s - before.busy_s, lost)
+                busy_s = max(totals.busy_s - before.busy_s, TICK_S)
+                self._uses[peer] = LinkUse(sent, busy_s, lost)
                 self._before[peer] = totals
             else:
                 self._before[peer] = before
