@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -65,3 +68,13 @@ def totals(draw: st.DrawFn, schema: ModelSchema) -> Float32Array:
 
 def payload_of(total: Float32Array, schema: ModelSchema, cfg: Codec) -> bytes:
     return bytes(encode(torch.from_numpy(total.copy()), schema, cfg).payload)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Return the most that Python and numpy held at a time while something was done."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import tracemalloc
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from semantic_support import payload_of, schema_of, schemas, totals
+from semantic_support import payload_of, peak_bytes, schema_of, schemas, totals
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.fixed_point import MAX_DELTA, SCALE, Float32Array, Int64Array
@@ -136,15 +134,6 @@ def test_a_model_of_empty_tensors_stays_below_the_bound_for_admission() -> None:
 
 
 # memory
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("mode", ["topk_quantize", MODE])

@@ -7,8 +7,6 @@ import mmap
 import struct
 import subprocess
 import sys
-import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from semantic_support import MODES, configs, payload_of, schema_of, schemas, totals
+from semantic_support import MODES, configs, payload_of, peak_bytes, schema_of, schemas, totals
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.fixed_point import BLOCK, MAX_DELTA, SCALE
@@ -298,15 +296,6 @@ def test_the_bound_of_an_unknown_codec_is_refused() -> None:
 
 
 # memory
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_a_dense_payload_is_not_copied() -> None:

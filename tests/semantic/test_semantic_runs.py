@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from semantic_support import peak_bytes
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.fixed_point import BLOCK, Int64Array
@@ -94,15 +92,6 @@ def test_groups_may_span_many_blocks(shift: int) -> None:
 
 
 # from outside
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 @given(

@@ -18,7 +18,7 @@ from semantic_net.zstd import compress, decompress
 UInt8Array = npt.NDArray[np.uint8]
 
 LEVEL = 3
-"""On a model's state higher ones save another hundredth, and take six times as long."""
+"""Higher ones find little more in a model's state, and take several times as long."""
 
 _WIDTH = 4
 
