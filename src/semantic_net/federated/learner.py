@@ -182,6 +182,7 @@ class ModelLearner:
             total = flatten(self.trainer.model).sub_(self._reference)
             if self._trained_from is not None:
                 total -= self._trained_from
+                self._trained_from = None  # as large as the model
         else:
             # What comes next is trained from there, as if the fold had come first.
             self._load_vector(self._reference + total)
