@@ -7,6 +7,7 @@ rest of a run (residual, fold, sockets, counting) is the same for all.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -58,13 +59,13 @@ def _no_feedback(trainer: Trainer, config: Config, bases: BaseStore) -> ModelLea
 class _FromShared(ModelLearner):
     """Trains from the shared model alone, as error feedback usually does (decision 7)."""
 
-    carried_share = 0.0
+    reach = 0.0
 
 
 class _FromAllUnsent(ModelLearner):
     """Trains from the shared model and all that is not sent yet."""
 
-    carried_share = 1.0
+    reach = math.inf
 
 
 def _from_shared(trainer: Trainer, config: Config, bases: BaseStore) -> ModelLearner:

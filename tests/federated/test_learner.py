@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 from semantic_net.config import AggregationConfig, TrainingConfig
 from semantic_net.errors import RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
-from semantic_net.federated.learner import CARRIED_SHARE, ModelLearner
+from semantic_net.federated.learner import REACH, ModelLearner
 from semantic_net.federated.parts import LearningStoppedError
 from semantic_net.federated.snapshot import _MAGIC as MAGIC
 from semantic_net.federated.snapshot import encode_snapshot, read_base
@@ -115,12 +115,14 @@ def test_what_the_codec_drops_is_in_the_next_update(codec: Codec) -> None:
     assert encoded.dense_bytes == 4 * peer.schema.size > len(encoded.payload)
 
 
-def test_training_goes_on_from_some_of_what_is_not_sent_yet() -> None:
+@pytest.mark.parametrize(("topk", "is_far"), [(0.1, True), (0.99, False)])
+def test_training_begins_some_way_towards_what_is_not_sent_yet(topk: float, is_far: bool) -> None:
     """Else it learns again, each round, what it has learned and not sent."""
     peer = learner(1)
     shared = flat(peer)
     peer.train(1)
-    encoded = peer.encode(TOPK)
+    moved = flat(peer) - shared
+    encoded = peer.encode(Codec("gradients_topk", topk))
     parsed = peer.parse(encoded.codec, memoryview(encoded.payload))
     assert peer.residual is not None
     unsent = peer.residual[: peer.schema.num_parameters].clone()
@@ -135,7 +137,9 @@ def test_training_goes_on_from_some_of_what_is_not_sent_yet() -> None:
 
     peer.trainer.train_round = noted  # type: ignore[method-assign]
     peer.train(2)
-    start = flat_view(peer) + CARRIED_SHARE * unsent
+    length, limit = unsent.norm(), REACH * moved.norm()
+    assert (length > limit) == is_far
+    start = flat_view(peer) + unsent * min(1.0, float(limit / length))
     torch.testing.assert_close(before[0], start, rtol=0, atol=2**-22)
     learned = flat(peer) - start
     again = peer.encode(DENSE)
@@ -152,7 +156,8 @@ def test_what_is_taken_back_during_training_is_sent_with_the_next_update() -> No
     assert peer.residual is not None
     size = peer.schema.num_parameters
     unsent = peer.residual[:size].clone()
-    moved = flat(peer) - flat_view(peer) + (1 - CARRIED_SHARE) * unsent
+    start = flat_view(peer) + unsent * min(1.0, REACH * peer.changed_norm / float(unsent.norm()))
+    moved = flat(peer) - start + unsent
     peer.take_back(update("own", 1), parsed)
     again = peer.encode(DENSE)
     delta = torch.from_numpy(peer.parse("none", memoryview(again.payload)).to_float32())

@@ -140,12 +140,14 @@ def test_a_residual_counts_only_beside_its_update(
     signed_more: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[Tensor | None] = []
+    reaches: list[float] = []
 
     def watch(machine: PeerMachine, learner: ModelLearner) -> None:
         train = learner.train
 
         def train_and_look(round_index: int, *, is_ahead: bool = False) -> Trained:
             found.append(learner.residual)
+            reaches.append(learner.changed_norm)
             return train(round_index, is_ahead=is_ahead)
 
         monkeypatch.setattr(learner, "train", train_and_look)
@@ -159,6 +161,8 @@ def test_a_residual_counts_only_beside_its_update(
         run_alone(folder, monkeypatch, watch, rounds=3)
     assert found[0] is None
     assert (found[1] is None) == signed_more
+    assert reaches[0] == 0
+    assert (reaches[1] > 0) != signed_more, "training after a restart begins as without one"
 
 
 def test_no_update_goes_that_one_of_the_two_checkpoints_needs(

@@ -55,6 +55,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     base_given: bool
     residual_of: str
     """Id of the own update that the residual stands beside; empty for none."""
+    changed_norm: float = 0.0
+    """Of the learner: how far training may begin from the shared model follows from it."""
     taken_back: dict[str, int] = {}
     """The rounds of the own updates that are taken back, by id."""
     best_round: int | None

@@ -41,8 +41,9 @@ from semantic_net.training.trainer import Trainer, TrainingInterrupted
 
 log = logging.getLogger(__name__)
 
-CARRIED_SHARE = 0.25
-"""Of the residual, that is in the model when a round's training begins."""
+REACH = 0.5
+"""How far from the shared model a round's training may begin, along the residual: in lengths of
+what the training before has changed."""
 
 LARGE_BYTES = 8 << 20
 """Float32 size from which on a model is folded in place, with few states of the past, on disk."""
@@ -62,7 +63,7 @@ def fold_config_of(schema: ModelSchema, aggregation: AggregationConfig) -> FoldC
 class ModelLearner:
     """Trains, encodes and folds one torch model."""
 
-    carried_share = CARRIED_SHARE
+    reach = REACH
 
     def __init__(
         self,
@@ -93,6 +94,8 @@ class ModelLearner:
         """(schema.size,) float32: what the own updates left over; None for nothing."""
         self.taken_back: dict[UpdateId, int] = {}
         """The rounds of the own updates that are taken back: the residual has carried them."""
+        self.changed_norm = 0.0
+        """Length of what the last training has changed, of the parameters; 0 before the first."""
         self._trained_from: Tensor | None = None
         """What of the residual was in the model when training began."""
         self._set_aside: Tensor | None = None
@@ -158,9 +161,8 @@ class ModelLearner:
         if is_ahead:
             before = flatten(self.trainer.model)
         else:
-            self._trained_from = None
-            if self.residual is not None:
-                self._trained_from = self.carried_share * self.residual
+            self._trained_from = self._within_reach()
+            if self._trained_from is not None:
                 self._load_vector(self._reference + self._trained_from)
         try:
             result = self.trainer.train_round(round_index, self._stop)
@@ -186,6 +188,7 @@ class ModelLearner:
         else:
             # What comes next is trained from there, as if the fold had come first.
             self._load_vector(self._reference + total)
+        self.changed_norm = float(total[: self.schema.num_parameters].norm())
         if self.residual is not None:
             total += self.residual
         encoded = encode(total, self.schema, codec, overwrite=True)
@@ -221,6 +224,14 @@ class ModelLearner:
     def stop(self) -> None:
         """Make a running ``train`` end early."""
         self._stop.set()
+
+    def _within_reach(self) -> Tensor | None:
+        """Return what of the residual training begins with; None for nothing."""
+        if self.residual is None:
+            return None
+        length = float(self.residual.norm())
+        limit = self.reach * self.changed_norm
+        return None if limit == 0 else self.residual * min(1.0, limit / max(length, limit))
 
     def _carried(self, parsed: ParsedDelta) -> Tensor:
         carried = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)

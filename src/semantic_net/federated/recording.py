@@ -160,6 +160,7 @@ class Recording:
             frontier=learner.history.frontier,
             base_given=self._machine.base.given,
             residual_of=own.id.hex() if own is not None and residual is not None else "",
+            changed_norm=learner.changed_norm,
             taken_back=by_name(learner.taken_back),
             best_round=self._best_round,
             best_metrics=self._best_metrics,

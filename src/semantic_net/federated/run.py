@@ -130,6 +130,7 @@ async def _run(
     learner.taken_back = journal.taken_back.copy()
     if checkpoint is not None and checkpoint.progress.residual_of == journal.last_id.hex() != "":
         learner.residual = checkpoint.residual.to(trainer.device)
+        learner.changed_norm = checkpoint.progress.changed_norm
         learner.taken_back = by_id(checkpoint.progress.taken_back)
 
     assembled = assemble(
