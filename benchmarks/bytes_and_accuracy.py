@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -25,23 +24,19 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import torch
-from data_sets import DATA_SETS, DataSet, seeded
+from data_sets import DATA_SETS, seeded
 from in_process import plain_rate, run_together
 from methods import MAIN, METHODS, register
+from paired import Result, differences, interval
 
 from semantic_net.config import Config
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import Choice, LinkUse, RateController
 from semantic_net.semantic.schema import ModelSchema
 
-T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Two-sided 95% quantiles of Student's t, for 1 to 9 degrees of freedom."""
-
 Cell = tuple[str, str, int]
-Result = dict[str, Any]
 
 
 class _Always:
@@ -114,27 +109,6 @@ def run_cells(cells: Sequence[Cell], out: Path, jobs: int) -> list[Result]:
                 file=sys.stderr,
             )
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths.values()]
-
-
-def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Return the mean of paired differences, and half the width of its 95% interval."""
-    mean = statistics.mean(differences)
-    if len(differences) < 2:
-        return mean, math.nan
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return mean, T_95[min(len(differences) - 2, len(T_95) - 1)] * error
-
-
-def differences(data_set: DataSet, ours: list[Result], theirs: list[Result]) -> list[float]:
-    """Return ours minus theirs for each seed that both have; above zero ours is better."""
-    other = {result["seed"]: result["metric"] for result in theirs}
-    return [
-        data_set.scale
-        * (result["metric"] - other[result["seed"]])
-        / (other[result["seed"]] / 100 if data_set.is_relative else 1)
-        for result in ours
-        if result["seed"] in other
-    ]
 
 
 def table(name: str, results: list[Result]) -> str:
