@@ -32,6 +32,7 @@ from semantic_net.protocol.update import Admission, Update, UpdateId, hash_paylo
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import FixedRate, RateController
+from semantic_net.semantic.schema import ModelSchema
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
 from semantic_net.transport.settings import TransportSettings
 
@@ -201,7 +202,7 @@ class Device:
                 learner=self.learner,
                 store=self.store,
                 bases=self.learner.bases,
-                rate=rate or FixedRate(SemanticConfig()),
+                rate=rate or FixedRate(SemanticConfig(), ModelSchema(())),
                 runner=VirtualRunner(learn_s),
                 journal=journal or (lambda round_index, update_id: None),
                 on_round=self.rounds.append,

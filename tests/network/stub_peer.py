@@ -34,6 +34,7 @@ from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.rate import FixedRate
+from semantic_net.semantic.schema import ModelSchema
 from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import (
@@ -129,7 +130,7 @@ async def run(payload_bytes: int, listen: str, other: str) -> dict[str, Any]:
             learner=learner,
             store=store,
             bases=learner.bases,
-            rate=FixedRate(SemanticConfig()),
+            rate=FixedRate(SemanticConfig(), ModelSchema(())),
             runner=runner,
             journal=lambda round_index, update_id: None,
             on_round=rounds.append,

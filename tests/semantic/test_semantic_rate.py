@@ -62,8 +62,31 @@ def test_without_a_budget_it_is_what_was_configured(
         assert rate_controller(cfg, SCHEMA).choose(number, []) == Choice(codec, reason)
 
 
+@pytest.mark.parametrize(
+    ("cfg", "share"),
+    [
+        (SemanticConfig(), 0.256),
+        (SemanticConfig(preset="extreme"), 0.256),
+        (SemanticConfig(topk=0.4), 0.4),
+        (SemanticConfig(min_entries=500), 0.5),
+        (SemanticConfig(min_entries=5000), 1.0),
+        (SemanticConfig(min_entries=1), 0.03),
+        (SemanticConfig(mode="entropy_quantize", topk=0.01), 0.01),
+    ],
+)
+def test_a_preset_keeps_some_hundred_entries_of_a_small_model(
+    cfg: SemanticConfig, share: float
+) -> None:
+    for same in (cfg, cfg.resolved()):
+        assert FixedRate(same, schema_of(1000)).choose(1, []).codec.topk == share
+
+
+def test_a_model_without_parameters_has_a_share_too() -> None:
+    assert FixedRate(SemanticConfig(), schema_of(buffers=3)).choose(1, []).codec.topk == 1.0
+
+
 def test_warm_up_sends_more_in_the_first_rounds() -> None:
-    rate = FixedRate(SemanticConfig(topk=0.3, warmup_rounds=3))
+    rate = FixedRate(SemanticConfig(topk=0.3, warmup_rounds=3), SCHEMA)
     found = [rate.choose(number, []) for number in range(1, 6)]
     assert [choice.codec.topk for choice in found] == [1.0, 0.3 * 3, 0.3 * 2, 0.3, 0.3]
     assert [choice.reason for choice in found] == ["preset balanced, warm-up"] * 3 + [
@@ -72,7 +95,7 @@ def test_warm_up_sends_more_in_the_first_rounds() -> None:
 
 
 def test_warm_up_leaves_dense_codecs_alone() -> None:
-    rate = FixedRate(SemanticConfig(mode="none", warmup_rounds=3))
+    rate = FixedRate(SemanticConfig(mode="none", warmup_rounds=3), SCHEMA)
     assert rate.choose(1, []) == Choice(Codec("none"), "as configured")
 
 

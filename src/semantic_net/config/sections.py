@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from semantic_net.errors import ConfigError
@@ -272,6 +272,8 @@ class SemanticConfig:
     """
     topk: float | None = None
     """Share of entries that the sparse modes keep, in (0, 1]. None: the preset's, else 0.03."""
+    min_entries: int | None = None
+    """Fewest entries that the sparse modes keep, whatever the share. None: the preset's, else 1."""
     bit_width: int = 4
     """Bits an entry of weights_quantize, 1 to 8."""
     warmup_rounds: int | None = None
@@ -288,6 +290,12 @@ class SemanticConfig:
             _require_one_of("semantic.mode", self.mode, MODES)
         _require(self.topk is None or 0 < self.topk <= 1, "semantic.topk", "in (0, 1]", self.topk)
         _require(1 <= self.bit_width <= 8, "semantic.bit_width", "in [1, 8]", self.bit_width)
+        _require(
+            self.min_entries is None or self.min_entries >= 1,
+            "semantic.min_entries",
+            ">= 1",
+            self.min_entries,
+        )
         _require(
             self.warmup_rounds is None or self.warmup_rounds >= 0,
             "semantic.warmup_rounds",
@@ -306,8 +314,7 @@ class SemanticConfig:
 
     def resolved(self) -> SemanticConfig:
         """Return the same with every key set that a preset says something of."""
-        trade = self.trade
-        return replace(self, mode=trade.mode, topk=trade.topk, warmup_rounds=trade.warmup_rounds)
+        return replace(self, **asdict(self.trade))
 
     @property
     def trade(self) -> Trade:
@@ -321,6 +328,7 @@ class SemanticConfig:
         return Trade(
             mode=preset.mode,
             topk=preset.topk if self.topk is None else self.topk,
+            min_entries=preset.min_entries if self.min_entries is None else self.min_entries,
             warmup_rounds=(
                 preset.warmup_rounds if self.warmup_rounds is None else self.warmup_rounds
             ),
@@ -333,13 +341,14 @@ class Trade:
 
     mode: Mode
     topk: float = 0.03
+    min_entries: int = 1
     warmup_rounds: int = 0
 
 
 PRESETS = {
     "lossless": Trade("none"),
-    "balanced": Trade("topk_quantize", topk=0.03),
-    "extreme": Trade("entropy_quantize", topk=0.01),
+    "balanced": Trade("topk_quantize", topk=0.03, min_entries=256),
+    "extreme": Trade("entropy_quantize", topk=0.01, min_entries=256),
 }
 """By the name in ``semantic.preset``; docs/results.md has what each costs and saves."""
 

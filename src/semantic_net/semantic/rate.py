@@ -87,7 +87,7 @@ def rate_controller(
     """
     if cfg.trade.mode == "auto":
         return BudgetController(cfg, schema, max_rate_bytes_s)
-    return FixedRate(cfg)
+    return FixedRate(cfg, schema)
 
 
 class FixedRate:
@@ -97,9 +97,11 @@ class FixedRate:
     al., "Deep Gradient Compression", 2018, section 3.3).
     """
 
-    def __init__(self, cfg: SemanticConfig) -> None:
+    def __init__(self, cfg: SemanticConfig, schema: ModelSchema) -> None:
         trade = cfg.trade
-        self._codec = Codec(trade.mode, trade.topk, cfg.bit_width)
+        # Of a small model, a small share saves nothing beside headers, and costs accuracy.
+        floor = trade.min_entries / max(schema.num_parameters, 1)
+        self._codec = Codec(trade.mode, max(trade.topk, min(floor, 1.0)), cfg.bit_width)
         self._warmup_rounds = trade.warmup_rounds
         self._name = f"preset {cfg.preset}" if cfg.mode is None else "as configured"
 
