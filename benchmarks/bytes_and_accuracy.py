@@ -13,6 +13,7 @@ handshakes, heartbeats and goodbyes included.
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import multiprocessing
@@ -31,6 +32,7 @@ from in_process import plain_rate, run_together
 from methods import MAIN, METHODS, register
 from paired import Result, differences, interval
 
+from semantic_net.buffers import trim_heap
 from semantic_net.config import Config
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import Choice, LinkUse, RateController
@@ -65,6 +67,8 @@ def run_cell(cell: Cell) -> Result:
     def rate(config: Config, schema: ModelSchema) -> RateController:
         return plain_rate(config, schema) if codec is None else _Always(codec)
 
+    gc.collect()  # the cell before left cycles as large as its models
+    trim_heap()
     began = time.monotonic()
     outcome = run_together(
         tasks,

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -121,6 +122,16 @@ def test_an_interrupted_demo_asks_its_peers_to_end(tmp_path: Path, behaviour: st
     assert (tmp_path / "demo/peer2/asked").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "demo/peer2/pid").read_text()), 0)
+
+
+def test_a_demo_begun_with_ctrl_c_ignored_is_interrupted_all_the_same(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job
+    try:
+        code, _ = run(options(tmp_path / "demo", "interrupt"))
+        assert code == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_peer_that_does_not_end_is_killed(

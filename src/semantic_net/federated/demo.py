@@ -87,7 +87,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
     console = console or Console(highlight=False)
     config = configuration(options)
     folder = options.out
-    with _terminated_as_interrupted():
+    with _ended_by_signals():
         try:
             started = time.monotonic()
             histories = run_peers(options, config, folder, console)
@@ -242,8 +242,11 @@ def _run_folder(folder: Path, shard: int) -> Path:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a demo as Ctrl-C does, so that no peer is left behind."""
+def _ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a demo alike, so that no peer is left behind.
+
+    Also where SIGINT was ignored, as a shell's background jobs and their children begin.
+    """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -251,8 +254,9 @@ def _terminated_as_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
