@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from semantic_support import configs as codecs
 from semantic_support import payload_of, schema_of, totals
 
-from semantic_net.aggregation.fold import MAX_BETA, MAX_OUTER_LR, ONE, FoldConfig, fold_round
+from semantic_net.aggregation.fold import MAX_BETA, MAX_OUTER_LR, FoldConfig, fold_round
+from semantic_net.aggregation.ratio import ONE
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState, start_state
 from semantic_net.errors import ConfigError

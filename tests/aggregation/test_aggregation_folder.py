@@ -13,8 +13,9 @@ from fold_support import Given, contributions_of, exact_fold, numbers_of, state_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic_net.aggregation.fold import ONE, FoldConfig, fold_round
+from semantic_net.aggregation.fold import FoldConfig, fold_round
 from semantic_net.aggregation.folder import CACHE_EVERY, Folder, KeepPolicy, keep_sparser
+from semantic_net.aggregation.ratio import ONE
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.errors import CheckpointError
 

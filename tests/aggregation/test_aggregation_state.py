@@ -10,7 +10,8 @@ from fold_support import numbers_of, state_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic_net.aggregation.fold import ONE, FoldConfig
+from semantic_net.aggregation.fold import FoldConfig
+from semantic_net.aggregation.ratio import ONE
 from semantic_net.aggregation.state import FoldState, start_state, state_digest
 from semantic_net.aggregation.state_file import read_state, write_state
 from semantic_net.errors import CheckpointError

@@ -4,8 +4,8 @@
     m     = beta * m + g                                outer Nesterov momentum
     state = state + outer_lr * (g + beta * m)           buffers: state + g
 
-beta and outer_lr are whole numbers of 2^-16, and n / 2^16 times x is (n * x + 2^15) >> 16: the
-nearest whole number, halves up. The same updates give the same bits in any order, on any machine.
+beta and outer_lr are whole numbers of 2^-16 (`semantic_net.aggregation.ratio`). The same
+updates give the same bits in any order, on any machine.
 
 Bounds. |g| <= 2^30 (`MAX_DELTA`). With beta <= 0.99, |m| <= (2^30 + 1) / (1 - beta) < 2^37; a step
 is at most 2 * (2^30 + 2^37) < 2^39, and the state saturates at 2^52 (`MAX_STATE`), so that sums
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semantic_net.aggregation.ratio import ONE, Ratio
 from semantic_net.aggregation.rules import RULES, Contribution, Rule
 from semantic_net.aggregation.state import FoldState
 from semantic_net.buffers import new_array
@@ -33,14 +34,11 @@ from semantic_net.fixed_point import (
     Width,
     magnitude,
     width_for,
-    work_array,
 )
 
 FOLD_VERSION = 1
 """Raised when the same updates would give other bits; peers of another version are refused."""
 
-RATIO_BITS = 16
-ONE = 1 << RATIO_BITS
 MAX_BETA = round(0.99 * ONE)
 MAX_OUTER_LR = 2 * ONE
 
@@ -125,41 +123,6 @@ def fold_round(
 
 
 @dataclass(frozen=True, slots=True)
-class _Ratio:
-    """A factor of n / 2^16."""
-
-    n: int
-
-    def of(self, x: int) -> int:
-        """Return the product. It grows with x, and is at least minus that of -x: so the product
-        of a bound bounds the products."""
-        return (self.n * x + (ONE >> 1)) >> RATIO_BITS
-
-    def times(self, x: FixedArray) -> FixedArray:
-        """Return the products, in this thread's own work array; for n = 2^16, ``x`` itself."""
-        if self.n == ONE:
-            return x
-        products: FixedArray = work_array("products", x.size, x.dtype)
-        if self.n & (self.n - 1) == 0 and self.n < ONE:
-            # (2^k x + 2^15) >> 16 without the factor 2^k of both: a shift, in any width.
-            shift = RATIO_BITS + 1 - self.n.bit_length()
-            np.add(x, 1 << (shift - 1), out=products)
-            products >>= shift
-        elif x.dtype == np.int32:
-            # Below 2^31 * 2^17, so that each step is exact in float64, down to the last 2^-16.
-            exact = work_array("exact", x.size, np.float64)
-            np.multiply(x, self.n / ONE, out=exact)
-            exact += 0.5
-            np.floor(exact, out=exact)
-            np.copyto(products, exact, casting="unsafe")
-        else:
-            np.multiply(x, self.n, out=products)
-            products += ONE >> 1
-            products >>= RATIO_BITS
-        return products
-
-
-@dataclass(frozen=True, slots=True)
 class _Bounds:
     """Of the magnitudes after a step; ``largest`` includes all that is met on the way."""
 
@@ -172,7 +135,7 @@ def _fold_parameters(
     state: FoldState, contributions: Sequence[Contribution], cfg: FoldConfig, out: FoldState | None
 ) -> tuple[FixedArray, FixedArray, _Bounds]:
     rule = RULES[cfg.rule](contributions, 0, cfg.num_parameters)
-    beta, outer_lr = _Ratio(cfg.beta), _Ratio(cfg.outer_lr)
+    beta, outer_lr = Ratio(cfg.beta), Ratio(cfg.outer_lr)
     bounds = _bounds_after(state.parameters_bound, state.momentum_bound, rule.bound, cfg)
     if bounds.largest > NARROW_LIMIT:  # perhaps only since bounds add up over the rounds
         bounds = _bounds_after(
@@ -220,7 +183,7 @@ def _fold_buffers(
 
 
 def _bounds_after(parameters: int, momentum: int, g: int, cfg: FoldConfig) -> _Bounds:
-    beta, outer_lr = _Ratio(cfg.beta), _Ratio(cfg.outer_lr)
+    beta, outer_lr = Ratio(cfg.beta), Ratio(cfg.outer_lr)
     if cfg.beta:
         momentum = beta.of(momentum) + g
         g += beta.of(momentum)

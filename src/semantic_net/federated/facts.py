@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semantic_net.aggregation.fold import FOLD_VERSION, ONE, FoldConfig
+from semantic_net.aggregation.fold import FOLD_VERSION, FoldConfig
+from semantic_net.aggregation.ratio import ONE
 from semantic_net.config import Config
 from semantic_net.protocol.frames import VERSION
 from semantic_net.semantic.schema import ModelSchema
