@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_net.config import Config, PartitionConfig, dump_config, load_config
-from semantic_net.config.sections import MODES, PARTITIONS
+from semantic_net.config.sections import MODES, PARTITIONS, P2PConfig
 from semantic_net.errors import ConfigError
 
 
@@ -75,7 +75,9 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, message: 
     ("override", "message"),
     [
         ("p2p.port=70000", "p2p.port must be in [0, 65535], got 70000"),
-        ("p2p.liveness_s=1", "p2p.liveness_s must be >= 2 x p2p.heartbeat_s = 2.0, got 1.0"),
+        ("p2p.heartbeat_s=6", "p2p.liveness_s must be >= 2 x p2p.heartbeat_s = 12.0, got 10.0"),
+        ("p2p.heartbeat_s=0", "p2p.heartbeat_s must be > 0, got 0.0"),
+        ("p2p.liveness_s=0", "p2p.liveness_s must be > 0, got 0.0"),
         ("semantic.topk=0", "semantic.topk must be in (0, 1], got 0.0"),
         ("semantic.bit_width=9", "semantic.bit_width must be in [1, 8], got 9"),
         ("task.disaster.tile_size=12", "task.disaster.tile_size must be a multiple of 2^depth = 8"),
@@ -228,3 +230,8 @@ def test_noise_raises_only_the_documented_error(
     path.write_bytes(noise.encode("utf-8", "surrogatepass") if isinstance(noise, str) else noise)
     with contextlib.suppress(ConfigError):
         load_config(path)
+
+
+def test_signs_of_life_keep_pace_with_the_liveness() -> None:
+    assert P2PConfig(liveness_s=20.0).beat_s == 4.0
+    assert P2PConfig(liveness_s=20.0, heartbeat_s=1.5).beat_s == 1.5

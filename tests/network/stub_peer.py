@@ -106,7 +106,7 @@ async def run(payload_bytes: int, listen: str, other: str) -> dict[str, Any]:
             bases=BaseConfig(every=16, origin_bytes=len(origin), max_bytes=1 << 20),
             admission=Admission(run_digest(FACTS), {"stub": MAX_PAYLOAD_BYTES}.get),
             incarnation=1,
-            heartbeat_s=p2p.heartbeat_s,
+            heartbeat_s=p2p.beat_s,
             liveness_s=p2p.liveness_s,
         ),
         signer,

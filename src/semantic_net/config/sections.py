@@ -353,6 +353,9 @@ PRESETS = {
 """By the name in ``semantic.preset``; docs/results.md has what each costs and saves."""
 
 
+BEATS_PER_LIFE = 5
+"""Signs of life that a peer gives before it would count as gone."""
+
 _TOPOLOGY = re.compile(r"full|given|ring|line|random-[1-9][0-9]?")
 
 
@@ -380,8 +383,9 @@ class P2PConfig:
     """Share of the expected peers whose updates close a round; the others' are folded in late."""
     start_timeout_s: float = 120.0
     """Seconds to wait for the listed peers before the first round."""
-    heartbeat_s: float = 1.0
-    """Seconds between two signs of life."""
+    heartbeat_s: float | None = None
+    """Seconds between two signs of life; what is new is said at once. None: a fifth of
+    ``liveness_s``."""
     liveness_s: float = 10.0
     """Seconds without a sign of life after which a peer counts as gone."""
     max_rate: float | None = None
@@ -407,11 +411,12 @@ class P2PConfig:
         _require(self.listen_timeout_s > 0, "p2p.listen_timeout_s", "> 0", self.listen_timeout_s)
         _require(0 < self.quorum <= 1, "p2p.quorum", "in (0, 1]", self.quorum)
         _require(self.start_timeout_s >= 0, "p2p.start_timeout_s", ">= 0", self.start_timeout_s)
-        _require(self.heartbeat_s > 0, "p2p.heartbeat_s", "> 0", self.heartbeat_s)
+        _require(self.liveness_s > 0, "p2p.liveness_s", "> 0", self.liveness_s)
+        _require(self.beat_s > 0, "p2p.heartbeat_s", "> 0", self.heartbeat_s)
         _require(
-            self.liveness_s >= 2 * self.heartbeat_s,
+            self.liveness_s >= 2 * self.beat_s,
             "p2p.liveness_s",
-            f">= 2 x p2p.heartbeat_s = {2 * self.heartbeat_s}",
+            f">= 2 x p2p.heartbeat_s = {2 * self.beat_s}",
             self.liveness_s,
         )
         _require(self.max_rate is None or self.max_rate >= 1, "p2p.max_rate", ">= 1", self.max_rate)
@@ -419,6 +424,11 @@ class P2PConfig:
         _require(self.disk_budget_mb > 0, "p2p.disk_budget_mb", "> 0", self.disk_budget_mb)
         _require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
         _require(self.checkpoint_every >= 0, "p2p.checkpoint_every", ">= 0", self.checkpoint_every)
+
+    @property
+    def beat_s(self) -> float:
+        """Seconds between two signs of life."""
+        return self.liveness_s / BEATS_PER_LIFE if self.heartbeat_s is None else self.heartbeat_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

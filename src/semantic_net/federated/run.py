@@ -300,7 +300,7 @@ def _machine_config(
         ),
         admission=admission,
         incarnation=incarnation,
-        heartbeat_s=p2p.heartbeat_s,
+        heartbeat_s=p2p.beat_s,
         liveness_s=p2p.liveness_s,
         dials_learned=p2p.topology == FULL,
     )
