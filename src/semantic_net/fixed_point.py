@@ -39,6 +39,9 @@ float32, and 2^10 authors with weights up to 2^20 sum to at most 2^60."""
 MAX_STATE = 1 << 52
 """Largest magnitude of a state's entry, in units (2^28): float64 still holds it exactly."""
 
+MAX_MOMENTUM = 1 << 37
+"""Above what a momentum reaches: (2^30 + 1) / (1 - beta), with beta at most 0.99, in units."""
+
 NARROW_LIMIT = (1 << 31) - (1 << 17)
 """Largest magnitude that is kept as int32, in units (just below 2^7). The margin leaves room for
 the rounding terms (at most 2^15) that int32 arithmetic adds before it shifts."""

@@ -188,6 +188,16 @@ def test_over_the_budget_the_oldest_payloads_go_to_disk_and_come_back(tmp_path: 
     assert len(list((tmp_path / "updates").iterdir())) == 2
 
 
+def test_what_a_payload_parses_to_counts_against_the_budget(tmp_path: Path) -> None:
+    """A hundred bytes may parse to two models: they would fill the memory for nothing."""
+    store = UpdateStore(parse, tmp_path, 100, parsed_bytes=lambda parsed: 60)
+    made = [put(store, n, "x") for n in range(3)]
+    assert len(list(tmp_path.iterdir())) == 2, "one of 61 bytes fits"
+    store.discard(made[2].id)
+    put(store, 4, "x")
+    assert len(list(tmp_path.iterdir())) == 2, "and another in the place of one that is gone"
+
+
 def test_a_new_process_finds_what_was_persisted(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     made = [put(store, n, f"load{n}") for n in (1, 2)]

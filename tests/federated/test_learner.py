@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from semantic_net.federated.learner import REACH, ModelLearner
 from semantic_net.federated.parts import LearningStoppedError
 from semantic_net.federated.snapshot import _MAGIC as MAGIC
 from semantic_net.federated.snapshot import encode_snapshot, read_base
-from semantic_net.fixed_point import MAX_STATE
+from semantic_net.fixed_point import MAX_MOMENTUM, MAX_STATE, NARROW_LIMIT
 from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History, history_of_origin
@@ -306,16 +307,33 @@ def test_a_snapshot_that_is_not_what_its_peer_said_is_refused() -> None:
             one.history_of(data, lie)
 
 
-def test_a_snapshot_with_entries_that_no_fold_can_reach_is_refused() -> None:
-    one = learner(1)
+@pytest.mark.parametrize(
+    ("parameter", "moment", "width", "problem"),
+    [
+        (MAX_STATE + 1, 0, np.int64, "out of range"),
+        (0, MAX_MOMENTUM + 1, np.int64, "out of range"),
+        (NARROW_LIMIT, 1, np.int64, "of another width than they need"),
+        (NARROW_LIMIT + 1, 1, np.int32, "of another width than they need"),
+        (NARROW_LIMIT, 1, np.int32, None),
+        (0, NARROW_LIMIT + 1, np.int64, None),
+        (-MAX_STATE, -MAX_MOMENTUM, np.int64, None),
+    ],
+)
+def test_a_snapshot_that_no_fold_can_arrive_at_is_refused(
+    parameter: int, moment: int, width: type[np.int32 | np.int64], problem: str | None
+) -> None:
+    """Momentum beyond its bound overflows the fold; one state in two widths has two digests."""
+    one = learner(1, AggregationConfig(outer_momentum=0.9))
     history = one.history.grown([(4, b"m" * 32)], [])
     _, state = read_base(one.bases.read(one.base), one.base, one.fold_config)
-    far = np.full(state.parameters.size, MAX_STATE + 1, np.int64)
-    momentum = np.zeros(state.momentum.size, np.int64)
-    forged = replace(state, parameters=far, momentum=momentum, parameters_bound=MAX_STATE + 1)
+    forged = replace(
+        state,
+        parameters=np.full(state.parameters.size, parameter, width),
+        momentum=np.full(state.momentum.size, moment, width),
+    )
     data = b"".join(encode_snapshot(history, forged))
     base = Base.of(hash_payload(data), len(data), history, given=False)
-    with pytest.raises(RemoteProtocolError, match="out of range"):
+    with pytest.raises(RemoteProtocolError, match=problem) if problem else nullcontext():
         one.history_of(memoryview(data), base)
 
 

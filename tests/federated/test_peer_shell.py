@@ -32,21 +32,25 @@ from semantic_net.protocol.actions import (
     Write,
 )
 from semantic_net.protocol.bases import Base
+from semantic_net.protocol.frames import FrameDecoder
 from semantic_net.protocol.history import encode_history, history_of_origin
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.item import Item
-from semantic_net.protocol.messages import Absent, encode_message
+from semantic_net.protocol.messages import Absent, PackedChunk, encode_message
 from semantic_net.protocol.rounds import Ahead, Phase
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import BudgetController
 from semantic_net.simulation.virtual_time import run_virtual
-from semantic_net.transport.base import BulkSource, Refused
+from semantic_net.transport.base import BulkSource, Received, Refused
 from semantic_net.transport.link import LinkQuality
 from semantic_net.transport.memory import MemoryNetwork
 
 NAMES = ("a", "b", "c")
+
+
+NOISE = memoryview(b"no zstd frame")
 
 
 def devices(network: MemoryNetwork, **settings: object) -> list[Device]:
@@ -139,6 +143,21 @@ def test_who_wants_too_much_at_a_time_is_dropped(monkeypatch: pytest.MonkeyPatch
         assert not disconnects, "to ask again is no crime"
         a.peer.carry_out([Serve(greedy, own[2], 0)])
         assert disconnects == [(greedy, "protocol", "wants more than 2 payloads at a time")]
+
+    run_virtual(scenario())
+
+
+def test_a_packed_part_that_nobody_asked_for_is_not_opened() -> None:
+    """26 bytes open to 256 kB: enough of them would keep the loop busy."""
+
+    async def scenario() -> None:
+        a, stranger = Device(network(), "a", (), rounds=1), PeerId("stranger")
+        await a.run()
+        [own] = a.machine.updates
+        a.machine.connected(stranger, 0.0)
+        for number in (own.id, b"u" * 32):  # held; unknown
+            [frame] = FrameDecoder().feed(encode_message(PackedChunk(number, 0, NOISE)))
+            a.peer._transport_event(Received(stranger, frame))  # no error: it is not even read
 
     run_virtual(scenario())
 

@@ -12,6 +12,7 @@ from protocol_support import BASE, ORIGIN, signer, update
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.history import (
+    MAX_HISTORY_ROUNDS,
     History,
     decode_history,
     encode_history,
@@ -88,6 +89,10 @@ SOUND = UpdateSet(ORIGIN, UPDATES[::2]).history_through(8, 4)
         History(SOUND.marks, SOUND.included[::-1]),
         History(SOUND.marks, ((1, b"short"),)),
         History(SOUND.marks, ((1, b""),)),
+        History(SOUND.marks, ((1, b"y" * 16 + b"x" * 16),)),
+        History(SOUND.marks, ((1, b"x" * 32),)),
+        History(SOUND.marks, ((1, b"".join(n.to_bytes(16, "big") for n in range(1025))),)),
+        History((*SOUND.marks[:1],) * (MAX_HISTORY_ROUNDS + 1), SOUND.included),
         History(SOUND.marks, ((0, b"x" * 16),)),
     ],
     ids=[
@@ -98,11 +103,15 @@ SOUND = UpdateSet(ORIGIN, UPDATES[::2]).history_through(8, 4)
         "rounds out of order",
         "half an id",
         "an empty round",
+        "ids out of order",
+        "an id twice",
+        "more authors than a round has",
+        "more marks than anyone keeps",
         "round 0",
     ],
 )
 def test_a_history_that_is_none_is_refused(history: History) -> None:
-    with pytest.raises(RemoteProtocolError, match="out of order"):
+    with pytest.raises(RemoteProtocolError, match="malformed history"):
         decode_history(msgspec.msgpack.encode(history))
 
 

@@ -91,6 +91,7 @@ def test_noise_raises_only_the_documented_error(parts: list[bytes]) -> None:
         (encode_frame(Kind.CHUNK, b"x"), "a PACKED with a CHUNK that does not belong there"),
         (encode_frame(Kind.PACKED, b"x"), "a PACKED with a PACKED that does not belong there"),
         (b"?" * 16, "not a semantic-net frame"),
+        (b"", "a PACKED without frames"),
         (bytes(MAX_PACKED_BYTES + 1), "a PACKED of more than 8192 bytes"),
     ],
 )

@@ -443,6 +443,22 @@ def test_the_better_base_of_a_neighbour_is_fetched_ahead_of_updates() -> None:
     assert sync.num_wanted == 0
 
 
+def test_a_part_is_expected_of_the_base_on_offer_where_the_last_one_ended() -> None:
+    sync = make()
+    assert not sync.expects_part(A, BASE, 0)
+    sync.base_offered(A, origin(BASE, 4), 0.0)
+    assert sync.expects_part(A, BASE, 0)
+    assert not sync.expects_part(A, BASE, 1)
+    assert not sync.expects_part(A, b"o" * 32, 0)
+    sync.connected(B, 0.0)
+    assert not sync.expects_part(B, BASE, 0)
+    sync.chunk(A, Chunk(BASE, 0, memoryview(b"xxx")), 0.0)
+    assert not sync.expects_part(A, BASE, 0)
+    assert sync.expects_part(A, BASE, 3)
+    sync.chunk(A, Chunk(BASE, 3, memoryview(b"x")), 0.0)
+    assert not sync.expects_part(A, BASE, 0), "it is whole, and looked at"
+
+
 def test_a_base_that_is_offered_no_more_is_not_wanted() -> None:
     sync = make(neighbours=(A, B))
     other = b"o" * 32

@@ -233,6 +233,23 @@ def test_only_so_many_items_without_a_holder_are_kept(
     assert len(transfers) == 1
 
 
+def test_only_so_many_bytes_without_a_holder_are_kept(
+    transfers: Transfers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base of a tiny model may be large, and most of it can be sent in no time."""
+    monkeypatch.setattr(module, "MAX_PARKED_BYTES", 10)
+    for number, size in ((1, 6), (2, 4), (3, 6), (4, 99)):
+        peer = PeerId(str(number))
+        transfers.connected(peer)
+        [transfer] = hold(transfers, peer, number, size=size)
+        transfers.request(0.0)
+        arrive(transfers, transfer, 1, 0.0)
+    for number, forgotten in ((1, []), (2, []), (3, [1]), (4, [2, 3])):
+        transfers.disconnected(PeerId(str(number)))
+        assert transfers.forgotten() == [item(n) for n in forgotten]
+    assert len(transfers) == 1, "one alone may be of any size"
+
+
 def test_a_byte_of_each_of_many_items_is_not_kept(
     transfers: Transfers,
 ) -> None:

@@ -13,9 +13,11 @@ from semantic_support import payload_of, peak_bytes, schema_of, schemas, totals
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.fixed_point import MAX_DELTA, SCALE, Float32Array, Int64Array
+from semantic_net.semantic import entropy
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.contexts import TensorContexts, pack_contexts
 from semantic_net.semantic.decoder import max_payload_bytes, parse_payload
+from semantic_net.semantic.entropy import Steps
 from semantic_net.semantic.rans import num_lanes
 from semantic_net.semantic.reader import PayloadReader
 from semantic_net.semantic.runs import Group, pack_runs
@@ -161,6 +163,22 @@ def test_even_all_entries_are_parsed_in_bounded_memory() -> None:
     payload = payload_of(total.astype(np.float32), schema_of(size), Codec(MODE, topk=1.0))
     assert len(payload) > 1.5 * size
     assert peak_bytes(lambda: parse_payload(MODE, payload, schema_of(size))) < 72 * size
+
+
+def test_nor_do_contexts_and_steps_of_all_entries_take_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many segments as there can be, every entry kept, and every one above step 0."""
+    size = 1 << 18
+    schema = ModelSchema((TensorSpec("weight", (size // 64, 64), "parameter"),))
+    octaves = np.resize(np.arange(-7, 8), 64).astype(np.int8)
+    monkeypatch.setattr(
+        entropy, "choose_contexts", lambda positions, schema: [TensorContexts(16, None, octaves)]
+    )
+    steps = Steps(np.zeros(size, np.bool_), np.ones(size, np.int32), 1, 1)
+    nothing = np.empty(0, np.float32)
+    payload = entropy.write_entropy_quantized(np.arange(size), steps, nothing, schema)
+    assert peak_bytes(lambda: parse_payload(MODE, payload, schema)) < 60 * size
 
 
 # payloads by hand

@@ -153,6 +153,7 @@ def test_noise_gives_symbols_or_the_documented_error(noise: bytes, models: list[
         (b"\0\0\1\0", "ends within its symbols"),
         (b"\0\0\1\0\7", "ends within its symbols"),  # half a word is none
         (b"\xff\xff\xff\xff", "symbols that nobody has coded"),
+        (b"\xff\xff\0\0", "a state that no encoder ends with"),
     ],
 )
 def test_what_the_coder_never_writes_is_refused(coded: bytes, problem: str) -> None:

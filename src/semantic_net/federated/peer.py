@@ -194,6 +194,8 @@ class Peer(Generic[Parsed]):
         if isinstance(event, Received):
             message = decode_message(event.frame)
             if isinstance(message, PackedChunk):
+                if not self._machine.sync.expects_part(event.peer, message.id, message.offset):
+                    return  # left over from an earlier request, or never asked for
                 message = Chunk(message.id, message.offset, unpack_part(message.packed))
             self.carry_out(self._machine.received(event.peer, message, now))
         elif isinstance(event, Connected):

@@ -223,7 +223,9 @@ def assemble(
     signer, journal = identity.signer, identity.journal
     admission = Admission(run_digest(facts), lambda codec: max_payload_bytes(codec, learner.schema))
     budget = int(config.p2p.memory_budget_mb * 1e6)
-    store: UpdateStore[ParsedDelta] = UpdateStore(learner.parse, updates_folder, budget)
+    store: UpdateStore[ParsedDelta] = UpdateStore(
+        learner.parse, updates_folder, budget, lambda parsed: parsed.own_bytes
+    )
     history = learner.history
     loaded = list(store.load(admission))
     for unpublished in [u for u in loaded if _is_unpublished(u, identity)]:

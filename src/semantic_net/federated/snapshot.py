@@ -17,7 +17,14 @@ from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.state import FoldState, start_state
 from semantic_net.buffers import new_array
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.fixed_point import MAX_STATE, FixedArray, largest_magnitude, magnitude
+from semantic_net.fixed_point import (
+    MAX_MOMENTUM,
+    MAX_STATE,
+    FixedArray,
+    largest_magnitude,
+    magnitude,
+    width_for,
+)
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import (
     MAX_HISTORY_BYTES,
@@ -74,9 +81,17 @@ def decode_base(data: memoryview, base: Base, cfg: FoldConfig) -> History:
         history = history_of_origin(base.digest)
     else:
         history, parts, widths = _parse(data, cfg)
-        for part, width in zip(parts, widths, strict=True):
-            if magnitude(np.frombuffer(part, f"<i{width}")) > MAX_STATE:
+        largest = [
+            magnitude(np.frombuffer(part, f"<i{width}"))
+            for part, width in zip(parts, widths, strict=True)
+        ]
+        for found, limit in zip(largest, (MAX_STATE, MAX_MOMENTUM, MAX_STATE), strict=True):
+            if found > limit:
                 raise RemoteProtocolError("a snapshot with entries out of range")
+        parameters, momentum, buffers = largest
+        narrowest = (width_for(max(parameters, momentum)), width_for(buffers))
+        if widths[1:] != tuple(np.dtype(each).itemsize for each in narrowest):
+            raise RemoteProtocolError("a snapshot with entries of another width than they need")
     if Base.of(base.digest, base.size, history, given=base.given) != base:
         raise RemoteProtocolError("another base than its peer said")
     return history

@@ -49,6 +49,8 @@ class _Held(Generic[Parsed]):
     payload: memoryview | None
     """None: on disk only."""
     parsed: Parsed | None
+    num_bytes: int
+    """Of both in memory."""
     on_disk: bool
 
 
@@ -60,17 +62,20 @@ class UpdateStore(Generic[Parsed]):
         parse: Callable[[str, memoryview], Parsed],
         folder: Path | None = None,
         memory_budget_bytes: int = 1 << 62,
+        parsed_bytes: Callable[[Parsed], int] = lambda parsed: 0,
     ) -> None:
         """Take the parser of payloads, a folder if there is a disk, and a budget.
 
         Args:
             parse: From codec and payload to what the fold reads.
             folder: Made if missing. None keeps everything in memory.
-            memory_budget_bytes: Payload bytes in memory; older ones go to disk.
+            memory_budget_bytes: Of payloads, and of what they parse to; older ones go to disk.
+            parsed_bytes: What a parsed payload takes in memory beside the payload.
         """
         self._parse = parse
         self._folder = folder
         self._budget = memory_budget_bytes
+        self._parsed_bytes = parsed_bytes
         self._lock = threading.RLock()  # held while a file is written
         self._held: OrderedDict[UpdateId, _Held[Parsed]] = OrderedDict()  # oldest first
         self._bytes_in_memory = 0
@@ -83,8 +88,10 @@ class UpdateStore(Generic[Parsed]):
     def put(self, update: Update, payload: Payload, parsed: Parsed) -> None:
         """Keep a checked payload; may write older ones to disk."""
         with self._lock:
-            self._held[update.id] = _Held(update, memoryview(payload), parsed, on_disk=False)
-            self._bytes_in_memory += update.payload_bytes
+            num_bytes = update.payload_bytes + self._parsed_bytes(parsed)
+            payload = memoryview(payload)
+            self._held[update.id] = _Held(update, payload, parsed, num_bytes, on_disk=False)
+            self._bytes_in_memory += num_bytes
             self._shrink()
 
     def parsed(self, update: Update) -> Parsed:
@@ -126,8 +133,7 @@ class UpdateStore(Generic[Parsed]):
             held = self._held.pop(update_id, None)
             if held is None:
                 return
-            if held.payload is not None:
-                self._bytes_in_memory -= held.update.payload_bytes
+            self._bytes_in_memory -= held.num_bytes
             if held.on_disk:
                 self._path(held.update).unlink(missing_ok=True)
 
@@ -152,8 +158,7 @@ class UpdateStore(Generic[Parsed]):
                 if update_id not in kept:
                     del self._held[update_id]
                 if held.payload is not None and (update_id not in kept or self._write(held)):
-                    held.payload = held.parsed = None
-                    self._bytes_in_memory -= held.update.payload_bytes
+                    self._let_go(held)
             return True
 
     def remove_files(self, frontier: int) -> None:
@@ -222,8 +227,12 @@ class UpdateStore(Generic[Parsed]):
             if self._bytes_in_memory <= self._budget:
                 return
             if held.payload is not None and self._write(held):
-                held.payload = held.parsed = None
-                self._bytes_in_memory -= held.update.payload_bytes
+                self._let_go(held)
+
+    def _let_go(self, held: _Held[Parsed]) -> None:
+        held.payload = held.parsed = None
+        self._bytes_in_memory -= held.num_bytes
+        held.num_bytes = 0
 
     def _write(self, held: _Held[Parsed]) -> bool:
         if held.on_disk:
@@ -269,7 +278,7 @@ class UpdateStore(Generic[Parsed]):
         if len(payload) != update.payload_bytes or hash_payload(payload) != update.payload_hash:
             raise ValueError("the payload is damaged")
         self._parse(update.codec, payload)
-        return _Held(update, None, None, on_disk=True)
+        return _Held(update, None, None, 0, on_disk=True)
 
     def _path(self, update: Update) -> Path:
         assert self._folder is not None, "only called with a folder"

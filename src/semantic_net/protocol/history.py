@@ -20,26 +20,42 @@ from typing import Annotated
 import msgspec
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.protocol.update import MALFORMED, MAX_ROUND, Hash32, Update, UpdateId
+from semantic_net.protocol.update import (
+    MALFORMED,
+    MAX_AUTHORS,
+    MAX_ROUND,
+    Hash32,
+    Update,
+    UpdateId,
+)
 
 SHORT_ID_BYTES = 16
 """Of an update's id in a history: enough to find one's own again, and half the bytes."""
 
-MAX_HISTORY_BYTES = 1 << 26
-"""Of the encoded form: 4 million updates."""
+MAX_HISTORY_BYTES = 1 << 24
+"""Of the encoded form: a million updates."""
+
+MAX_HISTORY_ROUNDS = 1 << 17
+"""Most rounds of which it tells, and most marks: what one of them takes in memory is more than its
+bytes."""
 
 _ENTRY_BYTES = 40
 """At least what a mark takes, or a round beside its ids."""
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_ROUND)]
+Ids = Annotated[
+    bytes, msgspec.Meta(min_length=SHORT_ID_BYTES, max_length=SHORT_ID_BYTES * MAX_AUTHORS)
+]
 
 
 class History(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The rounds that a base includes."""
 
-    marks: tuple[tuple[Number, Hash32], ...]
+    marks: Annotated[tuple[tuple[Number, Hash32], ...], msgspec.Meta(max_length=MAX_HISTORY_ROUNDS)]
     """Set digests through rounds: 0, some between, the frontier at last."""
-    included: tuple[tuple[Number, bytes], ...] = ()
+    included: Annotated[
+        tuple[tuple[Number, Ids], ...], msgspec.Meta(max_length=MAX_HISTORY_ROUNDS)
+    ] = ()
     """Of each round with updates the beginnings of their ids, ascending; void slots have none."""
 
     @property
@@ -62,7 +78,8 @@ class History(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """Whether it is near the most that anyone reads."""
         num_bytes = SHORT_ID_BYTES * self.num_included
         num_bytes += _ENTRY_BYTES * (len(self.marks) + len(self.included))
-        return num_bytes > MAX_HISTORY_BYTES
+        num_entries = max(len(self.marks), len(self.included))
+        return num_bytes > MAX_HISTORY_BYTES or num_entries > MAX_HISTORY_ROUNDS
 
     def digest_at(self, round_index: int) -> bytes | None:
         """Return the set digest through one of the marked rounds; None for another round."""
@@ -126,10 +143,10 @@ def decode_history(encoded: bytes | memoryview) -> History:
         marked[:1] == [0]
         and _ascend(marked)
         and _ascend([0, *rounds, marked[-1] + 1])
-        and all(ids and len(ids) % SHORT_ID_BYTES == 0 for _, ids in history.included)
+        and all(_are_in_order(ids) for _, ids in history.included)
     )
     if not is_sound:
-        raise RemoteProtocolError("malformed history of a base: its rounds are out of order")
+        raise RemoteProtocolError("malformed history of a base: its entries are out of order")
     return history
 
 
@@ -140,8 +157,13 @@ def _short_ids(updates: Iterable[Update]) -> bytes:
     return b"".join(sorted(short(update.id) for update in updates))
 
 
-def _split(ids: bytes) -> set[bytes]:
-    return {ids[i : i + SHORT_ID_BYTES] for i in range(0, len(ids), SHORT_ID_BYTES)}
+def _split(ids: bytes) -> list[bytes]:
+    return [ids[i : i + SHORT_ID_BYTES] for i in range(0, len(ids), SHORT_ID_BYTES)]
+
+
+def _are_in_order(ids: bytes) -> bool:
+    parts = _split(ids)
+    return len(parts[-1]) == SHORT_ID_BYTES and all(a < b for a, b in itertools.pairwise(parts))
 
 
 def _ascend(numbers: list[int]) -> bool:

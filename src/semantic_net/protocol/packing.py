@@ -63,6 +63,8 @@ class Unpacker:
             yield frame
             return
         view = memoryview(self._open(bytes(frame.body)))
+        if not view:
+            raise RemoteProtocolError("a PACKED without frames")
         while view:
             if len(view) < HEADER.size:
                 raise RemoteProtocolError("a PACKED that ends within a frame")

@@ -294,6 +294,17 @@ class Sync:
                 return [*self._place(transfer, chunk, now), *self._request(now)]
         return self._request(now)  # left over from an earlier request
 
+    def expects_part(self, peer: PeerId, item: UpdateId, offset: int) -> bool:
+        """Tell whether a part of a base goes on where what has arrived of it ends.
+
+        Asked before a packed one is opened: what is cheap to send is not cheap to open.
+        """
+        base = self._neighbours[peer].base
+        if base is None or base.digest != item:
+            return False
+        transfer = self._transfers.get(_base_item(base))
+        return transfer is not None and peer in transfer.holders and offset == transfer.received
+
     def _place(self, transfer: Transfer, chunk: Chunk, now: float) -> list[Action]:
         if transfer.size is None:
             return []  # left over from an earlier request, whose header was not looked at

@@ -39,6 +39,9 @@ WINDOW = 32
 MAX_PARKED = 16
 """Most items that have begun to arrive and are asked of nobody, of which the bytes are kept."""
 
+MAX_PARKED_BYTES = 1 << 26
+"""Most bytes that these take together, whole; one that takes more is kept alone."""
+
 PROGRESS_BYTES = 16 * 1024
 """Bytes that count as progress, if an item's end does not come first: no more than the smallest
 chunk that an honest peer sends, so that a liar cannot keep us waiting with a byte now and then."""
@@ -496,7 +499,10 @@ class Transfers:
     def _park(self, transfer: Transfer) -> None:
         """Keep the bytes of an item that nobody is asked for, if there are not too many such."""
         self._parked[transfer.item] = transfer
-        if len(self._parked) > MAX_PARKED:
+        while len(self._parked) > MAX_PARKED or (
+            len(self._parked) > 1
+            and sum(t.size or 0 for t in self._parked.values()) > MAX_PARKED_BYTES
+        ):
             oldest = next(iter(self._parked.values()))
             self._forget(oldest)
             if not oldest.holders:

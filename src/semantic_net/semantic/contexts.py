@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semantic_net.fixed_point import Float64Array, Int64Array
+from semantic_net.fixed_point import BLOCK, Float64Array, Int32Array, Int64Array
 from semantic_net.semantic.bits import UInt8Array
 from semantic_net.semantic.rans import NUM_MODELS, encode_symbols, model_of, take_symbols
 from semantic_net.semantic.reader import PayloadReader
@@ -163,21 +163,24 @@ class Arrangement:
 
     def arrange(self, positions: Int64Array) -> Int64Array:
         """Return where sorted positions of the model are in this arrangement."""
-        return self._moved(positions, [np.argsort(order) for _, _, order in self._sorted])
+        arranged: Int64Array = positions.copy()
+        self._move(arranged, [np.argsort(order) for _, _, order in self._sorted])
+        return arranged
 
-    def restore(self, arranged: Int64Array) -> Int64Array:
-        """Return the sorted positions of what lies at sorted places of this arrangement."""
-        positions = self._moved(arranged, [order for _, _, order in self._sorted])
-        positions.sort()
-        return positions
+    def restore(self, arranged: Int32Array) -> Int32Array:
+        """Return the sorted positions of what lies at sorted places; those are overwritten."""
+        self._move(arranged, [order for _, _, order in self._sorted])
+        arranged.sort()
+        return arranged
 
-    def _moved(self, places: Int64Array, columns_of: list[Int64Array]) -> Int64Array:
-        moved: Int64Array = places.copy()
+    def _move(self, places: Int64Array | Int32Array, columns_of: list[Int64Array]) -> None:
+        """Put what lies in one column of a tensor into another; places stay in their tensor."""
         for (start, end, _), columns in zip(self._sorted, columns_of, strict=True):
             first, last = np.searchsorted(places, (start, end))
-            rows, own = np.divmod(places[first:last] - start, columns.size)
-            moved[first:last] = start + rows * columns.size + columns[own]
-        return moved
+            shifts = columns - np.arange(columns.size)
+            for block in range(first, last, BLOCK):
+                here = places[block : min(block + BLOCK, last)]
+                here += shifts[(here - start) % columns.size]
 
 
 def _as_matrix(spec: TensorSpec) -> tuple[int, int]:

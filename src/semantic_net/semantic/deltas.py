@@ -45,6 +45,11 @@ class Part(Protocol):
         """An upper bound of the entries' magnitudes, in units; at most `MAX_DELTA`."""
         ...
 
+    @property
+    def own_bytes(self) -> int:
+        """Bytes of memory beside the payload."""
+        ...
+
     def accumulate(self, out: Accumulator, start: int, factor: int) -> None:
         """Add ``factor`` times the entries from ``start`` on into ``out``, as many as it has."""
         ...
@@ -54,6 +59,8 @@ class DenseFloats:
     """Every entry as float32."""
 
     __slots__ = ("_largest", "_values", "bound")
+
+    own_bytes = 0
 
     def __init__(self, values: Float32Array, largest: float) -> None:
         """Take the values as they lie.
@@ -105,6 +112,11 @@ class SparseFloats:
         """Of the entries that are not zero."""
         return self._positions
 
+    @property
+    def own_bytes(self) -> int:
+        """See `Part.own_bytes`."""
+        return self._positions.nbytes
+
     def units(self, first: int, last: int) -> Int32Array:
         """Return the entries at ``positions[first:last]``, at most `BLOCK`."""
         return delta_to_units(self._values[first:last], self._largest)
@@ -132,6 +144,11 @@ class SparseUnits:
         self.bound = magnitude(units)
         self.size = size
 
+    @property
+    def own_bytes(self) -> int:
+        """See `Part.own_bytes`."""
+        return self.positions.nbytes + self._units.nbytes
+
     def units(self, first: int, last: int) -> Int32Array:
         """Return the entries at ``positions[first:last]``."""
         return self._units[first:last]
@@ -145,6 +162,8 @@ class QuantizedCodes:
     """Every entry as a code of at most 8 bits, with a step and a zero point per tensor."""
 
     __slots__ = ("_half_steps", "_offsets", "_planes", "_width", "_zeros", "bound")
+
+    own_bytes = 0
 
     def __init__(
         self,
@@ -208,6 +227,11 @@ class ParsedDelta:
         self.parameters = parameters
         self._buffers = buffers
         self.size = parameters.size + buffers.size
+
+    @property
+    def own_bytes(self) -> int:
+        """Bytes of memory beside the payload, of which it holds views."""
+        return self.parameters.own_bytes + self._buffers.own_bytes
 
     def bound(self, start: int, stop: int) -> int:
         """Return an upper bound of the magnitudes from ``start`` to ``stop``, in units."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from semantic_net.fixed_point import MAX_DELTA, SCALE, Float32Array, Int32Array, Int64Array
+from semantic_net.fixed_point import BLOCK, MAX_DELTA, SCALE, Float32Array, Int32Array, Int64Array
 from semantic_net.semantic.bits import (
     check_planes,
     pack_planes,
@@ -56,7 +56,7 @@ class Steps:
 
     negative: BoolArray
     """(K,)"""
-    steps: Int64Array
+    steps: Int32Array
     """(K,), from 0."""
     base: int
     """In units of 2^-24, as is ``step``."""
@@ -64,7 +64,9 @@ class Steps:
 
     def units(self) -> Int32Array:
         """Return what the values have become, in units of 2^-24; at most `MAX_DELTA`."""
-        units = (self.base + self.steps * self.step).astype(np.int32)
+        step = min(self.step, MAX_DELTA)  # beyond it all are at step 0
+        units: Int32Array = np.multiply(self.steps, step, dtype=np.int32)
+        units += np.int32(self.base)
         np.negative(units, out=units, where=self.negative)
         return units
 
@@ -93,14 +95,14 @@ def quantize_to_steps(values: Float32Array) -> Steps:
     """
     units = np.rint(np.minimum(np.abs(values.astype(np.float64)) * SCALE, MAX_DELTA))
     if not units.size:
-        return Steps(np.empty(0, np.bool_), np.empty(0, np.int64), 0, 0)
+        return Steps(np.empty(0, np.bool_), np.empty(0, np.int32), 0, 0)
     least = int(units.min())
     step = 2 * least
-    steps = ((units - least) // step).astype(np.int64)
+    steps = (units - least) // step
     base = round(float((units - steps * step).mean()))
     # The mean may lie above the largest entry's own place, whose step then must not saturate.
     base = min(base, MAX_DELTA - int(steps.max()) * step)
-    return Steps(np.signbit(values), steps, base, step)
+    return Steps(np.signbit(values), steps.astype(np.int32), base, step)
 
 
 def write_entropy_quantized(
@@ -120,7 +122,7 @@ def write_entropy_quantized(
     runs = ranks.runs_between(positions)
     counts = [part.size for part in runs]
     above = np.flatnonzero(steps)
-    parts = [*runs, np.diff(above, prepend=-1) - 1, steps[above] - 1]
+    parts = [*runs, np.diff(above, prepend=-1) - 1, steps[above].astype(np.int64) - 1]
     totals = [size - count for size, count in zip(ranks.sizes, counts, strict=True)]
     totals += [positions.size - above.size, int(parts[-1].sum())]
     groups = [Group.for_numbers(part, total) for part, total in zip(parts, totals, strict=True)]
@@ -163,23 +165,25 @@ def parse_entropy_quantized(reader: PayloadReader, schema: ModelSchema) -> Parse
     )
     parts, signs = take_runs(reader, groups, plane_bytes(count))
     reader.end()
-    *runs, step_runs, above_one = parts
-    above = np.cumsum(step_runs + 1) - 1
-    if num_above and above[-1] >= count:
-        raise reader.error("steps of more entries than there are")
+    # Every entry may be kept: arrays go as soon as they have served, the largest first.
+    above_one, step_runs = parts.pop(), parts.pop()
     if int(above_one.sum()) != sum_above:
         raise reader.error("steps with another sum than announced")
     if base + (int(above_one.max()) + 1 if num_above else 0) * step > MAX_DELTA:
         raise reader.error("a step is out of range")
-    positions = ranks.positions_after(runs, reader)
-    steps = np.zeros(count, np.int64)
-    steps[above] = above_one + 1
+    above = _ends_of(step_runs)
+    if num_above and above[-1] >= count:
+        raise reader.error("steps of more entries than there are")
+    steps = np.zeros(count, np.int32)
+    steps[above] = above_one
+    steps[above] += 1
+    del above_one, step_runs, above
+    positions = ranks.positions_after(parts, reader)
     plane = np.frombuffer(signs, np.uint8)
     check_planes(plane, 1, count)
     negative = unpack_codes(plane, 1, count, 0, count).view(np.bool_)
     units = Steps(negative, steps, base, step).units()
-    parameters = SparseUnits(positions.astype(np.int32), units, schema.num_parameters)
-    return ParsedDelta(parameters, buffers)
+    return ParsedDelta(SparseUnits(positions, units, schema.num_parameters), buffers)
 
 
 def max_entropy_bytes(schema: ModelSchema) -> int:
@@ -201,6 +205,8 @@ class _Ranks:
         ends = np.cumsum(lengths[self._by_rank])
         self._firsts = ends - lengths[self._by_rank]
         """(S,) the first rank of each of them."""
+        self._shifts = arrangement.starts[self._by_rank] - self._firsts
+        """(S,) from a rank to its place in the arrangement."""
         sizes = np.bincount(contexts, lengths, NUM_CONTEXTS).astype(np.int64)
         self.sizes: list[int] = sizes.tolist()
         """Parameters in each context."""
@@ -221,21 +227,37 @@ class _Ranks:
             np.diff(part, prepend=begin - 1) - 1 for part, begin in zip(kept, begins, strict=True)
         ]
 
-    def positions_after(self, runs: list[Int64Array], reader: PayloadReader) -> Int64Array:
+    def positions_after(self, runs: list[Int64Array], reader: PayloadReader) -> Int32Array:
         """Return the kept positions, in order: the inverse of `runs_between`.
+
+        The runs are overwritten.
 
         Raises:
             RemoteProtocolError: A context ends before its runs do.
         """
-        begins = self._ends - self.sizes
-        kept = [begin + np.cumsum(part + 1) - 1 for begin, part in zip(begins, runs, strict=True)]
-        for part, end in zip(kept, self._ends, strict=True):
-            if part.size and part[-1] >= end:
+        places = np.empty(sum(part.size for part in runs), np.int32)
+        done = 0
+        for part, begin, end in zip(runs, self._ends - self.sizes, self._ends, strict=True):
+            ranks = _ends_of(part)
+            ranks += begin
+            if ranks.size and ranks[-1] >= end:
                 raise reader.error("positions are out of range")
-        ranks = np.concatenate(kept)
-        own = np.searchsorted(self._firsts, ranks, side="right") - 1
-        places = self._arrangement.starts[self._by_rank[own]] + ranks - self._firsts[own]
-        return self._arrangement.restore(np.sort(places))
+            for first in range(0, ranks.size, BLOCK):
+                here = ranks[first : first + BLOCK]
+                own = np.searchsorted(self._firsts, here, side="right") - 1
+                here += self._shifts[own]
+                places[done : done + here.size] = here
+                done += here.size
+        places.sort()
+        return self._arrangement.restore(places)
+
+
+def _ends_of(runs: Int64Array) -> Int64Array:
+    """Return where runs end, each with one more after it; in the place of the runs."""
+    runs += 1
+    np.cumsum(runs, out=runs)
+    runs -= 1
+    return runs
 
 
 def _take_groups(reader: PayloadReader, counts: list[int], totals: list[int]) -> list[Group]:

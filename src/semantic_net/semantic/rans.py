@@ -111,6 +111,8 @@ def take_symbols(
     count = models.size
     lanes = num_lanes(count, cargo=cargo)
     states = reader.take(4 * lanes).view("<u4").astype(np.uint32)
+    if (states < _LOWEST).any():
+        raise reader.error("a state that no encoder ends with")
     words = reader.peek()[: reader.left // 2 * 2].view("<u2")
     symbols = np.empty(count, np.uint8)
     slots = models.astype(np.int32) << np.int32(_PRECISION)
