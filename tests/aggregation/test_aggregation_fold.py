@@ -21,6 +21,7 @@ from semantic_support import payload_of, schema_of, totals
 
 from semantic_net.aggregation.fold import MAX_BETA, MAX_OUTER_LR, FoldConfig, fold_round
 from semantic_net.aggregation.ratio import ONE
+from semantic_net.aggregation.rule_config import RuleConfig
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState, start_state
 from semantic_net.errors import ConfigError
@@ -188,7 +189,7 @@ def test_the_bound_may_be_loose() -> None:
 
 def test_settings_are_rounded_to_two_to_the_minus_16() -> None:
     cfg = FoldConfig.of(num_parameters=1, num_buffers=0, outer_momentum=0.5, outer_lr=1.0)
-    assert cfg == FoldConfig(1, 0, 1 << 15, 1 << 16, "mean")
+    assert cfg == FoldConfig(1, 0, 1 << 15, 1 << 16, RuleConfig("mean", 13107))
     tenth = FoldConfig.of(num_parameters=1, num_buffers=0, outer_momentum=0.1, outer_lr=2.0)
     assert (tenth.beta, tenth.outer_lr) == (6554, 1 << 17)
 
@@ -200,7 +201,7 @@ def test_settings_are_rounded_to_two_to_the_minus_16() -> None:
         (-0.1, 1.0, "mean", "outer_momentum"),
         (0.5, 1e-6, "mean", "outer_lr"),
         (0.5, 2.1, "mean", "outer_lr"),
-        (0.5, 1.0, "median", "rule"),
+        (0.5, 1.0, "mode", "rule"),
     ],
 )
 def test_settings_out_of_range_name_their_key(

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from semantic_net.aggregation.rules import (
     MAX_CONTRIBUTIONS,
     MAX_WEIGHT,
-    RULES,
     Contribution,
     WeightedMean,
+    mean,
 )
 from semantic_net.fixed_point import MAX_DELTA
 
@@ -33,7 +33,7 @@ small_rounds = st.lists(
 
 def mean_of(contributions: list[Contribution], length: int = LENGTH) -> list[int]:
     out = np.empty(length, np.int32)
-    rule = WeightedMean(contributions, 0, length)
+    rule = mean(contributions, 0, length)
     rule.reduce(0, out)
     assert all(abs(int(g)) <= rule.bound for g in out)
     return [int(g) for g in out]
@@ -51,7 +51,7 @@ def test_the_mean_counts_examples_and_rounds_halves_up() -> None:
 
 def test_equal_weights_count_as_one_each() -> None:
     large = (MAX_DELTA // 2,)
-    rule = WeightedMean(contributions_of([Given(large, 96), Given(large, 96)]), 0, 1)
+    rule = mean(contributions_of([Given(large, 96), Given(large, 96)]), 0, 1)
     assert rule.way == WeightedMean._in_int32  # 192 times as much would not fit
 
 
@@ -64,7 +64,7 @@ def test_the_mean_is_the_exact_one(round_given: list[Given]) -> None:
 def test_all_ways_give_the_same(round_given: list[Given]) -> None:
     """A looser bound forces the wider arithmetic upon the same numbers."""
     ways = {slack: with_slack(round_given, slack) for slack in (0, 1 << 31, 1 << 60)}
-    taken = [WeightedMean(c, 0, LENGTH).way for c in ways.values()]
+    taken = [mean(c, 0, LENGTH).way for c in ways.values()]
     assert taken == [WeightedMean._in_int32, WeightedMean._in_float64, WeightedMean._in_int64]
     assert [mean_of(c) for c in ways.values()] == [exact_mean(round_given)] * 3
 
@@ -78,7 +78,7 @@ def test_float64_is_exact_up_to_its_limit(total: int, sign: int) -> None:
     for near in range(-3, 4):
         given_round = [Given((d, d, d, d), heavy), Given((d + near,) * LENGTH, 1)]
         contributions = with_slack(given_round, 0)
-        rule = WeightedMean(contributions, 0, LENGTH)
+        rule = mean(contributions, 0, LENGTH)
         assert rule.way == WeightedMean._in_float64
         assert mean_of(contributions) == exact_mean(given_round)
 
@@ -92,7 +92,7 @@ def test_beyond_that_limit_halves_still_round_up() -> None:
     near = (d, d + 1, -d, -d - 1)
     last = tuple(n + to_a_half for n in near)
     given_round = [Given(near, first), Given(near, second), Given(last, third)]
-    assert WeightedMean(contributions_of(given_round), 0, LENGTH).way == WeightedMean._in_int64
+    assert mean(contributions_of(given_round), 0, LENGTH).way == WeightedMean._in_int64
     assert mean_of(contributions_of(given_round)) == exact_mean(given_round)
 
 
@@ -117,7 +117,7 @@ def test_order_and_a_common_factor_of_weights_do_not_matter(
 
 
 def test_a_range_of_entries_is_reduced_alone() -> None:
-    rule = RULES["mean"](contributions_of([Given((1, 2, 3, 400), 1)]), 1, 3)
+    rule = mean(contributions_of([Given((1, 2, 3, 400), 1)]), 1, 3)
     assert rule.bound == 3
     out = np.empty(2, np.int32)
     rule.reduce(1, out)
@@ -127,7 +127,7 @@ def test_a_range_of_entries_is_reduced_alone() -> None:
 def test_a_rule_lets_go_of_its_deltas_at_once() -> None:
     """Payloads are large; none may wait for the garbage collector."""
     delta = NumberDelta([1])
-    rule = WeightedMean([Contribution(delta, 1)], 0, 1)
+    rule = mean([Contribution(delta, 1)], 0, 1)
     alive = weakref.ref(delta)
     del rule, delta
     assert alive() is None
@@ -138,4 +138,4 @@ def test_a_rule_lets_go_of_its_deltas_at_once() -> None:
 )
 def test_rounds_beyond_the_limits_are_refused(number: int, weight: int) -> None:
     with pytest.raises(ValueError, match="not 1 to"):
-        WeightedMean([Contribution(NumberDelta([1]), weight)] * number, 0, 1)
+        mean([Contribution(NumberDelta([1]), weight)] * number, 0, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semantic_net.aggregation.fold import FOLD_VERSION
-from semantic_net.aggregation.rules import RULES, WeightedMean
 from semantic_net.config import (
     AggregationConfig,
     Config,
@@ -34,11 +32,10 @@ SCHEMA = ModelSchema((WEIGHT,))
 def facts(
     config: Config | None = None,
     schema: ModelSchema = SCHEMA,
-    rule: str = "mean",
     **of_task: str,
 ) -> dict[str, str]:
     config = Config() if config is None else config
-    fold = replace(fold_config_of(schema, config.aggregation), rule=rule)
+    fold = fold_config_of(schema, config.aggregation)
     return run_facts(config, Mock(spec=Task, fingerprint=of_task), schema, fold)
 
 
@@ -60,9 +57,25 @@ def test_what_must_be_equal_is_a_fact(key: str, theirs: Config) -> None:
     assert keys_that_differ(facts(theirs)) == [key]
 
 
-def test_the_rule_is_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RULES, "median", WeightedMean)
-    assert keys_that_differ(facts(rule="median")) == ["aggregation.rule"]
+@pytest.mark.parametrize(
+    ("key", "theirs"),
+    [
+        ("rule", AggregationConfig(rule="median")),
+        ("byzantine_ratio", AggregationConfig(rule="clipped", byzantine_ratio=0.1)),
+        (
+            "nearest_neighbour_mixing",
+            AggregationConfig(rule="clipped", nearest_neighbour_mixing=True),
+        ),
+    ],
+)
+def test_the_rule_and_its_settings_are_facts(key: str, theirs: AggregationConfig) -> None:
+    ours = facts(Config(aggregation=AggregationConfig(rule="clipped")))
+    told = differing_facts(ours, facts(Config(aggregation=theirs)))
+    assert [line.partition(":")[0] for line in told] == [f"aggregation.{key}"]
+
+
+def test_settings_that_the_mean_does_not_heed_are_no_facts() -> None:
+    assert facts(Config(aggregation=AggregationConfig(byzantine_ratio=0.1))) == facts()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The fold: one round of updates onto a state, in whole numbers, in cache-sized blocks.
 
-    g     = rule(deltas of the round)                   the weighted mean by default
+    g     = rule(deltas of the round, m)                the weighted mean by default
     m     = beta * m + g                                outer Nesterov momentum
     state = state + outer_lr * (g + beta * m)           buffers: state + g
 
@@ -17,12 +17,14 @@ twice the speed, half the memory, and never another value.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from semantic_net.aggregation.ratio import ONE, Ratio
-from semantic_net.aggregation.rules import RULES, Contribution, Rule
+from semantic_net.aggregation.robust import PastMean
+from semantic_net.aggregation.rule_config import RuleConfig
+from semantic_net.aggregation.rules import Contribution, Rule
 from semantic_net.aggregation.state import FoldState
 from semantic_net.buffers import new_array
 from semantic_net.errors import ConfigError
@@ -57,7 +59,7 @@ class FoldConfig:
     """In units of 2^-16."""
     outer_lr: int
     """In units of 2^-16."""
-    rule: str = "mean"
+    rule: RuleConfig = field(default_factory=RuleConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= MAX_BETA:
@@ -67,10 +69,6 @@ class FoldConfig:
         if not 1 <= self.outer_lr <= MAX_OUTER_LR:
             raise ConfigError(
                 f"aggregation.outer_lr must be in [2^-16, 2], got {self.outer_lr / ONE}"
-            )
-        if self.rule not in RULES:
-            raise ConfigError(
-                f"aggregation.rule must be one of {', '.join(sorted(RULES))}, got {self.rule!r}"
             )
 
     @classmethod
@@ -82,6 +80,8 @@ class FoldConfig:
         outer_momentum: float,
         outer_lr: float,
         rule: str = "mean",
+        byzantine_ratio: float = 0.2,
+        nearest_neighbour_mixing: bool = False,
     ) -> FoldConfig:
         """Return the configuration nearest to these settings.
 
@@ -89,7 +89,8 @@ class FoldConfig:
             ConfigError: A value is out of range; the message names the key.
         """
         beta, lr = round(outer_momentum * ONE), round(outer_lr * ONE)
-        return cls(num_parameters, num_buffers, beta, lr, rule)
+        chosen = RuleConfig.of(rule, byzantine_ratio, mixes_nearest=nearest_neighbour_mixing)
+        return cls(num_parameters, num_buffers, beta, lr, chosen)
 
 
 def fold_round(
@@ -134,7 +135,8 @@ class _Bounds:
 def _fold_parameters(
     state: FoldState, contributions: Sequence[Contribution], cfg: FoldConfig, out: FoldState | None
 ) -> tuple[FixedArray, FixedArray, _Bounds]:
-    rule = RULES[cfg.rule](contributions, 0, cfg.num_parameters)
+    centre = PastMean(state.momentum, state.momentum_bound, cfg.beta)
+    rule = cfg.rule.reduce(contributions, 0, cfg.num_parameters, centre)
     beta, outer_lr = Ratio(cfg.beta), Ratio(cfg.outer_lr)
     bounds = _bounds_after(state.parameters_bound, state.momentum_bound, rule.bound, cfg)
     if bounds.largest > NARROW_LIMIT:  # perhaps only since bounds add up over the rounds
@@ -166,7 +168,7 @@ def _fold_buffers(
     state: FoldState, contributions: Sequence[Contribution], cfg: FoldConfig, out: FoldState | None
 ) -> tuple[FixedArray, int]:
     start, stop = cfg.num_parameters, cfg.num_parameters + cfg.num_buffers
-    rule = RULES[cfg.rule](contributions, start, stop)
+    rule = cfg.rule.reduce(contributions, start, stop, PastMean(state.buffers[:0], 0, 0))
     bound = state.buffers_bound + rule.bound
     if bound > NARROW_LIMIT:
         bound = magnitude(state.buffers) + rule.bound

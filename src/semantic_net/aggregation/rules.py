@@ -1,9 +1,7 @@
-"""Rules that turn a round's deltas into one: ``rule(contributions) -> g``, block by block.
+"""What a rule of aggregation is: a round's deltas in, one delta out, block by block; and the mean.
 
-A rule is made once a round for a range of entries. It sees all contributions at once, so a robust
-rule (a trimmed mean, a median) has its place here: it fills one row a contribution and reduces.
-
-The order of contributions never shows in the result.
+A rule is made once a round for a range of entries, and sees all contributions at once. Their order
+never shows in the result.
 """
 
 from __future__ import annotations
@@ -41,6 +39,8 @@ class Contribution(NamedTuple):
     delta: Delta
     weight: int
     """Number of examples, 1 to 2^20."""
+    key: bytes = b""
+    """Puts contributions in an order that is the same on all peers: the update's id."""
 
 
 class Rule(Protocol):
@@ -76,14 +76,20 @@ class WeightedMean:
     - int64 otherwise: sums reach 2^60.
     """
 
-    def __init__(self, contributions: Sequence[Contribution], start: int, stop: int) -> None:
-        if not 0 < len(contributions) <= MAX_CONTRIBUTIONS:
-            raise ValueError(f"{len(contributions)} contributions, not 1 to {MAX_CONTRIBUTIONS}")
-        weights = [contribution.weight for contribution in contributions]
-        if not 1 <= min(weights) <= max(weights) <= MAX_WEIGHT:
-            raise ValueError(f"weights {min(weights)} to {max(weights)}, not 1 to {MAX_WEIGHT}")
-        common = math.gcd(*weights)
-        self._terms = [(delta, weight // common) for delta, weight in contributions]
+    def __init__(
+        self, terms: Sequence[tuple[Delta, int]], start: int, stop: int, *, slot: str = "sums"
+    ) -> None:
+        """Take the deltas, and the weight of each.
+
+        Args:
+            terms: At least one; weights are at least 1, and sum to at most 2^31.
+            start: Of the range of entries that is reduced.
+            stop: Its end.
+            slot: Of the `work_array` for sums: another one where a delta is such a mean itself.
+        """
+        self._slot = slot
+        common = math.gcd(*(weight for _, weight in terms))
+        self._terms = [(delta, weight // common) for delta, weight in terms]
         self._total = sum(weight for _, weight in self._terms)
         bounds = [delta.bound(start, stop) for delta, _ in self._terms]
         self.bound = min(max(bounds), MAX_DELTA)
@@ -113,7 +119,7 @@ class WeightedMean:
             out //= self._total
 
     def _in_float64(self, start: int, out: Int32Array) -> None:
-        sums = work_array("sums", out.size, np.float64)
+        sums = work_array(self._slot, out.size, np.float64)
         sums.fill(0.25)  # 2^49 and quarters: 51 bits of float64's 53
         self._sum_into(sums, start)
         sums *= 1 / self._total
@@ -121,12 +127,18 @@ class WeightedMean:
         out[:] = sums
 
     def _in_int64(self, start: int, out: Int32Array) -> None:
-        sums = work_array("sums", out.size, np.int64)
+        sums = work_array(self._slot, out.size, np.int64)
         sums.fill(self._total // 2)
         self._sum_into(sums, start)
         sums //= self._total
         out[:] = sums
 
 
-RULES: dict[str, Callable[[Sequence[Contribution], int, int], Rule]] = {"mean": WeightedMean}
-"""By the name in ``aggregation.rule``: contributions and a range of entries to a rule."""
+def mean(contributions: Sequence[Contribution], start: int, stop: int) -> WeightedMean:
+    """Return the mean of a round, weighted by the number of examples."""
+    if not 0 < len(contributions) <= MAX_CONTRIBUTIONS:
+        raise ValueError(f"{len(contributions)} contributions, not 1 to {MAX_CONTRIBUTIONS}")
+    weights = [contribution.weight for contribution in contributions]
+    if not 1 <= min(weights) <= max(weights) <= MAX_WEIGHT:
+        raise ValueError(f"weights {min(weights)} to {max(weights)}, not 1 to {MAX_WEIGHT}")
+    return WeightedMean([(c.delta, c.weight) for c in contributions], start, stop)

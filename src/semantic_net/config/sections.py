@@ -431,19 +431,34 @@ class P2PConfig:
         return self.liveness_s / BEATS_PER_LIFE if self.heartbeat_s is None else self.heartbeat_s
 
 
+AggregationRule = Literal["mean", "clipped", "trimmed_mean", "median", "krum", "multi_krum"]
+AGGREGATION_RULES: tuple[str, ...] = get_args(AggregationRule)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregationConfig:
     """The ``aggregation`` section: how a round's updates become the next state."""
 
-    rule: Literal["mean"] = "mean"
-    """mean: weighted by the number of examples."""
+    rule: AggregationRule = "mean"
+    """mean (weighted by the number of examples), or one that bears liars, with each author
+    counting once: clipped (the recommended one), trimmed_mean, median, krum, multi_krum."""
+    byzantine_ratio: float = 0.2
+    """Share of a round's authors that may lie, in [0, 0.5): what those rules reckon with."""
+    nearest_neighbour_mixing: bool = False
+    """Mix each update with those nearest to it before such a rule: for unlike data."""
     outer_momentum: float = 0.5
     """beta of the outer Nesterov momentum, in [0, 0.99]; 0 with outer_lr 1 is plain averaging."""
     outer_lr: float = 1.0
     """Step of the outer optimiser, in (0, 2]."""
 
     def __post_init__(self) -> None:
-        _require_one_of("aggregation.rule", self.rule, ("mean",))
+        _require_one_of("aggregation.rule", self.rule, AGGREGATION_RULES)
+        _require(
+            0 <= self.byzantine_ratio < 0.5,
+            "aggregation.byzantine_ratio",
+            "in [0, 0.5)",
+            self.byzantine_ratio,
+        )
         _require(
             0 <= self.outer_momentum <= 0.99,
             "aggregation.outer_momentum",

@@ -25,10 +25,14 @@ def run_facts(config: Config, task: Task, schema: ModelSchema, fold: FoldConfig)
         "task": Path(config.task.name).stem,
         "model": f"{schema.num_parameters} parameters, {schema.digest()[:16]}",
         "p2p.base_every": str(config.p2p.base_every),
-        "aggregation.rule": fold.rule,
+        "aggregation.rule": fold.rule.name,
         "aggregation.outer_momentum": _as_configured(fold.beta),
         "aggregation.outer_lr": _as_configured(fold.outer_lr),
     }
+    if fold.rule.is_robust:
+        mixing = str(fold.rule.mixes_nearest).lower()
+        facts["aggregation.byzantine_ratio"] = _as_configured(fold.rule.byzantine)
+        facts["aggregation.nearest_neighbour_mixing"] = mixing
     for key, value in task.fingerprint.items():
         facts[f"task.{key}"] = value
     return facts

@@ -57,6 +57,8 @@ def fold_config_of(schema: ModelSchema, aggregation: AggregationConfig) -> FoldC
         outer_momentum=aggregation.outer_momentum,
         outer_lr=aggregation.outer_lr,
         rule=aggregation.rule,
+        byzantine_ratio=aggregation.byzantine_ratio,
+        nearest_neighbour_mixing=aggregation.nearest_neighbour_mixing,
     )
 
 
@@ -249,7 +251,7 @@ class ModelLearner:
 
     def _fold(self, plan: FoldPlan, parsed: Callable[[Update], ParsedDelta]) -> FoldState:
         def contributions(number: int) -> list[Contribution]:
-            return [Contribution(parsed(u), u.weight) for u in plan.rounds.get(number, ())]
+            return [Contribution(parsed(u), u.weight, u.id) for u in plan.rounds.get(number, ())]
 
         return self._folder.fold(plan.through, contributions, changed_from=plan.changed_from)
 
