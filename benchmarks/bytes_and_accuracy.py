@@ -15,22 +15,19 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import json
-import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from cells import Result, machine, run_cells
 from data_sets import DATA_SETS, seeded
 from in_process import plain_rate, run_together
 from methods import MAIN, METHODS, register
-from paired import Result, differences, interval
+from paired import differences, interval
 
 from semantic_net.buffers import trim_heap
 from semantic_net.config import Config
@@ -91,28 +88,6 @@ def run_cell(cell: Cell) -> Result:
         "rounds": rounds,
         "seconds": round(time.monotonic() - began, 1),
     }
-
-
-def run_cells(cells: Sequence[Cell], out: Path, jobs: int) -> list[Result]:
-    """Run the cells that have no file yet, some at a time, and return the results of all."""
-    out.mkdir(parents=True, exist_ok=True)
-    paths = {cell: out / f"{'-'.join(map(str, cell))}.json" for cell in cells}
-    missing = [cell for cell in cells if not paths[cell].exists()]
-    print(f"{len(cells)} cells, {len(missing)} to run, {jobs} at a time", file=sys.stderr)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        running = {pool.submit(run_cell, cell): cell for cell in missing}
-        for number, done in enumerate(as_completed(running), start=1):
-            result, path = done.result(), paths[running[done]]
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            part.rename(path)
-            print(
-                f"{number}/{len(missing)} {path.stem}: {result['metric']:.4f}, "
-                f"{result['bytes_sent'] / 1e6:.3f} MB, {result['seconds']} s",
-                file=sys.stderr,
-            )
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths.values()]
 
 
 def table(name: str, results: list[Result]) -> str:
@@ -181,11 +156,8 @@ def main() -> None:
         for method in methods
         for seed in range(arguments.seeds)
     ]
-    results = run_cells(cells, arguments.out, arguments.jobs)
-    print(
-        f"seeds 0 to {arguments.seeds - 1}; {os.cpu_count()} cores, {platform.machine()}, torch "
-        f"{torch.__version__}, Python {platform.python_version()}\n"
-    )
+    results = run_cells(cells, run_cell, arguments.out, arguments.jobs)
+    print(f"seeds 0 to {arguments.seeds - 1}; {machine()}\n")
     for name in names:
         print(table(name, [r for r in results if r["data"] == name]), end="\n\n")
     if arguments.plot is not None:

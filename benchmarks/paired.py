@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
+from cells import Result
 from data_sets import DataSet
 
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Two-sided 95% quantiles of Student's t, for 1 to 9 degrees of freedom."""
-
-Result = dict[str, Any]
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:

@@ -7,11 +7,12 @@ import statistics
 from pathlib import Path
 
 import matplotlib as mpl
+from cells import Result
 from data_sets import DATA_SETS
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 from methods import METHODS
-from paired import Result, differences, interval
+from paired import differences, interval
 
 mpl.use("Agg")
 mpl.rcParams["svg.hashsalt"] = "semantic-net"  # the same file from the same figures
