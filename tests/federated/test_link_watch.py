@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from semantic_net.federated.link_watch import TICK_S, LinkWatch
 from semantic_net.protocol.identity import PeerId
 from semantic_net.semantic.rate import MIN_BYTES, LinkUse
@@ -30,10 +32,13 @@ def test_too_little_measures_nothing_and_is_added_to_what_follows() -> None:
     ]
 
 
-def test_a_new_connection_counts_from_its_start() -> None:
+@pytest.mark.parametrize("sent_bytes", [2_000, 90_000])
+def test_a_new_session_counts_from_its_start(sent_bytes: int) -> None:
+    """However much it has carried by then: two sessions' counters differ by nothing real."""
     watch = LinkWatch()
-    watch.since_last({A: LinkTotals(50_000, 9.0, 0)})
-    assert watch.since_last({A: LinkTotals(2_000, 0.5, 0)}) == [LinkUse(2_000, 0.5, 0)]
+    watch.since_last({A: LinkTotals(50_000, 9.0, 800, b"first")})
+    later = LinkTotals(sent_bytes, 0.5, 3, b"second")
+    assert watch.since_last({A: later}) == [LinkUse(sent_bytes, 0.5, 3)]
 
 
 def test_only_links_that_are_up_are_told_and_a_lost_one_is_remembered() -> None:

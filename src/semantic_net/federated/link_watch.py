@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from semantic_net.protocol.identity import PeerId
 from semantic_net.semantic.rate import MIN_BYTES, LinkUse
@@ -31,8 +32,8 @@ class LinkWatch:
             del self._before[peer]
         for peer, totals in links.items():
             before = self._before.get(peer, _NOTHING)
-            if totals.sent_bytes < before.sent_bytes:  # another connection to the same peer
-                before = _NOTHING
+            if totals.session != before.session:
+                before = replace(_NOTHING, session=totals.session)
             sent = totals.sent_bytes - before.sent_bytes
             if sent >= MIN_BYTES:
                 lost = totals.lost_bytes - before.lost_bytes

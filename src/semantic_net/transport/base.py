@@ -98,7 +98,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class LinkTotals:
-    """What a connection has carried to the other end since it is up."""
+    """What a connection has carried to the other end while payloads were under way."""
 
     sent_bytes: int
     """That have arrived, as far as the kernel has been told."""
@@ -106,6 +106,8 @@ class LinkTotals:
     """How long something was under way or waited to be."""
     lost_bytes: int
     """That had to be sent again."""
+    session: bytes = b""
+    """Counters of different sessions have nothing to do with each other."""
 
 
 class Transport(Protocol):
@@ -178,7 +180,7 @@ class Transport(Protocol):
         ...
 
     def links(self) -> dict[PeerId, LinkTotals]:
-        """Return what is known of the links to connected peers; none where nothing is."""
+        """Return what is known of the links to all connected peers; zeros where nothing is."""
         ...
 
     async def close(self) -> None:

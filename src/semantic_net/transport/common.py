@@ -111,5 +111,5 @@ class HubTransport:
         return self._hub.traffic()
 
     def links(self) -> dict[PeerId, LinkTotals]:
-        """Return what is known of the links to connected peers; none where nothing is."""
+        """Return what is known of the links to all connected peers; zeros where nothing is."""
         return self._hub.links()

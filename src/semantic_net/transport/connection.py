@@ -48,7 +48,7 @@ class Wire(Protocol):
         """Tell whether the wire takes another frame now; if not it calls `Connection.pump`."""
         ...
 
-    def write(self, buffers: Sequence[Buffer]) -> None:
+    def write(self, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
         """Take the buffers of one or more frames; they may not change until they are sent."""
         ...
 
@@ -248,7 +248,7 @@ class Connection:
         now = self._loop.time()
         self._pace.pulled(num_bytes, now)
         self._limit.spend(num_bytes, now)
-        self._wire.write(buffers)
+        self._wire.write(buffers, is_bulk=True)
         return num_bytes
 
     def _write_counted(self, frames: bytes) -> None:

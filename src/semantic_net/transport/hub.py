@@ -60,8 +60,8 @@ class CountedWire(Wire, Protocol):
         """Bytes that have left this process."""
         ...
 
-    def totals(self) -> LinkTotals | None:
-        """Return what the link has carried; None where that is not known."""
+    def totals(self) -> LinkTotals:
+        """Return what the link has carried while payloads were under way."""
         ...
 
 
@@ -130,13 +130,11 @@ class Hub:
 
     def links(self) -> dict[PeerId, LinkTotals]:
         """Return what is known of the link of each session."""
-        known = {}
-        for wire, connection in self._wires.items():
-            if connection.established is None or connection.is_over:
-                continue
-            if (totals := wire.totals()) is not None:
-                known[connection.established.peer] = totals
-        return known
+        return {
+            session.peer: replace(wire.totals(), session=session.session_id)
+            for wire, connection in self._wires.items()
+            if (session := connection.established) is not None and not connection.is_over
+        }
 
     async def close(self) -> None:
         """End every connection, within `TransportSettings.flush_s`; no event follows."""

@@ -17,6 +17,7 @@ from semantic_net.protocol.frames import HEADER, Frame, Kind, decode_header
 from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection
 from semantic_net.transport.hub import Hub
+from semantic_net.transport.link_meter import LinkMeter, Reading
 
 
 class Fabric(Protocol):
@@ -70,6 +71,7 @@ class MemoryWire:
         self._arrived_bytes = 0
         self._busy_s = 0.0
         self._busy_until_s = 0.0
+        self._meter = LinkMeter(self._read_counters)
         self._num_due = 0  # of those in flight, how many have arrived but for a cut
         self._finishing = False
         self._gone = False
@@ -95,9 +97,10 @@ class MemoryWire:
             self._pump = self._loop.call_at(free_s, self._pump_now)
         return False
 
-    def write(self, buffers: Sequence[Buffer]) -> None:
+    def write(self, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
         """Send buffers of whole frames."""
         if not (self._finishing or self._gone):
+            self._meter.before_write(is_bulk=is_bulk)
             data = b"".join(buffers)
             self.bytes_sent += len(data)
             self._send(data)
@@ -132,8 +135,11 @@ class MemoryWire:
         self._loop.call_soon(self._pump_now)
 
     def totals(self) -> LinkTotals:
-        """Return what has arrived; loss shows as time."""
-        return LinkTotals(self._arrived_bytes, self._busy_s, 0)
+        """Return what has arrived while payloads were under way; loss shows as time."""
+        return self._meter.totals()
+
+    def _read_counters(self) -> Reading:
+        return LinkTotals(self._arrived_bytes, self._busy_s, 0), not self._in_flight
 
     # On the way.
 

@@ -21,6 +21,7 @@ from semantic_net.transport.address import Address
 from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection, reason_of
 from semantic_net.transport.hub import Hub
+from semantic_net.transport.link_meter import LinkMeter, Reading
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class SocketWire(asyncio.BufferedProtocol):
         self._linger: asyncio.TimerHandle | None = None
         self._written = 0
         self._unsent_bytes = UNSENT_BYTES[0]
+        self._meter = LinkMeter(self._read_counters)
 
     # What asyncio calls.
 
@@ -138,10 +140,11 @@ class SocketWire(asyncio.BufferedProtocol):
         """Tell whether the kernel takes another frame now."""
         return not (self._paused or self._finishing or self._transport.is_closing())
 
-    def write(self, buffers: Sequence[Buffer]) -> None:
+    def write(self, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
         """Hand buffers to the socket; what it does not take at once must not change."""
         if self._finishing or self._transport.is_closing():
             return
+        self._meter.before_write(is_bulk=is_bulk)
         num_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
         self._written += num_bytes
         if num_bytes > JOIN_BYTES:
@@ -178,9 +181,16 @@ class SocketWire(asyncio.BufferedProtocol):
         """Bytes that the kernel has taken."""
         return self._written - self._transport.get_write_buffer_size()
 
-    def totals(self) -> LinkTotals | None:
-        """Return what the kernel says of the connection; None where it says nothing."""
-        return tcp_totals(self._transport.get_extra_info("socket"))
+    def totals(self) -> LinkTotals:
+        """Return what the kernel says of the connection while payloads were under way."""
+        return self._meter.totals()
+
+    def _read_counters(self) -> Reading | None:
+        reading = tcp_counters(self._transport.get_extra_info("socket"))
+        if reading is None:
+            return None
+        totals, has_arrived = reading
+        return totals, has_arrived and not self._transport.get_write_buffer_size()
 
     def _fit_unsent(self, frame_bytes: int) -> None:
         fewest, most = UNSENT_BYTES
@@ -203,12 +213,13 @@ class SocketWire(asyncio.BufferedProtocol):
             self._discard = memoryview(bytearray(_DISCARD_BYTES))
 
 
+_UNACKED, _NOT_SENT = 24, 144
 _BYTES_ACKED, _BUSY_TIME, _BYTES_RETRANS, _INFO_BYTES = 120, 168, 208, 216
 """Where Linux has them in its ``tcp_info`` (include/uapi/linux/tcp.h), since 4.19."""
 
 
-def tcp_totals(sock: socket.socket) -> LinkTotals | None:
-    """Return what Linux counts of a TCP connection."""
+def tcp_counters(sock: socket.socket) -> Reading | None:
+    """Return what Linux counts of a TCP connection; None where it does not."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None or sys.platform != "linux":
         return None
@@ -223,7 +234,8 @@ def tcp_totals(sock: socket.socket) -> LinkTotals | None:
         struct.unpack_from("=Q", info, offset)[0]
         for offset in (_BYTES_ACKED, _BUSY_TIME, _BYTES_RETRANS)
     )
-    return LinkTotals(acked, busy_us / 1e6, lost)
+    under_way = sum(struct.unpack_from("=I", info, at)[0] for at in (_UNACKED, _NOT_SENT))
+    return LinkTotals(acked, busy_us / 1e6, lost), not under_way
 
 
 Option = tuple[int, str, int | bytes]
