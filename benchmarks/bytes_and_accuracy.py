@@ -47,7 +47,7 @@ class _Always:
     def choose(self, round_index: int, links: Iterable[LinkUse]) -> Choice:
         return Choice(self._codec, "the benchmark's")
 
-    def encoded(self, payload_bytes: int) -> None:
+    def encoded(self, payload_bytes: int, kept_ratio: float | None) -> None:
         pass
 
 

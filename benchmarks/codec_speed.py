@@ -54,10 +54,10 @@ class _Watched(ModelLearner):
 
     totals: list[Tensor]
 
-    def encode(self, codec: Codec) -> Encoded:
+    def encode(self, codec: Codec, max_bytes: int | None = None) -> Encoded:
         """Note the whole update first."""
         self.totals.append(flatten(self.trainer.model) - self._reference)
-        return super().encode(codec)
+        return super().encode(codec, max_bytes)
 
 
 def learned(codec: Codec) -> tuple[ModelSchema, Iterator[tuple[str, Tensor]]]:

@@ -45,9 +45,9 @@ class Method:
 class _NoFeedback(ModelLearner):
     """Forgets what the codec has dropped."""
 
-    def encode(self, codec: Codec) -> Encoded:
+    def encode(self, codec: Codec, max_bytes: int | None = None) -> Encoded:
         """Encode, and start over."""
-        encoded = super().encode(codec)
+        encoded = super().encode(codec, max_bytes)
         self.residual = None
         return encoded
 

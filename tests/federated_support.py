@@ -97,13 +97,13 @@ class StubLearner:
             raise TrainingError("the loss is not finite")
         return Trained(1.0 / round_index, 10)
 
-    def encode(self, codec: Codec) -> Encoded:
+    def encode(self, codec: Codec, max_bytes: int | None = None) -> Encoded:
         self.codecs.append(codec)
         size = self.payload_bytes if self.size_of is None else self.size_of(codec)
         payload = self._random.randbytes(size)
         if self._round in self.poisoned_rounds:
             payload = b"poison"
-        return Encoded("stub", payload, 4 * self.payload_bytes)
+        return Encoded("stub", payload, 4 * self.payload_bytes, codec.topk)
 
     def take_back(self, own: Update, parsed: int) -> None:
         self.carried_back.append(parsed)

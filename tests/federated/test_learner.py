@@ -116,6 +116,19 @@ def test_what_the_codec_drops_is_in_the_next_update(codec: Codec) -> None:
     assert encoded.dense_bytes == 4 * peer.schema.size > len(encoded.payload)
 
 
+def test_a_huge_but_finite_change_has_a_length() -> None:
+    """In float32 it would be infinite: a number that no checkpoint can hold."""
+    peer = learner(1)
+    peer.train(1)
+    with torch.no_grad():
+        peer.trainer.model[0].weight += 1e20  # type: ignore[index]  # a Sequential
+    peer.encode(TOPK)
+    assert 1e20 < peer.changed_norm < 1e22
+    begins = peer._within_reach()
+    assert begins is not None
+    assert float(begins.double().norm()) <= 1.001 * REACH * peer.changed_norm
+
+
 @pytest.mark.parametrize(("topk", "is_far"), [(0.1, True), (0.99, False)])
 def test_training_begins_some_way_towards_what_is_not_sent_yet(topk: float, is_far: bool) -> None:
     """Else it learns again, each round, what it has learned and not sent."""

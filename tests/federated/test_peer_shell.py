@@ -7,6 +7,7 @@ import gc
 import itertools
 import logging
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NoReturn
@@ -41,7 +42,7 @@ from semantic_net.protocol.rounds import Ahead, Phase
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.codec import Codec
-from semantic_net.semantic.rate import BudgetController
+from semantic_net.semantic.rate import BudgetController, Choice
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.base import BulkSource, Received, Refused
 from semantic_net.transport.link import LinkQuality
@@ -369,7 +370,7 @@ def test_a_base_whose_bytes_are_not_what_its_digest_says_is_fetched_anew(
 
 
 def test_what_cannot_be_encoded_or_evaluated_costs_a_note_and_no_round() -> None:
-    def unsound(codec: Codec | None = None) -> NoReturn:
+    def unsound(codec: Codec | None = None, max_bytes: int | None = None) -> NoReturn:
         raise TrainingError("not a finite number")
 
     async def scenario() -> list[Device]:
@@ -481,8 +482,8 @@ def test_a_round_that_a_base_includes_leaves_the_next_ones_facts_alone() -> None
 
         make_update = a.peer._make_update
 
-        def note_weight(round_index: int, codec: Codec) -> tuple[Update, Encoded] | str:
-            made = make_update(round_index, codec)
+        def note_weight(round_index: int, choice: Choice) -> tuple[Update, Encoded] | str:
+            made = make_update(round_index, choice)
             if not isinstance(made, str):
                 weights[round_index] = made[0].weight
             return made
@@ -566,3 +567,4 @@ def test_within_a_budget_updates_follow_the_bandwidth_within_two_rounds(factor: 
     # Of the round under way the link has seen both; the one after knows.
     assert all(0.4 * after < size < 1.1 * after for size in sizes[6:]), sizes
     assert "on the slowest link" in rounds[-1].facts.codec_reason
+    assert re.search(r"\); [0-9.]+% kept$", rounds[-1].facts.codec_reason)

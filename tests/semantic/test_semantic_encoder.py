@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semantic_net.errors import TrainingError
 from semantic_net.fixed_point import BLOCK, SCALE, Float32Array
-from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.codec import LEAST_RATIO, Codec
 from semantic_net.semantic.decoder import (
     ParsedDelta,
     densify,
@@ -41,6 +41,30 @@ def encoded(total: Float32Array, schema: ModelSchema, cfg: Codec) -> EncodedUpda
 
 def delta_of(update: EncodedUpdate, schema: ModelSchema) -> ParsedDelta:
     return parse_payload(update.codec, update.payload, schema)
+
+
+# payloads that must not take more than so many bytes
+
+
+@pytest.mark.parametrize("mode", ["topk_quantize", "entropy_quantize"])
+def test_a_payload_that_would_be_too_large_keeps_less(mode: str) -> None:
+    total = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    schema = schema_of(50_000)
+    for max_bytes in (20_000, 3_000, 300):
+        found = encode(total, schema, Codec(mode, topk=0.5), max_bytes=max_bytes)
+        assert 0.5 * max_bytes < len(found.payload) <= max_bytes
+        assert found.residual is not None
+        decoded = delta_of(found, schema)
+        assert isinstance(decoded.parameters, SparseUnits)
+        assert found.kept_ratio == decoded.parameters.positions.size / 50_000
+        lost = torch.from_numpy(decoded.to_float32()) + found.residual - total
+        assert lost.abs().max() < 2**-21, "what is not kept is in the residual"
+
+
+def test_there_is_a_least_that_always_goes() -> None:
+    total = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    found = encode(total, schema_of(50_000), Codec("entropy_quantize", topk=0.1), max_bytes=0)
+    assert found.kept_ratio == pytest.approx(LEAST_RATIO, rel=0.1)
 
 
 # sparsify_topk and densify

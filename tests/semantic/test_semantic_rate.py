@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from semantic_support import payload_of, schema_of
 
 from semantic_net.config import SemanticConfig
 from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.rate import (
     UPDATE_OVERHEAD,
     BudgetController,
@@ -146,6 +148,13 @@ def test_a_rate_limit_of_our_own_is_a_limit_of_the_link() -> None:
     assert "p2p.max_rate over 2 neighbours" in limited.reason
 
 
+def test_a_rate_limit_of_our_own_is_known_before_anything_is_measured() -> None:
+    cfg = SemanticConfig(budget_s=10)
+    first = BudgetController(cfg, SCHEMA, max_rate_bytes_s=100).choose(1, [LinkUse(0, 0.0, 0)])
+    assert first.max_bytes == 700
+    assert first.reason.startswith("auto: room for 0.7 kB (10 s at 0.1 kB/s, p2p.max_rate over")
+
+
 @pytest.mark.parametrize("links", [[], [LinkUse(0, 0.0, 0)], [LinkUse(100, 0.5, 0)]])
 def test_before_anything_is_measured_it_starts_in_the_middle(links: list[LinkUse]) -> None:
     choice = chosen(links, budget_s=1)
@@ -156,7 +165,9 @@ def test_before_anything_is_measured_it_starts_in_the_middle(links: list[LinkUse
 def test_a_budget_that_nothing_fits_takes_the_least_and_says_so() -> None:
     choice = chosen([link(1e9)], budget_bytes=10)
     assert choice.codec == Codec("entropy_quantize", topk=0.0005)
+    assert choice.reason.startswith("auto: room for 0 kB (budget_bytes")
     assert choice.reason.endswith("less than the sparsest update takes)")
+    assert choice.max_bytes == 0
 
 
 @given(st.floats(100, 1e6), st.floats(1, 100))
@@ -173,7 +184,7 @@ def test_a_tenfold_change_of_the_link_shows_in_the_next_round(factor: float) -> 
     for bytes_s in (5_000.0, 5_000.0, 5_000 * factor):
         codec = rate.choose(1, [link(bytes_s)]).codec
         sizes.append(len(payload_of(total, SCHEMA, codec)))
-        rate.encoded(sizes[-1])
+        rate.encoded(sizes[-1], codec.topk)
     room = 5_000 * factor - UPDATE_OVERHEAD
     assert 0.5 * room < sizes[-1] < 1.3 * room, "near what there is room for"
 
@@ -182,9 +193,29 @@ def test_what_the_last_payload_took_corrects_the_estimate() -> None:
     """A model whose changes are cheaper or dearer than estimated."""
     rate = BudgetController(SemanticConfig(budget_bytes=5_000), SCHEMA)
     first = rate.choose(1, []).codec
-    rate.encoded(10_000)
+    for _ in range(3):
+        rate.encoded(10_000, first.topk)
     second = rate.choose(2, []).codec
     assert second.topk < 0.7 * first.topk
+
+
+@pytest.mark.parametrize("changed", [1.0, 0.02], ids=["everything", "one layer of many"])
+@pytest.mark.parametrize("tail", [1, 3])
+def test_a_budget_of_bytes_is_never_exceeded_and_mostly_used(changed: float, tail: int) -> None:
+    """Whatever updates are like: half of what changes is far smaller, or nearly all is frozen."""
+    rng = np.random.default_rng(0)
+    budget = 5_000
+    rate = BudgetController(SemanticConfig(budget_bytes=budget), SCHEMA)
+    used = []
+    for number in range(1, 9):
+        total = (rng.standard_normal(100_000) ** tail * 1e-3).astype(np.float32)
+        total[int(changed * total.size) :] = 0
+        choice = rate.choose(number, [LinkUse(0, 0.0, 0)])
+        found = encode(torch.from_numpy(total), SCHEMA, choice.codec, max_bytes=choice.max_bytes)
+        rate.encoded(len(found.payload), found.kept_ratio)
+        used.append((len(found.payload) + UPDATE_OVERHEAD) / budget)
+    assert max(used) <= 1
+    assert min(used) > 0.5
 
 
 @pytest.mark.parametrize("share", [0.3, 0.1, 0.03, 0.01, 0.001])

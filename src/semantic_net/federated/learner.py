@@ -23,7 +23,7 @@ from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState
 from semantic_net.buffers import trim_heap
 from semantic_net.config import AggregationConfig
-from semantic_net.errors import CheckpointError, RemoteProtocolError
+from semantic_net.errors import CheckpointError, RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.parts import Encoded, LearningStoppedError, Trained
 from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_base
@@ -170,13 +170,20 @@ class ModelLearner:
             result = self.trainer.train_round(round_index, self._stop)
         except TrainingInterrupted as exc:
             raise LearningStoppedError(str(exc)) from exc
+        except TrainingError:
+            self._trained_from = None  # as large as the model
+            raise
         if before is not None:
             self._set_aside = flatten(self.trainer.model).sub_(before)
         self._trim()
         return Trained(result.loss, result.num_examples, result.notes)
 
-    def encode(self, codec: Codec) -> Encoded:
+    def encode(self, codec: Codec, max_bytes: int | None = None) -> Encoded:
         """Encode what training changed and the residual; what is left is the new residual.
+
+        Args:
+            codec: Mode and strength.
+            max_bytes: Most that the payload should take, for which less may be kept.
 
         Raises:
             TrainingError: Training has left the finite numbers.
@@ -190,12 +197,14 @@ class ModelLearner:
         else:
             # What comes next is trained from there, as if the fold had come first.
             self._load_vector(self._reference + total)
-        self.changed_norm = float(total[: self.schema.num_parameters].norm())
+        parameters = total[: self.schema.num_parameters]
+        # Finite entries have a finite length in float64, whatever they are.
+        changed_norm = float(torch.linalg.vector_norm(parameters, dtype=torch.float64))
         if self.residual is not None:
             total += self.residual
-        encoded = encode(total, self.schema, codec, overwrite=True)
-        self.residual = encoded.residual
-        return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes)
+        encoded = encode(total, self.schema, codec, max_bytes=max_bytes, overwrite=True)
+        self.residual, self.changed_norm = encoded.residual, changed_norm
+        return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes, encoded.kept_ratio)
 
     def take_back(self, own: Update, parsed: ParsedDelta) -> None:
         """Add to the residual, once, what an own update carried: it does not count any more."""
@@ -231,9 +240,11 @@ class ModelLearner:
         """Return what of the residual training begins with; None for nothing."""
         if self.residual is None:
             return None
-        length = float(self.residual.norm())
-        limit = self.reach * self.changed_norm
-        return None if limit == 0 else self.residual * min(1.0, limit / max(length, limit))
+        length = float(torch.linalg.vector_norm(self.residual, dtype=torch.float64))
+        limit = self.reach * self.changed_norm if self.changed_norm else 0.0
+        if limit == 0:
+            return None
+        return self.residual.clone() if length <= limit else self.residual * (limit / length)
 
     def _carried(self, parsed: ParsedDelta) -> Tensor:
         carried = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)

@@ -37,6 +37,8 @@ class Encoded:
     codec: str
     payload: bytes | memoryview
     dense_bytes: int
+    kept_ratio: float | None = None
+    """Share of the parameters that were kept, in [0, 1]; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,12 @@ class Learner(Protocol[Parsed]):
         """
         ...
 
-    def encode(self, codec: Codec) -> Encoded:
+    def encode(self, codec: Codec, max_bytes: int | None = None) -> Encoded:
         """Encode what training changed and the residual; what is left is the new residual.
+
+        Args:
+            codec: Mode and strength.
+            max_bytes: Most that the payload should take, for which less may be kept.
 
         Raises:
             TrainingError: Training has left the finite numbers.

@@ -68,7 +68,7 @@ from semantic_net.protocol.messages import (
 )
 from semantic_net.protocol.passed import first_kept
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
-from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.rate import Choice
 from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
     Connected,
@@ -484,15 +484,17 @@ class Peer(Generic[Parsed]):
             self.carry_out(self._machine.skipped(self._skip_reason, began))
             return
         choice = parts.rate.choose(action.round, self._links.since_last(parts.transport.links()))
-        made = await parts.runner.learn(lambda: self._make_update(action.round, choice.codec))
+        made = await parts.runner.learn(lambda: self._make_update(action.round, choice))
         if isinstance(made, str):
             self.carry_out(self._machine.skipped(made, self._now()))
             return
         update, encoded = made
         facts.collecting_since = self._now()
         facts.encode_s = facts.collecting_since - began
-        parts.rate.encoded(len(encoded.payload))
+        parts.rate.encoded(len(encoded.payload), encoded.kept_ratio)
         facts.codec, facts.codec_reason = str(choice.codec), choice.reason
+        if choice.max_bytes is not None and encoded.kept_ratio is not None:
+            facts.codec_reason += f"; {100 * encoded.kept_ratio:.3g}% kept"
         facts.payload_bytes += len(encoded.payload)  # beside those of rounds that were not closed
         facts.dense_bytes += encoded.dense_bytes
         self.carry_out(self._machine.authored(update, self._now()))
@@ -516,11 +518,11 @@ class Peer(Generic[Parsed]):
 
         await self._parts.runner.learn(account)
 
-    def _make_update(self, round_index: int, codec: Codec) -> tuple[Update, Encoded] | str:
+    def _make_update(self, round_index: int, choice: Choice) -> tuple[Update, Encoded] | str:
         """Encode, sign, journal and keep the own update; or say why it must not be published."""
         parts = self._parts
         try:
-            encoded = parts.learner.encode(codec)
+            encoded = parts.learner.encode(choice.codec, choice.max_bytes)
         except TrainingError as exc:
             return str(exc)
         body = UpdateBody(

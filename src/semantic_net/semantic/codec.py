@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LEAST_RATIO = 0.0005
+"""The smallest share of entries that is kept only to save bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Codec:

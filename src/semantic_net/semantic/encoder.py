@@ -8,7 +8,7 @@ between rounds, and no rounding is counted twice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from semantic_net.fixed_point import (
     delta_to_units,
     largest_magnitude,
 )
-from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.codec import LEAST_RATIO, Codec
 from semantic_net.semantic.deltas import SparseUnits, subtract
 from semantic_net.semantic.entropy import (
     is_worth_a_step,
@@ -54,10 +54,17 @@ class EncodedUpdate:
     residual: Tensor | None
     """Shape, dtype and device of the encoded vector: its parameters minus what peers decode; zero
     for buffers, which are sent anew each round. None: nothing is left over."""
+    kept_ratio: float | None = None
+    """Share of the parameters that were kept, in [0, 1]; None where only decoding tells."""
 
 
 def encode(
-    total: Tensor, schema: ModelSchema, cfg: Codec, *, overwrite: bool = False
+    total: Tensor,
+    schema: ModelSchema,
+    cfg: Codec,
+    *,
+    max_bytes: int | None = None,
+    overwrite: bool = False,
 ) -> EncodedUpdate:
     """Return the payload of an update, and its residual.
 
@@ -73,6 +80,8 @@ def encode(
             of the author's last update. Not modified, unless ``overwrite``.
         schema: The model that all peers agreed upon.
         cfg: The mode and its settings.
+        max_bytes: Most that the payload should take: where it takes more, a mode that keeps some
+            entries keeps fewer, down to `LEAST_RATIO` of them.
         overwrite: Let the residual, or a payload that is the vector itself, take the place of
             ``total``, where that lies on the CPU: saves the memory of a model. The caller must
             not write to it any more.
@@ -89,16 +98,43 @@ def encode(
     if cfg.mode == "none" and largest <= MAX_DELTA / SCALE:
         whole = flat if overwrite else flat.copy()
         return EncodedUpdate(cfg.mode, whole.astype("<f4", copy=False).data.cast("B"), None)
-    payload, known = _ENCODERS[cfg.mode](total.detach(), schema, cfg)
+    payload, known = _fitting(total.detach(), schema, cfg, max_bytes)
     decoded = parse_payload(cfg.mode, payload, schema).parameters if known is None else known
     residual = flat if overwrite else flat.copy()
     subtract(decoded, residual[: schema.num_parameters])
     residual[schema.num_parameters :] = 0
-    return EncodedUpdate(cfg.mode, payload, torch.from_numpy(residual).to(total.device))
+    kept_ratio = None if known is None else _kept_ratio(known)
+    residual_there = torch.from_numpy(residual).to(total.device)
+    return EncodedUpdate(cfg.mode, payload, residual_there, kept_ratio)
 
+
+_MAX_TRIES = 6
+_AIM = 0.9
+"""Of the room, that the next try is to take: fewer entries take more bits each."""
+_MOST_AT_ONCE = 16
 
 Written = tuple[bytes, SparseUnits | None]
 """A payload, and what its parameters decode to; None where only decoding it tells."""
+
+
+def _fitting(total: Tensor, schema: ModelSchema, cfg: Codec, max_bytes: int | None) -> Written:
+    """Encode; keep fewer entries as long as that takes more bytes than it may."""
+    payload, known = _ENCODERS[cfg.mode](total, schema, cfg)
+    for _ in range(_MAX_TRIES):
+        if max_bytes is None or len(payload) <= max_bytes or known is None:
+            break
+        # What was asked for may be more than there is: then less of what there is, not of that.
+        kept = _kept_ratio(known)
+        fewer = max(_AIM * kept * max_bytes / len(payload), kept / _MOST_AT_ONCE, LEAST_RATIO)
+        if fewer >= min(kept, cfg.topk):
+            break
+        cfg = replace(cfg, topk=fewer)
+        payload, known = _ENCODERS[cfg.mode](total, schema, cfg)
+    return payload, known
+
+
+def _kept_ratio(kept: SparseUnits) -> float:
+    return kept.positions.size / kept.size if kept.size else 0.0
 
 
 def _none(total: Tensor, schema: ModelSchema, cfg: Codec) -> Written:

@@ -5,14 +5,15 @@ Pure decisions: what was measured comes in, a choice with its reason comes out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from semantic_net.config import SemanticConfig
-from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.codec import LEAST_RATIO, Codec
 from semantic_net.semantic.schema import ModelSchema
 
 MIN_BYTES = 1024
@@ -24,7 +25,7 @@ DEFAULT_BUDGET_S = 10.0
 UPDATE_OVERHEAD = 300
 """Bytes of an update beside its payload: its header, and what is said of it."""
 
-_SHARES = tuple(float(f"{share:.2g}") for share in np.geomspace(0.3, 0.0005, 20))
+SHARES = tuple(float(f"{share:.2g}") for share in np.geomspace(0.3, LEAST_RATIO, 20))
 """What mode auto may keep, from most to least."""
 
 
@@ -56,6 +57,8 @@ class Choice:
 
     codec: Codec
     reason: str
+    max_bytes: int | None = None
+    """Most that the payload should take; a sparse mode then keeps fewer entries."""
 
 
 class RateController(Protocol):
@@ -70,8 +73,8 @@ class RateController(Protocol):
         """
         ...
 
-    def encoded(self, payload_bytes: int) -> None:
-        """Note how large the chosen codec's payload was."""
+    def encoded(self, payload_bytes: int, kept_ratio: float | None) -> None:
+        """Note how large the payload was, and which share of the entries it keeps, if known."""
         ...
 
 
@@ -113,7 +116,7 @@ class FixedRate:
         codec = replace(self._codec, topk=min(factor * self._codec.topk, 1.0))
         return Choice(codec, f"{self._name}, warm-up")
 
-    def encoded(self, payload_bytes: int) -> None:
+    def encoded(self, payload_bytes: int, kept_ratio: float | None) -> None:
         """See `RateController.encoded`."""
 
 
@@ -121,8 +124,9 @@ class BudgetController:
     """The densest codec that a budget has room for.
 
     Throughput is the last round's, unsmoothed: a link in the field changes tenfold from one minute
-    to the next, and one round's error is made good by the residual. Sizes are estimated, and the
-    estimate corrected by how far the last one was off.
+    to the next, and one round's error is made good by the residual. Sizes are estimated, the
+    estimate is corrected by how far those before were off, and what is too large all the same is
+    encoded once more, with fewer entries.
     """
 
     def __init__(
@@ -137,7 +141,7 @@ class BudgetController:
         self._ladder = [
             Codec("none"),
             *(Codec("weights_quantize", bit_width=bits) for bits in (8, 6, 4, 3, 2)),
-            *(Codec("entropy_quantize", topk=share) for share in _SHARES),
+            *(Codec("entropy_quantize", topk=share) for share in SHARES),
         ]
         self._correction = 1.0
         self._chosen = self._ladder[-1]
@@ -156,13 +160,16 @@ class BudgetController:
         else:
             reason += ", less than the sparsest update takes"
         self._chosen = codec
-        return Choice(codec, f"auto: room for {_kilo(room)} ({reason})")
+        room = max(room, 0.0)
+        return Choice(codec, f"auto: room for {_kilo(room)} ({reason})", int(room))
 
-    def encoded(self, payload_bytes: int) -> None:
+    def encoded(self, payload_bytes: int, kept_ratio: float | None) -> None:
         """See `RateController.encoded`."""
-        if not self._chosen.is_dense:
-            found = payload_bytes / self._estimate(self._chosen)
-            self._correction = min(max(found, 0.25), 4.0)
+        if kept_ratio and not self._chosen.is_dense:
+            # Of what was kept: a frozen layer's entries are never among it, whatever was asked.
+            found = payload_bytes / self._estimate(replace(self._chosen, topk=kept_ratio))
+            damped = math.sqrt(self._correction * found)
+            self._correction = min(max(damped, 0.25), 4.0)
 
     def _room(self, links: list[LinkUse]) -> tuple[float | None, str]:
         """Return the bytes that the payload may have, and what decides."""
@@ -171,19 +178,28 @@ class BudgetController:
             num = max(len(links), 1)
             share = self._budget_bytes / num - UPDATE_OVERHEAD
             limits.append((share, f"budget_bytes over {num} neighbour{'s' * (num > 1)}"))
-        measured = [u for u in links if u.sent_bytes >= MIN_BYTES and u.busy_s > 0]
-        if self._budget_s is not None and measured:
-            slowest = min(measured, key=lambda use: use.throughput * (1 - use.loss))
-            rate = slowest.throughput * (1 - slowest.loss)
-            text = f"{_kilo(slowest.throughput)}/s, {slowest.loss:.0%} lost, on the slowest link"
-            if self._max_rate_bytes_s is not None and self._max_rate_bytes_s / len(links) < rate:
-                rate = self._max_rate_bytes_s / len(links)
-                text = f"{_kilo(rate)}/s, p2p.max_rate over {len(links)} neighbours"
-            room = self._budget_s * rate - UPDATE_OVERHEAD
-            limits.append((room, f"{self._budget_s:g} s at {text}"))
+        if self._budget_s is not None:
+            rates = [*self._own_limit(links), *self._slowest(links)]
+            if rates:
+                rate, text = min(rates)
+                room = self._budget_s * rate - UPDATE_OVERHEAD
+                limits.append((room, f"{self._budget_s:g} s at {text}"))
         if not limits:
             return None, "no link is measured yet"
         return min(limits)
+
+    def _own_limit(self, links: list[LinkUse]) -> Iterator[tuple[float, str]]:
+        if self._max_rate_bytes_s is not None:
+            num = max(len(links), 1)
+            rate = self._max_rate_bytes_s / num
+            yield rate, f"{_kilo(rate)}/s, p2p.max_rate over {num} neighbour{'s' * (num > 1)}"
+
+    def _slowest(self, links: list[LinkUse]) -> Iterator[tuple[float, str]]:
+        measured = [u for u in links if u.sent_bytes >= MIN_BYTES and u.busy_s > 0]
+        if measured:
+            slowest = min(measured, key=lambda use: use.throughput * (1 - use.loss))
+            text = f"{_kilo(slowest.throughput)}/s, {slowest.loss:.0%} lost, on the slowest link"
+            yield slowest.throughput * (1 - slowest.loss), text
 
     def _expected(self, codec: Codec) -> float:
         estimate = self._estimate(codec)
