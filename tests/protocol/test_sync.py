@@ -18,10 +18,12 @@ from semantic_net.protocol.actions import (
     Check,
     CheckBase,
     Discard,
+    Open,
     Send,
     Serve,
     Write,
 )
+from semantic_net.protocol.frames import MAX_CHUNK_BYTES
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import (
@@ -31,9 +33,11 @@ from semantic_net.protocol.messages import (
     Have,
     HaveEntry,
     Message,
+    PackedChunk,
     Want,
 )
-from semantic_net.protocol.sync import Sync
+from semantic_net.protocol.sync import MAX_VAIN_PARTS, Sync
+from semantic_net.protocol.transfers import PROGRESS_BYTES
 from semantic_net.protocol.update import Update, UpdateId, UpdateMessage, admit, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -443,20 +447,73 @@ def test_the_better_base_of_a_neighbour_is_fetched_ahead_of_updates() -> None:
     assert sync.num_wanted == 0
 
 
-def test_a_part_is_expected_of_the_base_on_offer_where_the_last_one_ended() -> None:
+def part(offset: int, data: bytes = b"x") -> PackedChunk:
+    return PackedChunk(BASE, offset, memoryview(data))
+
+
+def test_a_packed_part_is_opened_if_the_next_bytes_of_the_offered_base_may_be_in_it() -> None:
     sync = make()
-    assert not sync.expects_part(A, BASE, 0)
+    assert not sync.packed_chunk(A, part(0), 0.0)
     sync.base_offered(A, origin(BASE, 4), 0.0)
-    assert sync.expects_part(A, BASE, 0)
-    assert not sync.expects_part(A, BASE, 1)
-    assert not sync.expects_part(A, b"o" * 32, 0)
+    assert sync.packed_chunk(A, part(0), 0.0) == [Open(A, part(0))]
+    assert not sync.packed_chunk(A, part(1), 0.0)
+    assert not sync.packed_chunk(A, PackedChunk(b"o" * 32, 0, memoryview(b"x")), 0.0)
     sync.connected(B, 0.0)
-    assert not sync.expects_part(B, BASE, 0)
+    assert not sync.packed_chunk(B, part(0), 0.0), "it has offered nothing"
     sync.chunk(A, Chunk(BASE, 0, memoryview(b"xxx")), 0.0)
-    assert not sync.expects_part(A, BASE, 0)
-    assert sync.expects_part(A, BASE, 3)
+    assert sync.packed_chunk(A, part(0), 0.0), "another's parts may end elsewhere"
+    assert sync.packed_chunk(A, part(3), 0.0)
     sync.chunk(A, Chunk(BASE, 3, memoryview(b"x")), 0.0)
-    assert not sync.expects_part(A, BASE, 0), "it is whole, and looked at"
+    assert not sync.packed_chunk(A, part(3), 0.0), "it is whole, and looked at"
+
+
+def test_a_packed_part_that_ends_too_early_is_not_opened() -> None:
+    sync = make()
+    sync.base_offered(A, origin(BASE, 2 * MAX_CHUNK_BYTES), 0.0)
+    sync.chunk(A, Chunk(BASE, 0, memoryview(bytes(MAX_CHUNK_BYTES))), 0.0)
+    assert not sync.packed_chunk(A, part(0), 0.0)
+    assert sync.packed_chunk(A, part(1), 0.0)
+
+
+def test_few_packed_parts_are_opened_in_vain_until_one_goes_on_or_more_is_asked() -> None:
+    sync = make()
+    sync.base_offered(A, origin(BASE, 9), 0.0)
+
+    def num_opened() -> int:
+        return sum(bool(sync.packed_chunk(A, part(0), 0.0)) for _ in range(2 * MAX_VAIN_PARTS))
+
+    assert num_opened() == MAX_VAIN_PARTS
+    sync.chunk(A, Chunk(BASE, 0, memoryview(b"xx")), 0.0)
+    assert num_opened() == MAX_VAIN_PARTS
+    assert wants(sync.tick(STALL_S)) == [(A, BASE, 2)]
+    assert num_opened() == MAX_VAIN_PARTS
+
+
+def test_a_holder_whose_parts_end_elsewhere_goes_on_with_what_another_has_begun() -> None:
+    """It stalled, another took over and went away, and what it sends now overlaps that."""
+    sync = make()
+    size, packed = 4 * PROGRESS_BYTES, b"x" * PROGRESS_BYTES
+    base = origin(BASE, size)
+    sync.base_offered(A, base, 0.0)
+    sync.connected(B, 0.0)
+    sync.base_offered(B, base, 0.0)
+    assert wants(sync.tick(STALL_S)) == [(B, BASE, 0)]
+    sync.chunk(B, Chunk(BASE, 0, memoryview(b"xxx")), STALL_S)
+    assert wants(sync.disconnected(B, STALL_S)) == [(A, BASE, 3)]
+    late = 2 * STALL_S - 1
+    assert sync.packed_chunk(A, part(0, packed), late) == [Open(A, part(0, packed))]
+    [write] = only(sync.chunk(A, Chunk(BASE, 0, memoryview(packed)), late), Write)
+    assert (write.offset, len(write.data)) == (3, PROGRESS_BYTES - 3)
+    assert not wants(sync.tick(2 * STALL_S)), "it makes progress"
+
+
+def test_a_part_that_is_not_opened_is_a_sign_of_progress_all_the_same() -> None:
+    sync = make()
+    size = 4 * MAX_CHUNK_BYTES
+    sync.base_offered(A, origin(BASE, size), 0.0)
+    sync.chunk(A, Chunk(BASE, 0, memoryview(bytes(MAX_CHUNK_BYTES))), 0.0)
+    assert not sync.packed_chunk(A, part(0, bytes(PROGRESS_BYTES)), STALL_S - 1)
+    assert not wants(sync.tick(STALL_S)), "what it was asked for comes after what it is at"
 
 
 def test_a_base_that_is_offered_no_more_is_not_wanted() -> None:

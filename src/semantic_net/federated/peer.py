@@ -46,6 +46,7 @@ from semantic_net.protocol.actions import (
     FoldPlan,
     HangUp,
     Level,
+    Open,
     Send,
     Serve,
     TakeBack,
@@ -62,7 +63,6 @@ from semantic_net.protocol.messages import (
     Absent,
     Chunk,
     HeartbeatMessage,
-    PackedChunk,
     decode_message,
     encode_message,
 )
@@ -126,6 +126,7 @@ class Peer(Generic[Parsed]):
             Send: self._send,
             Serve: self._serve,
             Write: self._write,
+            Open: self._open,
             Check: lambda action: self._spawn(self._check(action)),
             CheckBase: lambda action: self._spawn(self._check_base(action)),
             Cut: lambda action: self._spawn(self._cut(action)),
@@ -193,10 +194,6 @@ class Peer(Generic[Parsed]):
         now = self._now()
         if isinstance(event, Received):
             message = decode_message(event.frame)
-            if isinstance(message, PackedChunk):
-                if not self._machine.sync.expects_part(event.peer, message.id, message.offset):
-                    return  # left over from an earlier request, or never asked for
-                message = Chunk(message.id, message.offset, unpack_part(message.packed))
             self.carry_out(self._machine.received(event.peer, message, now))
         elif isinstance(event, Connected):
             log.info("connected to %s at %s", short_id(event.peer), event.address)
@@ -283,6 +280,11 @@ class Peer(Generic[Parsed]):
             self._over.set_exception(error)
 
     # Small actions.
+
+    def _open(self, action: Open) -> None:
+        part = action.part
+        chunk = Chunk(part.id, part.offset, unpack_part(part.packed))
+        self._do(self._machine.received(action.peer, chunk, self._now()))
 
     def _send(self, action: Send) -> None:
         message = action.message

@@ -13,7 +13,7 @@ from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
-from semantic_net.protocol.messages import Message
+from semantic_net.protocol.messages import Message, PackedChunk
 from semantic_net.protocol.update import Update, UpdateId
 
 
@@ -42,6 +42,14 @@ class Write:
     size: int
     offset: int
     data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Decompress a neighbour's part of a base, and hand it in as a `Chunk`; only valid now."""
+
+    peer: PeerId
+    part: PackedChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,7 @@ Action = (
     Send
     | Serve
     | Write
+    | Open
     | Check
     | CheckBase
     | Cut

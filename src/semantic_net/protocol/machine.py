@@ -40,6 +40,7 @@ from semantic_net.protocol.messages import (
     HeartbeatMessage,
     Message,
     Neighbours,
+    PackedChunk,
     Want,
     read_heartbeat,
     sign_heartbeat,
@@ -229,6 +230,8 @@ class PeerMachine:
         self._neighbourhood.touched(peer, now)
         if isinstance(message, Chunk):
             return self.sync.chunk(peer, message, now)
+        if isinstance(message, PackedChunk):
+            return self.sync.packed_chunk(peer, message, now)
         if isinstance(message, HeartbeatMessage):
             return self._hear(peer, message, now)
         if isinstance(message, Have):

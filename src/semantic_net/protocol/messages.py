@@ -147,7 +147,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class PackedChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Some bytes of a base, compressed; a view, too. The shell opens it before anyone sees it."""
+    """Some bytes of a base, compressed; a view, too."""
 
     id: Hash32
     offset: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]

@@ -16,8 +16,18 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.protocol.actions import Action, Check, CheckBase, Discard, Send, Serve, Write
+from semantic_net.protocol.actions import (
+    Action,
+    Check,
+    CheckBase,
+    Discard,
+    Open,
+    Send,
+    Serve,
+    Write,
+)
 from semantic_net.protocol.bases import Base
+from semantic_net.protocol.frames import MAX_CHUNK_BYTES
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import (
@@ -26,6 +36,7 @@ from semantic_net.protocol.messages import (
     Chunk,
     Have,
     HaveEntry,
+    PackedChunk,
     Want,
 )
 from semantic_net.protocol.transfers import (
@@ -56,6 +67,9 @@ LIST_PATIENCE = 4
 MAX_RIVALS = 2
 """Most updates of a slot that one neighbour may announce: what is held of a void one."""
 
+MAX_VAIN_PARTS = 32
+"""Most compressed parts that a neighbour has opened in vain before it is asked again."""
+
 
 @dataclass(slots=True)
 class _Neighbour:
@@ -77,6 +91,8 @@ class _Neighbour:
     """The last round of its base: of rounds up to it, it takes nothing in."""
     base: Base | None = None
     """The better base that it offers."""
+    vain_parts: int = 0
+    """Compressed parts opened since it was asked, or one went on with what we lacked."""
 
 
 class Sync:
@@ -294,16 +310,21 @@ class Sync:
                 return [*self._place(transfer, chunk, now), *self._request(now)]
         return self._request(now)  # left over from an earlier request
 
-    def expects_part(self, peer: PeerId, item: UpdateId, offset: int) -> bool:
-        """Tell whether a part of a base goes on where what has arrived of it ends.
+    def packed_chunk(self, peer: PeerId, part: PackedChunk, now: float) -> list[Action]:
+        """Open a compressed part of a base, if the bytes that we lack next may be in it.
 
-        Asked before a packed one is opened: what is cheap to send is not cheap to open.
+        What is cheap to send is not cheap to open, so not every part is.
         """
-        base = self._neighbours[peer].base
-        if base is None or base.digest != item:
-            return False
-        transfer = self._transfers.get(_base_item(base))
-        return transfer is not None and peer in transfer.holders and offset == transfer.received
+        neighbour = self._neighbours[peer]
+        items = self._items_of(peer, part.id)
+        transfers = (self._transfers.get(item) for item in items if item.base is not None)
+        if any(t is not None and peer in t.holders and _may_go_on_with(t, part) for t in transfers):
+            neighbour.vain_parts += 1
+            if neighbour.vain_parts <= MAX_VAIN_PARTS:
+                return [Open(peer, part)]
+        for item in items:
+            self._transfers.serves(peer, item, len(part.packed), now)
+        return self._request(now)  # left over from an earlier request, or never asked for
 
     def _place(self, transfer: Transfer, chunk: Chunk, now: float) -> list[Action]:
         if transfer.size is None:
@@ -315,6 +336,8 @@ class Sync:
             return []  # left over as well
         data = chunk.data[transfer.received - chunk.offset :]
         write = Write(transfer.item, transfer.size, transfer.received, data)
+        assert transfer.source is not None, "only the source's bytes are placed"
+        self._neighbours[transfer.source].vain_parts = 0
         self._transfers.bytes_arrived(transfer, len(data), now)
         return [write, *self._look_at(transfer)]
 
@@ -515,10 +538,10 @@ class Sync:
         return actions
 
     def _request(self, now: float) -> list[Action]:
-        wants = [
-            Send((peer,), Want(transfer.id, transfer.received))
-            for peer, transfer in self._transfers.request(now)
-        ]
+        wants = []
+        for peer, transfer in self._transfers.request(now):
+            self._neighbours[peer].vain_parts = 0
+            wants.append(Send((peer,), Want(transfer.id, transfer.received)))
         return [*map(Discard, self._transfers.forgotten()), *wants]
 
 
@@ -550,6 +573,12 @@ def _item(update: Update) -> Item:
 def _goes_on_with(transfer: Transfer, chunk: Chunk) -> bool:
     end = chunk.offset + len(chunk.data)
     return transfer.size is not None and chunk.offset <= transfer.received < end <= transfer.size
+
+
+def _may_go_on_with(transfer: Transfer, part: PackedChunk) -> bool:
+    lacks = transfer.received
+    is_whole = lacks == transfer.size
+    return not is_whole and part.offset <= lacks < part.offset + MAX_CHUNK_BYTES
 
 
 def _base_item(base: Base) -> Item:
