@@ -67,9 +67,14 @@ def pairwise(products: Integers) -> Integers:
     return distances
 
 
+def columns_at_a_time(num_updates: int) -> int:
+    """Return how many entries of each update are looked at at a time, so that memory is bounded."""
+    return max(min(BLOCK, _ROOM // num_updates), 1)
+
+
 def _blocks(deltas: Sequence[Delta], start: int, stop: int) -> Iterator[Float64Array]:
     """Yield the updates' entries, (N, as many as fit), range after range; at least one."""
-    size = max(min(BLOCK, _ROOM // len(deltas)), 1)
+    size = columns_at_a_time(len(deltas))
     for first in range(start, max(stop, start + 1), size):
         rows = np.zeros((len(deltas), min(size, stop - first)))
         for row, delta in zip(rows, deltas, strict=True):

@@ -18,6 +18,7 @@ import numpy as np
 
 from semantic_net.aggregation.geometry import (
     Integers,
+    columns_at_a_time,
     inner_products,
     pairwise,
     squared_distances,
@@ -213,6 +214,11 @@ class _TrimmedMean:
 
     def reduce(self, start: int, out: Int32Array) -> None:
         """See `Rule.reduce`."""
+        size = columns_at_a_time(len(self._deltas))
+        for first in range(0, out.size, size):
+            self._reduce(start + first, out[first : first + size])
+
+    def _reduce(self, start: int, out: Int32Array) -> None:
         rows = np.zeros((len(self._deltas), out.size), np.int32)
         for row, delta in zip(rows, self._deltas, strict=True):
             delta.accumulate(row, start, 1)
