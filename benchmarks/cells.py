@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -36,11 +37,12 @@ def run_cells(
     paths = {cell: out / f"{'-'.join(map(str, cell))}.json" for cell in cells}
     missing = [cell for cell in cells if not paths[cell].exists()]
     print(f"{len(cells)} cells, {len(missing)} to run, {jobs} at a time", file=sys.stderr)
+    made_by = {"version": version(), "machine": machine()}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         running = {pool.submit(run_cell, cell): cell for cell in missing}
         for number, done in enumerate(as_completed(running), start=1):
-            result, path = done.result(), paths[running[done]]
+            result, path = done.result() | made_by, paths[running[done]]
             part = path.with_suffix(".part")
             part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             part.rename(path)
@@ -48,7 +50,18 @@ def run_cells(
                 f"{key} {value:.6g}" for key, value in result.items() if isinstance(value, float)
             )
             print(f"{number}/{len(missing)} {path.stem}: {figures}", file=sys.stderr)
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths.values()]
+    results: list[Result] = [json.loads(path.read_text("utf-8")) for path in paths.values()]
+    for key in made_by:
+        if len(mixed := {str(result.get(key, "unknown")) for result in results}) > 1:
+            print(f"note: cells of more than one {key}: {', '.join(sorted(mixed))}")
+    return results
+
+
+def version() -> str:
+    """Return the commit of this checkout, and whether it has been changed since."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def machine() -> str:

@@ -1,4 +1,4 @@
-"""The fold in Python's own whole numbers, as DESIGN states it, and deltas made of numbers."""
+"""The fold in Python's own whole numbers and deltas made of numbers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """zstd frames from outside, opened in bounded memory.
 
 A limit on the library's output does not bound it: where a frame declares its size, that is what
-python-zstandard allocates (6,418 bytes became 200 MB). So the declared size is read first; zstd
+python-zstandard allocates, however large. So the declared size is read first; zstd
 then writes into a buffer of that size, and whatever does not fit is an error.
 """
 

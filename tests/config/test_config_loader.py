@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_net.config import Config, PartitionConfig, dump_config, load_config
-from semantic_net.config.sections import MODES, PARTITIONS, P2PConfig
+from semantic_net.config.sections import PARTITIONS, P2PConfig
+from semantic_net.config.semantic import MODES
 from semantic_net.errors import ConfigError
 
 
@@ -79,6 +80,7 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, message: 
         ("p2p.heartbeat_s=0", "p2p.heartbeat_s must be > 0, got 0.0"),
         ("p2p.liveness_s=0", "p2p.liveness_s must be > 0, got 0.0"),
         ("semantic.topk=0", "semantic.topk must be in (0, 1], got 0.0"),
+        ("semantic={mode: none, budget_s: 1}", "semantic.budget_s must be null where"),
         ("semantic.bit_width=9", "semantic.bit_width must be in [1, 8], got 9"),
         ("task.disaster.tile_size=12", "task.disaster.tile_size must be a multiple of 2^depth = 8"),
         ("data.partition.shard=1", "data.partition.shard must be in [0, num_shards = 1), got 1"),

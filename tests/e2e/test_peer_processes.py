@@ -197,7 +197,7 @@ def test_a_lone_peer_neither_waits_nor_fails(tmp_path: Path) -> None:
 def test_what_all_hold_is_compacted_and_a_late_joiner_starts_from_the_snapshot(
     tmp_path: Path,
 ) -> None:
-    """It contributes within two rounds of its start, and delays nobody (DESIGN 2.8)."""
+    """It contributes within two rounds of its start, and delays nobody."""
     # Steps that take time and no CPU: a busy machine is no slow device.
     paced = ("p2p.base_every=2", "training.steps=5", "task.options={step_s: 0.06}", PACED_TASK)
     with running(tmp_path, 2, *paced, rounds=30) as (a, b):

@@ -106,10 +106,8 @@ def test_warm_up_leaves_dense_codecs_alone() -> None:
 
 def test_a_budget_asks_for_mode_auto() -> None:
     budgets = (SemanticConfig(budget_s=1), SemanticConfig(budget_bytes=1))
-    for cfg in (*budgets, SemanticConfig(mode="auto")):
+    for cfg in (*budgets, SemanticConfig(mode="auto", budget_s=1), SemanticConfig(mode="auto")):
         assert isinstance(rate_controller(cfg, SCHEMA), BudgetController)
-    named = SemanticConfig(mode="none", budget_s=1)
-    assert isinstance(rate_controller(named, SCHEMA), FixedRate)
 
 
 def test_where_everything_has_room_nothing_is_lost() -> None:

@@ -12,10 +12,10 @@ from semantic_net.config.sections import (
     P2PConfig,
     PartitionConfig,
     SecurityConfig,
-    SemanticConfig,
     TaskConfig,
     TrainingConfig,
 )
+from semantic_net.config.semantic import SemanticConfig
 
 __all__ = [
     "AggregationConfig",

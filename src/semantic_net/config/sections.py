@@ -7,20 +7,11 @@ range raises `ConfigError` here, before any socket opens.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from semantic_net.errors import ConfigError
-
-
-def _require(condition: bool, key: str, rule: str, value: object) -> None:
-    if not condition:
-        raise ConfigError(f"{key} must be {rule}, got {value!r}")
-
-
-def _require_one_of(key: str, value: str, allowed: Collection[str]) -> None:
-    _require(value in allowed, key, f"one of {', '.join(sorted(allowed))}", value)
+from semantic_net.config.checks import require, require_one_of
+from semantic_net.config.semantic import SemanticConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +26,9 @@ class DisasterConfig:
     """Side of the square training and validation tiles, in pixels."""
 
     def __post_init__(self) -> None:
-        _require(self.base_channels >= 1, "task.disaster.base_channels", ">= 1", self.base_channels)
-        _require(1 <= self.depth <= 6, "task.disaster.depth", "in [1, 6]", self.depth)
-        _require(
+        require(self.base_channels >= 1, "task.disaster.base_channels", ">= 1", self.base_channels)
+        require(1 <= self.depth <= 6, "task.disaster.depth", "in [1, 6]", self.depth)
+        require(
             self.tile_size >= 1 << self.depth and self.tile_size % (1 << self.depth) == 0,
             "task.disaster.tile_size",
             f"a multiple of 2^depth = {1 << self.depth}",
@@ -61,7 +52,7 @@ class NetqosConfig:
     def __post_init__(self) -> None:
         for name in ("window", "horizon", "hidden", "layers"):
             value = getattr(self, name)
-            _require(value >= 1, f"task.netqos.{name}", ">= 1", value)
+            require(value >= 1, f"task.netqos.{name}", ">= 1", value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +72,15 @@ class PartitionConfig:
     """Seed of the random splits; equal on all peers, so that parts do not overlap."""
 
     def __post_init__(self) -> None:
-        _require_one_of("data.partition.by", self.by, PARTITIONS)
-        _require(self.num_shards >= 1, "data.partition.num_shards", ">= 1", self.num_shards)
-        _require(
+        require_one_of("data.partition.by", self.by, PARTITIONS)
+        require(self.num_shards >= 1, "data.partition.num_shards", ">= 1", self.num_shards)
+        require(
             self.shard is None or 0 <= self.shard < self.num_shards,
             "data.partition.shard",
             f"in [0, num_shards = {self.num_shards})",
             self.shard,
         )
-        _require(self.alpha > 0, "data.partition.alpha", "> 0", self.alpha)
+        require(self.alpha > 0, "data.partition.alpha", "> 0", self.alpha)
 
 
 PARTITIONS = ("natural", "dirichlet", "iid", "quantity")
@@ -118,9 +109,9 @@ class CsvConfig:
     """Every n-th trace of a group is held out for validation."""
 
     def __post_init__(self) -> None:
-        _require(len(self.features) >= 1, "data.csv.features", "a list of columns", self.features)
-        _require(self.max_gap_s > 0, "data.csv.max_gap_s", "> 0", self.max_gap_s)
-        _require(self.holdout_every >= 2, "data.csv.holdout_every", ">= 2", self.holdout_every)
+        require(len(self.features) >= 1, "data.csv.features", "a list of columns", self.features)
+        require(self.max_gap_s > 0, "data.csv.max_gap_s", "> 0", self.max_gap_s)
+        require(self.holdout_every >= 2, "data.csv.holdout_every", ">= 2", self.holdout_every)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +140,10 @@ class DataConfig:
     partition: PartitionConfig = field(default_factory=PartitionConfig)
 
     def __post_init__(self) -> None:
-        _require(self.num_train >= 1, "data.num_train", ">= 1", self.num_train)
-        _require(self.num_val >= 1, "data.num_val", ">= 1", self.num_val)
-        _require(0 < self.val_ratio < 1, "data.val_ratio", "in (0, 1)", self.val_ratio)
-        _require(
+        require(self.num_train >= 1, "data.num_train", ">= 1", self.num_train)
+        require(self.num_val >= 1, "data.num_val", ">= 1", self.num_val)
+        require(0 < self.val_ratio < 1, "data.val_ratio", "in (0, 1)", self.val_ratio)
+        require(
             self.max_side is None or self.max_side >= 16, "data.max_side", ">= 16", self.max_side
         )
 
@@ -180,7 +171,7 @@ class TaskConfig:
     """There may be no data here: ``train_data`` and ``val_data`` may be empty."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name), "task.name", "a task's name or a path to a .py file", self.name)
+        require(bool(self.name), "task.name", "a task's name or a path to a .py file", self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,140 +208,35 @@ class TrainingConfig:
     """Seed of batch order and augmentation, mixed with the peer's id."""
 
     def __post_init__(self) -> None:
-        _require(self.rounds >= 1, "training.rounds", ">= 1", self.rounds)
-        _require(self.epochs >= 1, "training.epochs", ">= 1", self.epochs)
-        _require(self.steps is None or self.steps >= 1, "training.steps", ">= 1", self.steps)
-        _require(self.batch_size >= 1, "training.batch_size", ">= 1", self.batch_size)
-        _require_one_of("training.optimizer", self.optimizer, ("adam", "sgd"))
-        _require_one_of("training.schedule", self.schedule, ("constant", "cosine"))
+        require(self.rounds >= 1, "training.rounds", ">= 1", self.rounds)
+        require(self.epochs >= 1, "training.epochs", ">= 1", self.epochs)
+        require(self.steps is None or self.steps >= 1, "training.steps", ">= 1", self.steps)
+        require(self.batch_size >= 1, "training.batch_size", ">= 1", self.batch_size)
+        require_one_of("training.optimizer", self.optimizer, ("adam", "sgd"))
+        require_one_of("training.schedule", self.schedule, ("constant", "cosine"))
         # Far beyond any use, and far within what torch's float32 scalars can hold.
-        _require(
+        require(
             0 < self.learning_rate <= 1e6,
             "training.learning_rate",
             "in (0, 1e6]",
             self.learning_rate,
         )
-        _require(0 <= self.momentum < 1, "training.momentum", "in [0, 1)", self.momentum)
-        _require(
+        require(0 <= self.momentum < 1, "training.momentum", "in [0, 1)", self.momentum)
+        require(
             0 <= self.weight_decay <= 1e6, "training.weight_decay", "in [0, 1e6]", self.weight_decay
         )
-        _require(
+        require(
             self.max_grad_norm is None or self.max_grad_norm > 0,
             "training.max_grad_norm",
             "> 0",
             self.max_grad_norm,
         )
-        _require(
+        require(
             self.num_threads is None or self.num_threads >= 1,
             "training.num_threads",
             ">= 1",
             self.num_threads,
         )
-
-
-Mode = Literal[
-    "none", "gradients_topk", "weights_quantize", "topk_quantize", "entropy_quantize", "auto"
-]
-MODES: tuple[str, ...] = get_args(Mode)
-Preset = Literal["lossless", "balanced", "extreme"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SemanticConfig:
-    """The ``semantic`` section: how an update becomes bytes.
-
-    ``preset`` names the trade; every other key that is set goes above it. A mode, or a budget,
-    leaves nothing of it.
-    """
-
-    preset: Preset = "balanced"
-    """lossless, balanced or extreme: see `PRESETS`."""
-    mode: Mode | None = None
-    """none (dense float32), gradients_topk (largest entries, float values), weights_quantize
-    (every entry, ``bit_width`` bits), topk_quantize (largest entries, 2 bits each),
-    entropy_quantize (largest entries, entropy-coded), auto (within a budget). None: the preset's.
-    """
-    topk: float | None = None
-    """Share of entries that the sparse modes keep, in (0, 1]. None: the preset's, else 0.03."""
-    min_entries: int | None = None
-    """Fewest entries that the sparse modes keep, whatever the share. None: the preset's, else 1."""
-    bit_width: int = 4
-    """Bits an entry of weights_quantize, 1 to 8."""
-    warmup_rounds: int | None = None
-    """First rounds in which the sparse modes keep more. None: the preset's, else 0."""
-    budget_bytes: int | None = None
-    """Most bytes that a round's own update may cost, to all neighbours together. A budget asks
-    for mode auto, and no other mode heeds it."""
-    budget_s: float | None = None
-    """Most seconds that it may take to the slowest neighbour. Mode auto without a budget: 10."""
-
-    def __post_init__(self) -> None:
-        _require_one_of("semantic.preset", self.preset, PRESETS)
-        if self.mode is not None:
-            _require_one_of("semantic.mode", self.mode, MODES)
-        _require(self.topk is None or 0 < self.topk <= 1, "semantic.topk", "in (0, 1]", self.topk)
-        _require(1 <= self.bit_width <= 8, "semantic.bit_width", "in [1, 8]", self.bit_width)
-        _require(
-            self.min_entries is None or self.min_entries >= 1,
-            "semantic.min_entries",
-            ">= 1",
-            self.min_entries,
-        )
-        _require(
-            self.warmup_rounds is None or self.warmup_rounds >= 0,
-            "semantic.warmup_rounds",
-            ">= 0",
-            self.warmup_rounds,
-        )
-        _require(
-            self.budget_bytes is None or self.budget_bytes >= 1,
-            "semantic.budget_bytes",
-            ">= 1",
-            self.budget_bytes,
-        )
-        _require(
-            self.budget_s is None or self.budget_s > 0, "semantic.budget_s", "> 0", self.budget_s
-        )
-
-    def resolved(self) -> SemanticConfig:
-        """Return the same with every key set that a preset says something of."""
-        return replace(self, **asdict(self.trade))
-
-    @property
-    def trade(self) -> Trade:
-        """What holds: of each key what is set, else what the preset says."""
-        if self.mode is not None:
-            preset = Trade(self.mode)
-        elif self.budget_bytes is not None or self.budget_s is not None:
-            preset = Trade("auto")
-        else:
-            preset = PRESETS[self.preset]
-        return Trade(
-            mode=preset.mode,
-            topk=preset.topk if self.topk is None else self.topk,
-            min_entries=preset.min_entries if self.min_entries is None else self.min_entries,
-            warmup_rounds=(
-                preset.warmup_rounds if self.warmup_rounds is None else self.warmup_rounds
-            ),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Trade:
-    """Bytes against accuracy."""
-
-    mode: Mode
-    topk: float = 0.03
-    min_entries: int = 1
-    warmup_rounds: int = 0
-
-
-PRESETS = {
-    "lossless": Trade("none"),
-    "balanced": Trade("topk_quantize", topk=0.03, min_entries=256),
-    "extreme": Trade("entropy_quantize", topk=0.01, min_entries=256),
-}
-"""By the name in ``semantic.preset``; docs/results.md has what each costs and saves."""
 
 
 BEATS_PER_LIFE = 5
@@ -400,30 +286,30 @@ class P2PConfig:
     """Rounds between two checkpoints; 0 writes one at the end only."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.run) and len(self.run) <= 64, "p2p.run", "1 to 64 characters", self.run)
-        _require(
+        require(bool(self.run) and len(self.run) <= 64, "p2p.run", "1 to 64 characters", self.run)
+        require(
             _TOPOLOGY.fullmatch(self.topology) is not None,
             "p2p.topology",
             "full, given, ring, line or random-k with k in [1, 99]",
             self.topology,
         )
-        _require(0 <= self.port <= 65535, "p2p.port", "in [0, 65535]", self.port)
-        _require(self.listen_timeout_s > 0, "p2p.listen_timeout_s", "> 0", self.listen_timeout_s)
-        _require(0 < self.quorum <= 1, "p2p.quorum", "in (0, 1]", self.quorum)
-        _require(self.start_timeout_s >= 0, "p2p.start_timeout_s", ">= 0", self.start_timeout_s)
-        _require(self.liveness_s > 0, "p2p.liveness_s", "> 0", self.liveness_s)
-        _require(self.beat_s > 0, "p2p.heartbeat_s", "> 0", self.heartbeat_s)
-        _require(
+        require(0 <= self.port <= 65535, "p2p.port", "in [0, 65535]", self.port)
+        require(self.listen_timeout_s > 0, "p2p.listen_timeout_s", "> 0", self.listen_timeout_s)
+        require(0 < self.quorum <= 1, "p2p.quorum", "in (0, 1]", self.quorum)
+        require(self.start_timeout_s >= 0, "p2p.start_timeout_s", ">= 0", self.start_timeout_s)
+        require(self.liveness_s > 0, "p2p.liveness_s", "> 0", self.liveness_s)
+        require(self.beat_s > 0, "p2p.heartbeat_s", "> 0", self.heartbeat_s)
+        require(
             self.liveness_s >= 2 * self.beat_s,
             "p2p.liveness_s",
             f">= 2 x p2p.heartbeat_s = {2 * self.beat_s}",
             self.liveness_s,
         )
-        _require(self.max_rate is None or self.max_rate >= 1, "p2p.max_rate", ">= 1", self.max_rate)
-        _require(1 <= self.base_every <= 4096, "p2p.base_every", "in [1, 4096]", self.base_every)
-        _require(self.disk_budget_mb > 0, "p2p.disk_budget_mb", "> 0", self.disk_budget_mb)
-        _require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
-        _require(self.checkpoint_every >= 0, "p2p.checkpoint_every", ">= 0", self.checkpoint_every)
+        require(self.max_rate is None or self.max_rate >= 1, "p2p.max_rate", ">= 1", self.max_rate)
+        require(1 <= self.base_every <= 4096, "p2p.base_every", "in [1, 4096]", self.base_every)
+        require(self.disk_budget_mb > 0, "p2p.disk_budget_mb", "> 0", self.disk_budget_mb)
+        require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
+        require(self.checkpoint_every >= 0, "p2p.checkpoint_every", ">= 0", self.checkpoint_every)
 
     @property
     def beat_s(self) -> float:
@@ -441,7 +327,7 @@ class AggregationConfig:
 
     rule: AggregationRule = "mean"
     """mean (weighted by the number of examples), or one that bears liars, with each author
-    counting once: clipped (the recommended one), trimmed_mean, median, krum, multi_krum."""
+    counting once: clipped, trimmed_mean, median, krum, multi_krum."""
     byzantine_ratio: float = 0.2
     """Share of a round's authors that may lie, in [0, 0.5): what those rules reckon with."""
     nearest_neighbour_mixing: bool = False
@@ -452,20 +338,20 @@ class AggregationConfig:
     """Step of the outer optimiser, in (0, 2]."""
 
     def __post_init__(self) -> None:
-        _require_one_of("aggregation.rule", self.rule, AGGREGATION_RULES)
-        _require(
+        require_one_of("aggregation.rule", self.rule, AGGREGATION_RULES)
+        require(
             0 <= self.byzantine_ratio < 0.5,
             "aggregation.byzantine_ratio",
             "in [0, 0.5)",
             self.byzantine_ratio,
         )
-        _require(
+        require(
             0 <= self.outer_momentum <= 0.99,
             "aggregation.outer_momentum",
             "in [0, 0.99]",
             self.outer_momentum,
         )
-        _require(0 < self.outer_lr <= 2, "aggregation.outer_lr", "in (0, 2]", self.outer_lr)
+        require(0 < self.outer_lr <= 2, "aggregation.outer_lr", "in (0, 2]", self.outer_lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -476,7 +362,7 @@ class SecurityConfig:
     """open: updates are signed, but anyone who knows the run may join, and nothing is encrypted."""
 
     def __post_init__(self) -> None:
-        _require_one_of("security.mode", self.mode, ("open",))
+        require_one_of("security.mode", self.mode, ("open",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -487,7 +373,7 @@ class MonitoringConfig:
     """Least level on the console; log.txt always has debug."""
 
     def __post_init__(self) -> None:
-        _require_one_of(
+        require_one_of(
             "monitoring.log_level", self.log_level, ("debug", "info", "warning", "error")
         )
 

@@ -16,7 +16,7 @@ from semantic_net.task.base import Task
 
 
 def run_facts(config: Config, task: Task, schema: ModelSchema, fold: FoldConfig) -> dict[str, str]:
-    """Return the facts of a run (DESIGN 2, rule 10)."""
+    """Return the facts of a run, which all its peers must share."""
     facts = {
         "protocol": str(VERSION),
         "fold": str(FOLD_VERSION),

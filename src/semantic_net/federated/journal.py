@@ -1,6 +1,6 @@
 """What a peer has put its name to: one fsynced line before the first byte of an update leaves.
 
-An author's rounds strictly increase (DESIGN 2.6), so a peer that was killed at any point must
+An author's rounds strictly increase, so a peer that was killed at any point must
 know its last round when it comes back. A torn last line was never followed by a byte on the wire,
 and is dropped.
 """

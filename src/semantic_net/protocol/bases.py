@@ -1,4 +1,4 @@
-"""Which base to stand on, and when to make a later one: compaction (DESIGN 2.8).
+"""Which base to stand on, and when to make a later one: compaction.
 
 What everybody says of itself decides: each signs the set digest through its base's frontier,
 through those of others' bases, and through a later round: its *marks*. A base with a later frontier

@@ -3,7 +3,7 @@
 Should a base win that includes less, or that is earlier, the payloads are at hand: what it can
 still take in is held again. One's own updates are accounted for as well: each counts, if a base
 includes it or it is held and its slot is not void, or it is *taken back*: what it carried is added
-to the residual and goes out with the next update (DESIGN 2.7). When it counts after all, by a later
+to the residual and goes out with the next update. When it counts after all, by a later
 base or by a peer that brings it back, it is subtracted from the residual again. Never both, never
 neither.
 """

@@ -1,6 +1,6 @@
 """An update: the small signed record that peers exchange, and its admission.
 
-Admission is a pure function of the update and the run (DESIGN 2.4): every peer accepts and
+Admission is a pure function of the update and the run: every peer accepts and
 refuses the same updates, whatever its mood. The signed body travels and is hashed as the very
 bytes that its author made, so no re-encoding can change an id.
 """

@@ -1,7 +1,7 @@
 """The replicated state: the updates that a peer holds on its base, at most one per (round, author).
 
 An update is in the set once its payload is here and checked. Two signed updates under one
-(round, author) void both, everywhere and for good (DESIGN 2.5); of a void slot only the evidence
+(round, author) void both, everywhere and for good; of a void slot only the evidence
 is kept. What the base includes is known by its history alone, and nothing of those rounds is taken
 in any more. Payloads live elsewhere; this module refuses to know where.
 """

@@ -17,7 +17,7 @@ from semantic_net.semantic.bits import UInt8Array
 BoolArray = npt.NDArray[np.bool_]
 
 _STEPS = 3
-"""Of Lloyd's iteration: later ones move the border by less than a hundredth."""
+"""Of Lloyd's iteration: later ones hardly move the border."""
 
 
 def quantize_to_levels(values: Float32Array) -> tuple[UInt8Array, tuple[int, int]]:

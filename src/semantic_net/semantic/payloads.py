@@ -16,7 +16,8 @@ the number of parameter tensors; planes and unary parts are as in `semantic_net.
 
 A payload is refused unless every declared size fits the schema and its own length (checked before
 anything is allocated), every float is finite, and each set of entries is written in canonical
-form. What is read are views: a payload must not change while its delta is in use.
+form (of an empty one, the fields that say how to read it are free). What is read are views: a
+payload must not change while its delta is in use.
 """
 
 from __future__ import annotations

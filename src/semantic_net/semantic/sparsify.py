@@ -68,7 +68,7 @@ def _at_least_with_torch(flat: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _at_least_with_numpy(flat: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return what `_at_least_with_torch` does; on a CPU it takes a tenth of the time."""
+    """Return what `_at_least_with_torch` does, faster on a CPU."""
     values = flat.numpy() if flat.dtype == torch.float32 else flat.double().numpy()
     magnitudes = np.abs(values, out=new_array(values.size, values.dtype))
     candidates = np.flatnonzero(magnitudes >= _guess(magnitudes, count))

@@ -1,4 +1,4 @@
-"""Seeded disasters, and what must hold after each: the promises of DESIGN 2 and 3, checked.
+"""Seeded disasters, and what must hold after each: the promises of the protocol, checked.
 
 `disturbed` lets crashes, restarts, partitions, slow links, repeated messages, late joiners and a
 second instance of a key play out, mends the network, and lets it fall quiet. `undisturbed` runs

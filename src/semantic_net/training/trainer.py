@@ -42,7 +42,7 @@ from semantic_net.training.state import (
 log = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 1 << 20
-"""Largest weight of an update (DESIGN 2, rule 2)."""
+"""Largest weight of an update."""
 
 FINAL_RATE = 0.1
 """Where the cosine schedule ends, as a share of ``training.learning_rate``."""
