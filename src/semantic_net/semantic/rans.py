@@ -5,7 +5,7 @@ interleaved states (Giesen, "Interleaved entropy coders", 2014): symbol ``i`` be
 ``i % lanes``, each lane is a number of its own, and numpy takes one symbol of all lanes in a step.
 A lane costs two bytes, since it has to begin with some number. So each begins with two bytes that
 have to be sent anyway, the *cargo*, which the decoder finds in the end; without cargo there are
-fewer lanes, and what they cost stays below a fiftieth.
+fewer lanes, and they cost some per cent of what they hold.
 
 Symbols are 0 to 63, and each has one of `NUM_MODELS` fixed distributions: geometric, of mean
 ``2^(g / 4 - 6)`` for model ``g``, the last symbol standing for itself and all beyond. They are
@@ -42,10 +42,17 @@ _TOTAL = 1 << _PRECISION
 _LOWEST = 1 << 16
 """States are at least this, and below 2^32."""
 
+_PRECISION_32 = np.uint32(_PRECISION)
+_SLOT_MASK = np.uint32(_TOTAL - 1)
+_FACTOR_MASK = np.uint32(2 * _TOTAL - 1)
+_OFFSET_SHIFT = np.uint32(_PRECISION + 1)
+_SYMBOL_SHIFT = np.uint32(2 * _PRECISION + 1)
+_WORD_BITS = np.uint32(16)
+
 CARGO_BYTES = 2
 """That one lane carries."""
 
-_SYMBOLS_A_LANE = 512
+_SYMBOLS_A_LANE = 256
 _SYMBOLS_A_LANE_WITH_CARGO = 128
 _MAX_LANES = 1 << 12
 
@@ -87,7 +94,7 @@ def encode_symbols(symbols: UInt8Array, models: UInt8Array, cargo: bytes | None 
     for first in reversed(range(0, count, lanes)):
         here = slice(first, min(first + lanes, count))
         active = states[: here.stop - first]
-        full = np.flatnonzero(active >= limits[here])
+        full = (active >= limits[here]).nonzero()[0]
         if full.size:
             taken = active[full]
             words.append(taken.astype("<u2"))
@@ -114,26 +121,31 @@ def take_symbols(
     if (states < _LOWEST).any():
         raise reader.error("a state that no encoder ends with")
     words = reader.peek()[: reader.left // 2 * 2].view("<u2")
-    symbols = np.empty(count, np.uint8)
-    slots = models.astype(np.int32) << np.int32(_PRECISION)
+    slots = models.astype(np.uint32)
+    slots <<= _PRECISION_32
     used = 0
+    # A step is a dozen calls on few numbers, so that calls are what it costs.
     for first in range(0, count, lanes):
-        here = slice(first, min(first + lanes, count))
-        active = states[: here.stop - first]
-        entries = slots[here]
-        entries += (active & np.uint32(_TOTAL - 1)).view(np.int32)
-        symbols[here] = tables.symbols[entries]
-        active >>= np.uint32(_PRECISION)
-        active *= tables.factors[entries]
-        active += tables.offsets[entries]
-        empty = np.flatnonzero(active < _LOWEST)
+        active = states[: count - first]
+        here = slots[first : first + lanes]
+        here += active & _SLOT_MASK
+        drawn = tables.slots.take(here)
+        here[:] = drawn
+        active >>= _PRECISION_32
+        active *= drawn & _FACTOR_MASK
+        drawn >>= _OFFSET_SHIFT
+        drawn &= _SLOT_MASK
+        active += drawn
+        empty = (active < _LOWEST).nonzero()[0]
         if empty.size:
             taken = words[used : used + empty.size]
             if taken.size < empty.size:
                 raise reader.error("ends within its symbols")
-            active[empty] = (active[empty] << np.uint32(16)) | taken
+            active[empty] = (active[empty] << _WORD_BITS) | taken
             used += empty.size
     reader.take(2 * used)
+    slots >>= _SYMBOL_SHIFT
+    symbols = slots.astype(np.uint8)
     left = states - np.uint32(_LOWEST)
     if (left >= (_LOWEST if cargo else 1)).any():
         raise reader.error("symbols that nobody has coded")
@@ -146,12 +158,9 @@ class _Tables:
     """By model and symbol, of `_TOTAL`."""
     starts: UInt32Array
     """The sums of the frequencies before."""
-    symbols: UInt8Array
-    """By model and slot, 0 to `_TOTAL`: whose slot it is."""
-    factors: UInt32Array
-    """Its frequency."""
-    offsets: UInt32Array
-    """The slot's place among its symbol's."""
+    slots: UInt32Array
+    """By model and slot, 0 to `_TOTAL`: from bit 0 on its symbol's frequency, from bit 13 on its
+    place among those of the symbol, from bit 25 on the symbol. One table, looked up once."""
 
 
 @cache
@@ -163,9 +172,8 @@ def _tables() -> _Tables:
     factors = np.take_along_axis(frequencies, symbols.astype(np.int64), axis=1)
     offsets = np.arange(_TOTAL, dtype=np.uint32)
     offsets = offsets - np.take_along_axis(starts, symbols.astype(np.int64), axis=1)
-    return _Tables(
-        frequencies.ravel(), starts.ravel(), symbols.ravel(), factors.ravel(), offsets.ravel()
-    )
+    slots = factors | offsets << _OFFSET_SHIFT | symbols.astype(np.uint32) << _SYMBOL_SHIFT
+    return _Tables(frequencies.ravel(), starts.ravel(), slots.ravel())
 
 
 def _geometric(model: int) -> list[int]:
