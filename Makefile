@@ -60,7 +60,7 @@ soak: $(VENV)/.ready-run ## many seeded disasters, e.g. make soak ARGS="--seeds 
 bench: $(VENV)/.ready-bench ## speed of codecs and rounds, and accuracy against bytes in short (30 minutes)
 	$(bin)/python benchmarks/codec_speed.py
 	$(bin)/python benchmarks/round_overhead.py
-	$(bin)/python benchmarks/bytes_and_accuracy.py --seeds 3 $(ARGS)
+	$(bin)/python benchmarks/bytes_and_accuracy.py --data fashion_dirichlet --seeds 3 $(ARGS)
 
 bench-full: $(VENV)/.ready-bench ## accuracy against bytes in full: hours, but it goes on where it was interrupted
 	$(bin)/python benchmarks/bytes_and_accuracy.py --methods all --plot docs/figures/fashion_mnist $(ARGS)

@@ -1,4 +1,5 @@
-"""CPU seconds per GB, sender and receiver together: our transport against a raw blocking socket.
+"""CPU seconds per GB, sender and receiver together: our transport, with TLS and without, against a
+raw blocking socket; and how long it takes until many devices that dial at once have a session.
 
     python benchmarks/transport_speed.py [--payload-mb 25] [--payloads 40] [--repeats 3]
 
@@ -15,17 +16,22 @@ import os
 import resource
 import socket
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
 
 from semantic_net.protocol.frames import MAX_CHUNK_BYTES, Kind, encode_frame, encode_header
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.base import Buffer, Connected, Received, TransportEvent
+from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.trust import Device, TrustFile
 
 CONTEXT = mp.get_context("spawn")
 META_BYTES = 48
@@ -100,18 +106,31 @@ class PayloadSource:
         return encode_header(Kind.CHUNK, META_BYTES + len(chunk)) + bytes(META_BYTES), chunk
 
 
-def transport(key: int, peers: tuple[str, ...] = ()) -> AdHocTransport:
-    """Return a peer on loopback."""
+def device(home: Path, key: int) -> DeviceIdentity:
+    """Return one of the devices in a folder, which trust each other."""
+    own = DeviceIdentity(home / str(key))
+    own.trust_file = TrustFile(home / "trust.txt")
+    own.trust_file.pair(Device(own.certificate))
+    return own
+
+
+def transport(home: Path | None, key: int, peers: tuple[str, ...] = ()) -> AdHocTransport:
+    """Return a peer on loopback; over TLS, if there is a folder for devices."""
     settings = TransportSettings(host="127.0.0.1", peers=peers)
-    return AdHocTransport(Signer(bytes([key]) * 32), settings, HelloContent({}, key, "bench"))
+    hello = HelloContent({}, key, "bench")
+    if home is None:
+        return AdHocTransport(Signer(bytes([key]) * 32), settings, hello)
+    own = device(home, key)
+    hello = replace(hello, endorsement=own.endorse(own.signer.public_key))
+    return AdHocTransport(own.signer, settings, hello, pins=own.pins())
 
 
-def our_receiver(pipe: Pipe, load: Load) -> None:
+def our_receiver(home: Path | None, pipe: Pipe, load: Load) -> None:
     """Receive chunks and say so after the last."""
-    asyncio.run(_our_receiver(pipe, load))
+    asyncio.run(_our_receiver(home, pipe, load))
 
 
-async def _our_receiver(pipe: Pipe, load: Load) -> None:
+async def _our_receiver(home: Path | None, pipe: Pipe, load: Load) -> None:
     done = asyncio.get_running_loop().create_future()
     payload = bytearray(load.payload_bytes)
     received = 0
@@ -130,19 +149,19 @@ async def _our_receiver(pipe: Pipe, load: Load) -> None:
                 ours.send(event.peer, encode_frame(Kind.HAVE, b"all"))
                 done.set_result(cpu_s() - began_s)
 
-    ours = transport(1)
+    ours = transport(home, 1)
     await ours.start(handle)
     pipe.send(int(ours.address.rpartition(":")[2]))
     pipe.send(await done)
     await ours.close()
 
 
-def our_sender(port: int, payload: memoryview, load: Load) -> None:
+def our_sender(home: Path | None, port: int, payload: memoryview, load: Load) -> None:
     """Queue all payloads at once; the transport pulls."""
-    asyncio.run(_our_sender(port, payload, load))
+    asyncio.run(_our_sender(home, port, payload, load))
 
 
-async def _our_sender(port: int, payload: memoryview, load: Load) -> None:
+async def _our_sender(home: Path | None, port: int, payload: memoryview, load: Load) -> None:
     done = asyncio.get_running_loop().create_future()
 
     def handle(event: TransportEvent) -> None:
@@ -152,10 +171,42 @@ async def _our_sender(port: int, payload: memoryview, load: Load) -> None:
         elif isinstance(event, Received):
             done.set_result(None)
 
-    ours = transport(2, (f"127.0.0.1:{port}",))
+    ours = transport(home, 2, (f"127.0.0.1:{port}",))
     await ours.start(handle)
     await done
     await ours.close()
+
+
+# Many at once.
+
+
+async def handshakes_s(home: Path | None, count: int) -> float:
+    """Return how long it takes until one peer has a session with each of many that dial at once.
+
+    All of them run in this process: both ends of each handshake are counted.
+    """
+    done = asyncio.get_running_loop().create_future()
+    connected = set()
+
+    def handle(event: TransportEvent) -> None:
+        if isinstance(event, Connected):
+            connected.add(event.peer)
+            if len(connected) == count:
+                done.set_result(None)
+
+    listener = transport(home, 1)
+    diallers = [transport(home, key) for key in range(2, count + 2)]
+    await listener.start(handle)
+    for dialler in diallers:
+        await dialler.start(lambda event: None)
+    began_s = time.perf_counter()
+    for dialler in diallers:
+        dialler.add_address(listener.address)
+    await done
+    seconds = time.perf_counter() - began_s
+    for each in (listener, *diallers):
+        await each.close()
+    return seconds
 
 
 def measure(sender: Sender, receiver: Receiver, load: Load) -> tuple[float, float, float]:
@@ -179,12 +230,20 @@ def main() -> None:
     parser.add_argument("--payload-mb", type=float, default=25.0)
     parser.add_argument("--payloads", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", type=int, default=20, help="that dial at once")
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        _main(args, Path(folder))
+
+
+def _main(args: argparse.Namespace, home: Path) -> None:
     load = Load(int(args.payload_mb * 1e6), args.payloads)
     ways: dict[str, tuple[Sender, Receiver]] = {
         "raw blocking socket": (raw_sender, raw_receiver),
-        "AdHocTransport": (our_sender, our_receiver),
+        "AdHocTransport": (partial(our_sender, None), partial(our_receiver, None)),
+        "the same over TLS": (partial(our_sender, home), partial(our_receiver, home)),
     }
+    device(home, 1), device(home, 2)
     figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for _ in range(args.repeats):
         for name, (sender, receiver) in ways.items():
@@ -195,6 +254,10 @@ def main() -> None:
         sent, received, wall = (statistics.median(column) for column in zip(*runs, strict=True))
         both = statistics.median(run[0] + run[1] for run in runs)
         print(f"{name:20}{sent:12.2f}{received:14.2f}{both:8.2f}{wall:8.2f}")
+    print(f"\n{args.peers} peers that dial at once, until all have a session, median, seconds")
+    for name, folder in (("AdHocTransport", None), ("the same over TLS", home)):
+        times = [asyncio.run(handshakes_s(folder, args.peers)) for _ in range(args.repeats)]
+        print(f"{name:20}{statistics.median(times):12.2f}")
 
 
 if __name__ == "__main__":

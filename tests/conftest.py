@@ -1,7 +1,21 @@
 """Settings of all tests."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # A busy machine is no failure; what must not hang has limits of its own.
 settings.register_profile("default-here", deadline=None)
 settings.load_profile("default-here")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def device_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep the tests, and the processes that they start, away from this device's own key."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "SEMANTIC_NET_HOME", str(home))
+        yield home

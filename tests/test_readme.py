@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semantic_net.cli import main
+from semantic_net.cli import COMMANDS, main
 from semantic_net.config import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def test_every_link_leads_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("command", ["peer", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from semantic_net import __version__
+from semantic_net.commands import devices
 from semantic_net.config import Config, load_config
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
 from semantic_net.records import RoundRecord
@@ -268,6 +269,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "peer": (PEER_HELP, _add_peer),
     "demo": (DEMO_HELP, _add_demo),
+    "id": (devices.ID_HELP, devices.add_id),
+    "pair": (devices.PAIR_HELP, devices.add_pair),
+    "peers": (devices.PEERS_HELP, devices.add_peers),
+    "revoke": (devices.REVOKE_HELP, devices.add_revoke),
 }
 """Each command's help (its title and its examples) and its flags."""
 

@@ -23,7 +23,11 @@ def test_three_peers_on_slow_lossy_links_end_with_one_model(tmp_path: Path) -> N
         peers = []
         for index, host in enumerate(hosts):
             arguments = ["--listen", addresses[index], "--peers", ",".join(addresses)]
-            arguments += ["--rounds", str(ROUNDS), *settings("semantic.mode=none")]
+            arguments += [
+                "--rounds",
+                str(ROUNDS),
+                *settings("semantic.mode=none", "security.mode=open"),
+            ]
             peers.append(PeerProcess(tmp_path / f"peer{index}", arguments, host.prefix()))
             stack.callback(peers[-1].kill)
         assert [peer.wait() for peer in peers] == [0, 0, 0], peers[0].said()

@@ -18,6 +18,7 @@ from transport_support import (
     hello_content,
     play_in_memory,
     play_over_tcp,
+    play_over_tls,
     signer,
 )
 
@@ -39,7 +40,7 @@ A, B, C = signer(1), signer(2), signer(3)
 Play = Callable[[Scenario], None]
 
 
-@pytest.fixture(params=[play_over_tcp, play_in_memory], ids=["tcp", "memory"])
+@pytest.fixture(params=[play_over_tcp, play_over_tls, play_in_memory], ids=["tcp", "tls", "memory"])
 def play(request: pytest.FixtureRequest) -> Play:
     """Return how to play a scenario."""
     player: Play = request.param

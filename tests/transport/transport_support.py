@@ -6,20 +6,28 @@ import asyncio
 import contextlib
 import socket
 import struct
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from semantic_net.protocol.frames import HEADER, Frame, Kind, encode_frame, encode_header
 from semantic_net.protocol.handshake import HelloContent
-from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.identity import PeerId, Signer, endorse
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import Buffer, Received, Transport, TransportEvent
+from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.link import LinkQuality
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
 from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.tls import Pins
+from semantic_net.transport.trust import Device, TrustFile
 
 E = TypeVar("E", bound=TransportEvent)
 T = TypeVar("T")
@@ -31,7 +39,24 @@ TEST_LIMIT_S = 30.0
 
 def signer(key: int) -> Signer:
     """Return a key that is the same in every run."""
-    return Signer(bytes([key]) * 32)
+    made = Signer(bytes([key]) * 32)
+    _PRIVATE_KEYS[made.peer_id] = bytes([key]) * 32
+    return made
+
+
+_PRIVATE_KEYS: dict[PeerId, bytes] = {}
+
+
+def device(folder: Path, key: Signer) -> DeviceIdentity:
+    """Return a test key as a device, in a folder of its own below one."""
+    own = folder / key.peer_id
+    own.mkdir(exist_ok=True)
+    pem = Ed25519PrivateKey.from_private_bytes(_PRIVATE_KEYS[key.peer_id]).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    (own / "key.pem").touch(0o600)
+    (own / "key.pem").write_bytes(pem)
+    return DeviceIdentity(own)
 
 
 def control(body: bytes) -> bytes:
@@ -211,13 +236,20 @@ class TcpWorld:
         if settings.host == "0.0.0.0":
             settings = replace(settings, host="127.0.0.1")
         settings = replace(settings, peers=tuple(self.address_of(p) for p in dial))
-        transport = AdHocTransport(key, settings, hello or hello_content())
+        pins = self.pins_of(key)
+        # Here a device and the peer on it have the same key.
+        hello = replace(hello or hello_content(), endorsement=endorse(key, key.public_key))
+        transport = AdHocTransport(key, settings, hello, pins=pins)
         probe = Probe(name, key, transport)
         await transport.start(probe.handle)
         self._probes.append(probe)
         self._relays[name] = relay = Relay(transport.address)
         await relay.start()
         return probe
+
+    def pins_of(self, key: Signer) -> Pins | None:
+        """Return whom a peer lets in: anybody, without TLS."""
+        return None
 
     def address_of(self, probe: Probe) -> str:
         """Return where others dial a peer."""
@@ -238,6 +270,28 @@ class TcpWorld:
         for relay in self._relays.values():
             await relay.close()
         raise_failures(self._probes)
+
+
+class TlsWorld(TcpWorld):
+    """The same over TLS: all peers know each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+        self._trust = TrustFile(Path(self._folder.name) / "trust.txt")
+
+    def pins_of(self, key: Signer) -> Pins | None:
+        """Return whom a peer lets in: all of this world, those who come later included."""
+        own = device(Path(self._folder.name), key)
+        self._trust.pair(Device(own.certificate))
+        return Pins(own.key, own.certificate_file, self._trust)
+
+    async def close(self) -> None:
+        """Close all peers."""
+        try:
+            await super().close()
+        finally:
+            self._folder.cleanup()
 
 
 def raise_failures(probes: Sequence[Probe]) -> None:
@@ -408,6 +462,11 @@ def play_in_memory(scenario: Scenario) -> None:
 def play_over_tcp(scenario: Scenario) -> None:
     """Play a scenario on 127.0.0.1."""
     run_tcp(_play(scenario, TcpWorld))
+
+
+def play_over_tls(scenario: Scenario) -> None:
+    """Play a scenario on 127.0.0.1, over TLS."""
+    run_tcp(_play(scenario, TlsWorld))
 
 
 async def _play(scenario: Scenario, make_world: Callable[[], World]) -> None:

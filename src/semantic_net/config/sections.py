@@ -358,11 +358,17 @@ class AggregationConfig:
 class SecurityConfig:
     """The ``security`` section: who may take part."""
 
-    mode: Literal["open"] = "open"
-    """open: updates are signed, but anyone who knows the run may join, and nothing is encrypted."""
+    mode: Literal["pinned", "open"] | None = None
+    """pinned: TLS between devices that have been paired. open: updates are signed, but anyone who
+    knows the run may join, and nothing is encrypted. None: open where all addresses are
+    loopback, else pinned."""
+    folder: str | None = None
+    """Of this device's key, its certificate and its trust file. None: ``$SEMANTIC_NET_HOME``, else
+    ``~/.config/semantic-net``."""
 
     def __post_init__(self) -> None:
-        require_one_of("security.mode", self.mode, ("open",))
+        if self.mode is not None:
+            require_one_of("security.mode", self.mode, ("pinned", "open"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

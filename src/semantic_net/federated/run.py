@@ -49,9 +49,12 @@ from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
 from semantic_net.transport.ad_hoc import AdHocTransport, is_own
 from semantic_net.transport.address import Address, parse_address
+from semantic_net.transport.device import DeviceIdentity, device_folder
 from semantic_net.transport.settings import TransportSettings
 
 log = logging.getLogger(__name__)
+
+OPEN, PINNED = "open", "pinned"
 
 
 def _unseen(record: RoundRecord) -> None:
@@ -84,15 +87,24 @@ async def run_peer(
     """
     if not options.resume:
         folder.forget()
+    device = None
+    if security_mode(config) == PINNED:
+        device = DeviceIdentity(device_folder(config.security.folder))
+        config = _with_known_addresses(config, device)
     identity = folder.identity()
     try:
-        return await _run(config, folder, options, identity, stop)
+        return await _run(config, folder, options, identity, device, stop)
     finally:
         identity.journal.close()
 
 
 async def _run(
-    config: Config, folder: RunFolder, options: RunOptions, identity: Identity, stop: asyncio.Event
+    config: Config,
+    folder: RunFolder,
+    options: RunOptions,
+    identity: Identity,
+    device: DeviceIdentity | None,
+    stop: asyncio.Event,
 ) -> bool:
     signer, journal = identity.signer, identity.journal
     incarnation = journal.start(floor=time.time_ns())
@@ -140,6 +152,7 @@ async def _run(
         learner,
         facts,
         base_given=base_given,
+        device=device,
         updates_folder=folder.updates,
         closed_round=checkpoint.progress.closed_round if checkpoint else 0,
     )
@@ -165,12 +178,7 @@ async def _run(
     def listening(address: str) -> None:
         _leave(folder.address, address + "\n")
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
-        if not _is_loopback(config.p2p):
-            log.warning(
-                "security.mode is open: updates are signed, but anyone on this network may join "
-                "run %r, and nothing is encrypted; use it on a network that you trust",
-                config.p2p.run,
-            )
+        _tell_who_may_join(config, device)
 
     peer = Peer(
         PeerParts(
@@ -216,6 +224,7 @@ def assemble(
     facts: dict[str, str],
     *,
     base_given: bool = False,
+    device: DeviceIdentity | None = None,
     updates_folder: Path | None = None,
     closed_round: int = 0,
 ) -> Assembled:
@@ -248,7 +257,13 @@ def assemble(
     transport = AdHocTransport(
         signer,
         _transport_settings(config),
-        HelloContent(facts, incarnation, f"semantic-net {semantic_net.__version__}"),
+        HelloContent(
+            facts,
+            incarnation,
+            f"semantic-net {semantic_net.__version__}",
+            endorsement=b"" if device is None else device.endorse(signer.public_key),
+        ),
+        pins=None if device is None else device.pins(),
     )
     return Assembled(machine, transport, store)
 
@@ -258,6 +273,39 @@ def _leave(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as exc:
         log.warning("%s cannot be written: %s", path, exc.strerror)
+
+
+def _tell_who_may_join(config: Config, device: DeviceIdentity | None) -> None:
+    if device is not None:
+        trusted = device.trust_file.read().trusted
+        if not trusted:
+            log.warning(
+                "no other device is let in: pair with `semantic-net id` there and `semantic-net "
+                "pair` here, and the other way round; or, on a network that you trust, --set "
+                "security.mode=open on all"
+            )
+        else:
+            log.info("TLS with %d paired devices", len(trusted))
+    elif not _is_loopback(config.p2p):
+        log.warning(
+            "security.mode is open: updates are signed, but anyone on this network may join "
+            "run %r, and nothing is encrypted; use it on a network that you trust",
+            config.p2p.run,
+        )
+
+
+def security_mode(config: Config) -> str:
+    """Return which mode holds: as configured, else open where nothing leaves this machine."""
+    return config.security.mode or (OPEN if _is_loopback(config.p2p) else PINNED)
+
+
+def _with_known_addresses(config: Config, device: DeviceIdentity) -> Config:
+    """Dial the devices that invites told of, where nobody is named."""
+    if config.p2p.peers:
+        return config
+    trusted = device.trust_file.read().trusted.values()
+    peers = dict.fromkeys(address for known in trusted for address in known.addresses)
+    return replace(config, p2p=replace(config.p2p, peers=tuple(peers)))
 
 
 def _is_loopback(p2p: P2PConfig) -> bool:

@@ -61,6 +61,11 @@ MAX_BODY_BYTES: dict[Kind, int] = {
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 
+_TLS_HANDSHAKE = b"\x16\x03"
+"""How a TLS connection begins."""
+
+UNLIKE_MODES = "one end has security.mode pinned, the other open: set the same on both"
+
 FIRST_BUFFER_BYTES = 32 * 1024
 """What a connection's decoder begins with; it grows with the frames that come."""
 
@@ -102,6 +107,8 @@ def decode_header(header: bytes | memoryview) -> tuple[Kind, int]:
         RemoteProtocolError: Not our protocol, an unknown kind, or a body over the limit.
     """
     magic, version, number, flags, length = HEADER.unpack(header)
+    if magic[:2] == _TLS_HANDSHAKE:
+        raise RemoteProtocolError(UNLIKE_MODES)
     if magic != MAGIC:
         raise RemoteProtocolError("not a semantic-net frame")
     if version != VERSION:

@@ -30,6 +30,7 @@ from semantic_net.protocol.identity import (
     SIGNATURE_BYTES,
     PeerId,
     Signer,
+    is_endorsed,
     peer_id_of,
     signature_valid,
     signed_bytes,
@@ -47,6 +48,9 @@ PROTOCOL = "protocol"
 SIGNATURE = "signature"
 BUSY = "busy"
 TIMEOUT = "timeout"
+UNKNOWN_DEVICE = "unknown_device"
+REVOKED = "revoked"
+SECURITY = "security"
 REFUSAL_CODES = (
     FACTS,
     SELF,
@@ -56,6 +60,9 @@ REFUSAL_CODES = (
     SIGNATURE,
     BUSY,
     TIMEOUT,
+    UNKNOWN_DEVICE,
+    REVOKED,
+    SECURITY,
 )
 """Those that we give; a stranger may give any."""
 
@@ -78,6 +85,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     software: Annotated[str, Meta(max_length=128)]
     unpacks: bool = False
     """Whether this peer reads PACKED frames."""
+    endorsement: Annotated[bytes, Meta(max_length=SIGNATURE_BYTES)] = b""
+    """The word of the device that this peer runs on, where the connection proves a device."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -113,6 +122,8 @@ class HelloContent:
     """Empty: the transport says where it listens."""
     unpacks: bool = True
     """Whether control frames may come packed."""
+    endorsement: bytes = b""
+    """By the device that this peer runs on, of its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +220,7 @@ class Handshake:
             facts=dict(content.facts),
             software=content.software,
             unpacks=content.unpacks,
+            endorsement=content.endorsement,
         )
         self._our_body = msgspec.msgpack.encode(self._ours)
         try:
@@ -217,6 +229,8 @@ class Handshake:
             raise LocalProtocolError(f"our own hello would be refused: {exc}") from exc
         self._transcript = b""
         self._theirs: Hello | None = None
+        self.device_key: bytes | None = None
+        """Of the device at the other end, where the wire has proven one."""
         self.claim: tuple[PeerId, bytes] | None = None
         """Peer and session id once our CONFIRM is out: the other end may believe in it."""
 
@@ -261,6 +275,9 @@ class Handshake:
         return (b"" if self._we_decide(theirs) else self._confirm(theirs.peer_id)), None
 
     def _misfit(self, theirs: Hello) -> Refusal | None:
+        device = self.device_key
+        if device is not None and not is_endorsed(device, theirs.public_key, theirs.endorsement):
+            return Refusal(SIGNATURE, "its device has not endorsed the key that says hello")
         if theirs.public_key == self._ours.public_key:
             if theirs.incarnation == self._ours.incarnation:
                 return Refusal(SELF, "this is our own address")

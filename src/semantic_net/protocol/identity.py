@@ -60,6 +60,20 @@ def signature_valid(public_key: bytes, context: bytes, body: bytes, signature: b
     return True
 
 
+def endorse(device: Signer, public_key: bytes) -> bytes:
+    """Return a device's word that a key is that of a peer which runs on it.
+
+    A device has one key for as long as others trust it; a peer has one for a run, and for as long
+    as it knows which rounds it has signed.
+    """
+    return device.sign(b"peer of this device 1", public_key)
+
+
+def is_endorsed(device_key: bytes, public_key: bytes, endorsement: bytes) -> bool:
+    """Tell whether the device that holds ``device_key`` has endorsed a peer's key."""
+    return signature_valid(device_key, b"peer of this device 1", public_key, endorsement)
+
+
 SignatureCheck = Callable[[bytes, bytes, bytes, bytes], bool]
 """Tells whether a signature is valid: of public key, context, body and signature."""
 

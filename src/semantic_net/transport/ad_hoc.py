@@ -9,17 +9,25 @@ import asyncio
 import errno
 import ipaddress
 import os
+import random
 import socket
 from typing import Any
 
 from semantic_net.errors import StartError
+from semantic_net.protocol.handshake import HelloContent
+from semantic_net.protocol.identity import Signer
 from semantic_net.transport.address import Address
 from semantic_net.transport.base import TransportHandler
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection, reason_of
+from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tcp import SocketWire
+from semantic_net.transport.tls import Pins
 
 BACKLOG = 128
+
+TRUST_LOOK_S = 2.0
+"""Seconds between two looks at the trust file: a device that is revoked meanwhile has to go."""
 
 ACCEPT_TURNS = 3
 """Turns of the event loop until a connection that asyncio has accepted is handed to us."""
@@ -32,10 +40,34 @@ _BIND_HINTS = {
 
 
 class AdHocTransport(HubTransport):
-    """Moves frames over TCP; a `Transport`."""
+    """Moves frames over TCP, or over TLS on it; a `Transport`."""
 
     _server: asyncio.Server | None = None
     _address: Address
+
+    def __init__(
+        self,
+        signer: Signer,
+        settings: TransportSettings,
+        hello: HelloContent,
+        rng: random.Random | None = None,
+        pins: Pins | None = None,
+    ) -> None:
+        """Prepare; nothing is opened before the start.
+
+        Args:
+            signer: Our key.
+            settings: Addresses, deadlines, limits.
+            hello: What we say of ourselves; without addresses it gets the one we listen at.
+            rng: For the jitter of redials; seeded from our peer id by default.
+            pins: The devices that are let in, over TLS; None for anybody, without.
+
+        Raises:
+            ConfigError: One of ``settings.peers`` is no address.
+        """
+        super().__init__(signer, settings, hello, rng)
+        self._pins = pins
+        self._trust_look: asyncio.TimerHandle | None = None
 
     @property
     def address(self) -> str:
@@ -59,6 +91,18 @@ class AdHocTransport(HubTransport):
             await self.close()
             raise self._start_error(exc) from exc
         self._dial_peers()
+        self._look_at_trust()
+
+    def _look_at_trust(self) -> None:
+        """End the sessions with devices that have been revoked, and look again soon."""
+        if self._pins is None:
+            return
+        self._pins.refresh()
+        for peer, device in self._hub.devices().items():
+            if (refusal := self._pins.objection(device)) is not None:
+                self._hub.disconnect(peer, refusal.code, refusal.reason)
+        loop = asyncio.get_running_loop()
+        self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
 
     async def _bind(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -70,7 +114,7 @@ class AdHocTransport(HubTransport):
         except OSError as exc:
             raise self._start_error(exc) from exc
         return await loop.create_server(
-            lambda: SocketWire(self._hub, dialled=None),
+            lambda: SocketWire(self._hub, None, self._pins),
             sock=sock,
             backlog=BACKLOG,
             start_serving=False,
@@ -86,12 +130,14 @@ class AdHocTransport(HubTransport):
 
     async def _dial(self, address: Address) -> Connection:
         _, wire = await asyncio.get_running_loop().create_connection(
-            lambda: SocketWire(self._hub, dialled=str(address)), address.host, address.port
+            lambda: SocketWire(self._hub, str(address), self._pins), address.host, address.port
         )
         return wire.connection
 
     async def close(self) -> None:
         """Flush the control lane within a bounded time, then close every connection."""
+        if self._trust_look is not None:
+            self._trust_look.cancel()
         if self._server is not None:
             self._server.close()
         await self._dialer.close()

@@ -26,7 +26,7 @@ from semantic_net.protocol.handshake import (
     decode_refusal,
     encode_refusal,
 )
-from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.identity import PeerId, peer_id_of
 from semantic_net.protocol.packing import Packer, Unpacker
 from semantic_net.transport.address import dialable_addresses
 from semantic_net.transport.base import Buffer, BulkSource
@@ -107,6 +107,8 @@ class Connection:
         self.address = address
         self.dialled = dialled
         self.established: Established | None = None
+        self.device: PeerId | None = None
+        """Which device the wire has proven the other end to be."""
         self._loop = asyncio.get_running_loop()
         self.heard_at = self._loop.time()
         """When the last byte arrived; kept by the wire."""
@@ -201,6 +203,19 @@ class Connection:
             self._owner.opened(self, outcome)
         elif outcome is not None:
             self._end_refused(outcome)
+
+    def authenticated(self, device_key: bytes) -> None:
+        """Hold the other end to the device that the wire has proven it to be."""
+        self.device = peer_id_of(device_key)
+        self._handshake.device_key = device_key
+
+    def kept_out(self, refusal: Refusal) -> None:
+        """End a connection that the wire could not make secure: no frame can go out."""
+        if self._phase is _Phase.HANDSHAKE:
+            self._end_refused(refusal)
+        elif not self.is_over:
+            self._end(refusal.code, refusal.reason)
+            self._wire.finish()
 
     def broke_protocol(self, exc: RemoteProtocolError) -> None:
         """End a connection whose stream makes no sense."""

@@ -136,6 +136,11 @@ class Hub:
             if (session := connection.established) is not None and not connection.is_over
         }
 
+    def devices(self) -> dict[PeerId, PeerId]:
+        """Return the device of each peer that is connected, where the wire has proven one."""
+        sessions = self.table.connections().items()
+        return {peer: c.device for peer, c in sessions if c.device is not None}
+
     async def close(self) -> None:
         """End every connection, within `TransportSettings.flush_s`; no event follows."""
         self.silence()

@@ -37,6 +37,15 @@ def load_or_create_key(path: Path) -> Signer:
     Raises:
         StartError: The file cannot be read or written, or holds no ed25519 key.
     """
+    return Signer(load_or_create_private_key(path))
+
+
+def load_or_create_private_key(path: Path) -> bytes:
+    """Return the 32 bytes of the key in ``path``; a new one's if there is no such file.
+
+    Raises:
+        StartError: The file cannot be read or written, or holds no ed25519 key.
+    """
     try:
         if not path.exists():
             _create(path)
@@ -48,7 +57,7 @@ def load_or_create_key(path: Path) -> Signer:
         raise StartError(
             f"cannot use the key {path}: {reason}; check the path and its rights"
         ) from exc
-    return Signer(_private_bytes(path, data))
+    return _private_bytes(path, data)
 
 
 def _private_bytes(path: Path, data: bytes) -> bytes:

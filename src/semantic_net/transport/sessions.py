@@ -67,6 +67,10 @@ class SessionTable(Generic[C]):
     def __len__(self) -> int:
         return len(self._live)
 
+    def connections(self) -> dict[PeerId, C]:
+        """Return what carries each session."""
+        return {peer: connection for peer, (_, connection) in self._live.items()}
+
     def silent(self) -> list[C]:
         """Return the connections of sessions that show no life."""
         now = self._clock()

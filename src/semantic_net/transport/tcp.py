@@ -17,11 +17,14 @@ from typing import cast
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.frames import FrameDecoder
+from semantic_net.protocol.handshake import SECURITY, encode_refusal
+from semantic_net.protocol.identity import peer_id_of
 from semantic_net.transport.address import Address
 from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection, reason_of
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.link_meter import LinkMeter, Reading
+from semantic_net.transport.tls import Pins, TlsChannel, TlsError
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +44,34 @@ the processor, and TCP makes it wait."""
 
 _DISCARD_BYTES = 64 * 1024
 
+SEALED_BYTES = (32 * 1024, 256 * 1024)
+"""What is read of a TLS connection at a time, at first and at most: whoever sends much costs half
+the time if much is taken at once, and a stranger gets little."""
+
 
 class SocketWire(asyncio.BufferedProtocol):
-    """One TCP connection; TLS under it changes nothing here."""
+    """One TCP connection, with TLS on it or without."""
 
-    def __init__(self, hub: Hub, dialled: str | None) -> None:
-        """Wait for the connection; ``dialled`` is the address, None when we were dialled."""
+    def __init__(self, hub: Hub, dialled: str | None, pins: Pins | None = None) -> None:
+        """Wait for the connection.
+
+        Args:
+            hub: Whose it is.
+            dialled: The address; None when we were dialled.
+            pins: Whom TLS lets in; None for no TLS.
+        """
         self._hub = hub
         self._dialled = dialled
+        self._pins = pins
+        self._tls = None if pins is None else pins.channel(dialled=dialled is not None)
+        self._sealed = memoryview(bytearray(0 if pins is None else SEALED_BYTES[0]))
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self.connection: Connection
         self._decoder: FrameDecoder | None = FrameDecoder()
         self._discard = memoryview(bytearray())
         self._paused = False
+        self._breathing = False  # enough frames for now: those that have come wait
         self._finishing = False
         self._linger: asyncio.TimerHandle | None = None
         self._written = 0
@@ -73,10 +90,14 @@ class SocketWire(asyncio.BufferedProtocol):
         host, port = (transport.get_extra_info("peername") or ("unknown", 0))[:2]
         address = self._dialled or str(Address(host, port))
         self.connection = self._hub.adopt(self, address, dialled=self._dialled is not None)
+        if self._tls is not None:
+            self._read_sealed(self._tls)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the socket may write."""
-        return self._decoder.writable() if self._decoder else self._discard
+        if self._decoder is None:
+            return self._discard
+        return self._decoder.writable() if self._tls is None else self._sealed
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the socket wrote."""
@@ -84,7 +105,45 @@ class SocketWire(asyncio.BufferedProtocol):
         if self._decoder is None:
             return
         self.connection.heard_at = self._loop.time()
-        self._take_frames(self._decoder, nbytes)
+        if self._tls is None:
+            self._take_frames(self._decoder, nbytes)
+        else:
+            self._tls.received(self._sealed[:nbytes])
+            if nbytes == len(self._sealed) < SEALED_BYTES[1]:
+                self._sealed = memoryview(bytearray(2 * nbytes))
+            self._read_sealed(self._tls)
+
+    def _read_sealed(self, tls: TlsChannel) -> None:
+        """Take what TLS has for us, and send what it has for the other end."""
+        try:
+            while self._decoder is not None and not self._breathing:
+                was_up = tls.device_key is not None
+                num_bytes = tls.read_into(self._decoder.writable())
+                if tls.device_key is not None and not was_up:
+                    self._authenticated(tls.device_key)
+                if not num_bytes or self.connection.is_over:
+                    break
+                self._take_frames(self._decoder, num_bytes)
+            self._send(tls.to_send())
+        except TlsError as exc:
+            if exc.refusal.code == SECURITY:  # it reads no alert, but a frame
+                self._send(encode_refusal(exc.refusal))
+            else:
+                self._send(tls.to_send())  # the alert
+            self.connection.kept_out(exc.refusal)
+        if self.connection.is_over:
+            self._stop_decoding()
+
+    def _authenticated(self, device_key: bytes) -> None:
+        assert self._pins is not None
+        self.connection.authenticated(device_key)
+        if (refusal := self._pins.objection(peer_id_of(device_key))) is not None:
+            self.connection.refuse(refusal.code, refusal.reason)
+
+    def _send(self, data: bytes) -> None:
+        if data and not self._transport.is_closing():
+            self._written += len(data)
+            self._transport.write(data)
 
     def _take_frames(self, decoder: FrameDecoder, num_bytes: int) -> None:
         """Take the frames that new bytes complete, or some of them and the others next turn."""
@@ -102,14 +161,18 @@ class SocketWire(asyncio.BufferedProtocol):
         if connection.is_over:
             self._stop_decoding()
         elif num_frames >= FRAMES_A_TURN:
+            self._breathing = True
             self._transport.pause_reading()
             self._loop.call_later(BREATH_S, self._take_more, decoder)
 
     def _take_more(self, decoder: FrameDecoder) -> None:
+        self._breathing = False
         if self._decoder is None:
             return
         self._transport.resume_reading()  # unless it is paused anew
         self._take_frames(decoder, 0)
+        if self._tls is not None:
+            self._read_sealed(self._tls)
 
     def pause_writing(self) -> None:
         """Note that the kernel takes no more."""
@@ -146,10 +209,15 @@ class SocketWire(asyncio.BufferedProtocol):
             return
         self._meter.before_write(is_bulk=is_bulk)
         num_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-        self._written += num_bytes
         if num_bytes > JOIN_BYTES:
             self._fit_unsent(num_bytes)
-        elif len(buffers) > 1:
+        if self._tls is not None:
+            for buffer in buffers:
+                self._tls.write(buffer)
+            self._send(self._tls.to_send())
+            return
+        self._written += num_bytes
+        if num_bytes <= JOIN_BYTES and len(buffers) > 1:
             buffers = (b"".join(buffers),)
         # One by one: writelines() joins, that is copies, before Python 3.12, and does not pause
         # us when it should in 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 (CVE-2024-12254).

@@ -1,0 +1,228 @@
+"""``id``, ``pair``, ``peers``, ``revoke``: which devices take part, decided beforehand.
+
+Each device lets in those that it was paired with; two meet when each has been told of the other.
+All of it can be scripted: ``--json`` for what is shown, and the trust file may be copied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+from typing import Any
+
+from semantic_net.errors import ConfigError
+from semantic_net.protocol.identity import PeerId
+from semantic_net.transport.address import parse_address
+from semantic_net.transport.device import HOME_VARIABLE, DeviceIdentity, device_folder
+from semantic_net.transport.invite import Invite, read_id, read_invite, write_id, write_invite
+from semantic_net.transport.trust import Device
+
+DEFAULT_PORT = 5000
+
+ID_HELP = """show who this device is, and the invite that others pair with; make its key at first
+
+Examples:
+  semantic-net id
+  semantic-net id --address 192.168.0.2:5000 --run field --json
+"""
+
+PAIR_HELP = """let another device in, by the invite that `semantic-net id` shows there
+
+Both devices have to: each lets in those that it was told of.
+
+Examples:
+  semantic-net pair "semantic-net:..."
+  semantic-net pair "semantic-net:..." --name drone-3
+"""
+
+PEERS_HELP = """list the devices that this one knows
+
+Examples:
+  semantic-net peers
+  semantic-net peers --json
+"""
+
+REVOKE_HELP = """keep a device out from now on, in a run under way as well
+
+Examples:
+  semantic-net revoke 5u2g-jd4k-q3ma-7xt2-pplw-n6se-yc4b-ho5z-k7vd
+  semantic-net revoke drone-3
+"""
+
+
+def add_id(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``id``."""
+    _add_shared(parser)
+    parser.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="where others can dial this device (default: its address on the network, port "
+        f"{DEFAULT_PORT}); repeatable",
+    )
+    parser.add_argument("--run", dest="run_name", default="default", metavar="NAME", help="p2p.run")
+    parser.add_argument(
+        "--name", default=socket.gethostname(), help="what people call it (default: its host name)"
+    )
+    parser.set_defaults(run=_id)
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``pair``."""
+    _add_shared(parser)
+    parser.add_argument("invite", metavar="INVITE", help="what `semantic-net id` shows there")
+    parser.add_argument("--name", help="what you call it (default: as it calls itself)")
+    parser.set_defaults(run=_pair)
+
+
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``peers``."""
+    _add_shared(parser)
+    parser.set_defaults(run=_peers)
+
+
+def add_revoke(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``revoke``."""
+    _add_shared(parser)
+    parser.add_argument("device", metavar="ID", help="its id, or its name if only one has it")
+    parser.set_defaults(run=_revoke)
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        help=f"of the key and the trust file (default ${HOME_VARIABLE} or ~/.config/semantic-net)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object for programs")
+
+
+def _id(arguments: argparse.Namespace) -> int:
+    device = _device(arguments)
+    known = _checked(device.certificate, arguments.address or _own_addresses(), arguments.name)
+    if len(arguments.run_name) > 64:
+        raise ConfigError("--run: at most 64 characters")
+    invite = write_invite(
+        Invite(known.certificate, list(known.addresses), arguments.run_name, known.name)
+    )
+    described = _described(device.id, known) | {
+        "run": arguments.run_name,
+        "invite": invite,
+        "folder": str(device.folder),
+    }
+    if arguments.json:
+        print(json.dumps(described))
+        return 0
+    print(f"id         {write_id(device.id)}")
+    print(f"name       {known.name}")
+    print(f"addresses  {', '.join(known.addresses) or 'none found: give --address HOST:PORT'}")
+    print(f"folder     {device.folder}")
+    print(f"\nOn each of the other devices:\n\nsemantic-net pair {invite}")
+    return 0
+
+
+def _pair(arguments: argparse.Namespace) -> int:
+    device = _device(arguments)
+    try:
+        invite = read_invite(arguments.invite)
+    except ValueError as exc:
+        raise ConfigError(f"INVITE: {exc}") from exc
+    name = invite.name if arguments.name is None else arguments.name
+    known = _checked(invite.certificate, invite.addresses, name)
+    if known.id == device.id:
+        raise ConfigError("INVITE: it is this device's own; pair with those of the others")
+    before = device.trust_file.pair(known)
+    if arguments.json:
+        print(json.dumps(_described(known.id, known) | {"run": invite.run}))
+        return 0
+    again = " again" if before.is_revoked else ""
+    print(f"{known.name or 'the device'} is let in{again}: {write_id(known.id)}")
+    if known.addresses:
+        print(f"dialled at {', '.join(known.addresses)} unless --peers says otherwise")
+    if invite.run != "default":
+        print(f"for its run: --set p2p.run={invite.run}")
+    print("It has to be paired with this one, too: `semantic-net id` shows what to run there.")
+    return 0
+
+
+def _peers(arguments: argparse.Namespace) -> int:
+    devices = _device(arguments).trust_file.read().devices
+    if arguments.json:
+        print(json.dumps([_described(peer, known) for peer, known in devices.items()]))
+        return 0
+    if not devices:
+        print("no other device is known: `semantic-net id` there, `semantic-net pair` here")
+    for peer, known in devices.items():
+        standing = "revoked" if known.is_revoked else "trusted"
+        where = ", ".join(known.addresses) or "-"
+        print(f"{standing}  {write_id(peer)}  {known.name or '-'}  {where}")
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    device = _device(arguments)
+    peer = _peer_named(arguments.device, device)
+    known = device.trust_file.revoke(peer)
+    if known is None:
+        raise ConfigError(f"ID: no device {write_id(peer)} is known here; see `semantic-net peers`")
+    described = _described(peer, known) | {"is_revoked": True}
+    if arguments.json:
+        print(json.dumps(described))
+    else:
+        print(f"{known.name or 'the device'} is kept out: {write_id(peer)}")
+        print("Other devices still let it in: revoke it on them, or copy this trust file:")
+        print(device.trust_file.path)
+    return 0
+
+
+def _device(arguments: argparse.Namespace) -> DeviceIdentity:
+    return DeviceIdentity(device_folder(arguments.folder))
+
+
+def _checked(certificate: bytes, addresses: list[str], name: str) -> Device:
+    try:
+        return Device.checked(certificate, addresses, name)
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+
+
+def _peer_named(text: str, device: DeviceIdentity) -> PeerId:
+    known = device.trust_file.read().devices
+    named = [peer for peer, other in known.items() if other.name == text]
+    if len(named) > 1:
+        ids = ", ".join(map(write_id, named))
+        raise ConfigError(f"ID: {len(named)} devices are named {text!r}; give one's id: {ids}")
+    if named:
+        return named[0]
+    try:
+        return read_id(text)
+    except ValueError as exc:
+        raise ConfigError(f"ID: {exc}, nor a name in `semantic-net peers`") from exc
+
+
+def _described(peer: PeerId, known: Device) -> dict[str, Any]:
+    return {
+        "id": peer,
+        "id_for_people": write_id(peer),
+        "name": known.name,
+        "addresses": list(known.addresses),
+        "is_revoked": known.is_revoked,
+    }
+
+
+def _own_addresses() -> list[str]:
+    """Return where this device is on its network, as far as its routes tell; nothing is sent."""
+    for family, outside in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.connect((outside, 9))
+                host = sock.getsockname()[0]
+        except OSError:
+            continue
+        address = (
+            f"[{host}]:{DEFAULT_PORT}" if family == socket.AF_INET6 else f"{host}:{DEFAULT_PORT}"
+        )
+        return [str(parse_address(address))]
+    return []

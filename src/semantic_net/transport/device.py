@@ -1,0 +1,76 @@
+"""What makes a machine this device: its key, its certificate, and whom it trusts, in one folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_der_x509_certificate
+
+from semantic_net.errors import StartError
+from semantic_net.protocol.identity import PeerId, Signer, endorse
+from semantic_net.transport.certificate import make_certificate
+from semantic_net.transport.identity import load_or_create_private_key
+from semantic_net.transport.tls import Pins
+from semantic_net.transport.trust import TrustFile
+
+HOME_VARIABLE = "SEMANTIC_NET_HOME"
+
+
+def device_folder(configured: str | None) -> Path:
+    """Return where this device's key lies: as configured, or at home."""
+    if configured is not None:
+        return Path(configured).expanduser()
+    if home := os.environ.get(HOME_VARIABLE):
+        return Path(home)
+    config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(config) / "semantic-net"
+
+
+class DeviceIdentity:
+    """This device, as others know it; made on first use."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the key and the certificate, or make them.
+
+        Raises:
+            StartError: They cannot be read or written.
+        """
+        self.folder = folder
+        self.key = folder / "key.pem"
+        self.certificate_file = folder / "certificate.pem"
+        self.trust_file = TrustFile(folder / "trust.txt")
+        private_key = load_or_create_private_key(self.key)
+        self.signer = Signer(private_key)
+        self.certificate = make_certificate(Ed25519PrivateKey.from_private_bytes(private_key))
+        """In DER."""
+        self.id: PeerId = self.signer.peer_id
+        self._write_certificate()
+
+    def endorse(self, public_key: bytes) -> bytes:
+        """Return this device's word that a key is that of a peer which runs on it."""
+        return endorse(self.signer, public_key)
+
+    def pins(self) -> Pins:
+        """Return whom a transport is to let in.
+
+        Raises:
+            StartError: The key, the certificate or the trust file cannot be used.
+        """
+        return Pins(self.key, self.certificate_file, self.trust_file)
+
+    def _write_certificate(self) -> None:
+        """Write what follows from the key, where it is not written yet."""
+        pem = load_der_x509_certificate(self.certificate).public_bytes(Encoding.PEM)
+        path = self.certificate_file
+        try:
+            if path.exists() and path.read_bytes() == pem:
+                return
+            part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+            part.write_bytes(pem)
+            part.replace(path)
+        except OSError as exc:
+            raise StartError(f"{path} cannot be written: {exc.strerror}") from exc

@@ -1,0 +1,200 @@
+"""Mutual TLS 1.3 between devices that know each other's certificates, without I/O.
+
+Nobody vouches for anybody: each end has the certificates of those that it lets in, and OpenSSL
+takes only these very certificates. Whoever else knocks gets an alert, and no byte of what it says
+is read as a frame. That it was refused a dialling end sees only after its own handshake is over
+(TLS 1.3 has the client finish first), so a session begins with the hello that follows.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+
+from semantic_net.errors import StartError
+from semantic_net.protocol.frames import MAGIC, UNLIKE_MODES
+from semantic_net.protocol.handshake import PROTOCOL, REVOKED, SECURITY, UNKNOWN_DEVICE, Refusal
+from semantic_net.protocol.identity import PeerId
+from semantic_net.transport.base import Buffer
+from semantic_net.transport.certificate import key_of
+from semantic_net.transport.trust import Trust, TrustFile
+
+log = logging.getLogger(__name__)
+
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME: a device may wake without a clock."""
+
+
+class TlsError(Exception):
+    """TLS came to its end: with a refusal, theirs or ours."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+class TlsChannel:
+    """One connection's TLS: what the network brings in and what goes out, plain and sealed."""
+
+    def __init__(self, context: ssl.SSLContext, *, dialled: bool) -> None:
+        """Prepare the handshake, which `read_into` brings forward.
+
+        Args:
+            context: Whom to let in, as whom.
+            dialled: Whether this end opened the connection.
+        """
+        self._from_network = ssl.MemoryBIO()
+        self._to_network = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._from_network, self._to_network, server_side=not dialled)
+        self._early: list[bytes] = []
+        self._first = b""
+        self.device_key: bytes | None = None
+        """Of the device at the other end, once the handshake is over."""
+
+    def received(self, data: Buffer) -> None:
+        """Take bytes from the network."""
+        if len(self._first) < len(MAGIC):
+            self._first += bytes(data[: len(MAGIC)])
+        self._from_network.write(data)
+
+    def to_send(self) -> bytes:
+        """Return the bytes that go to the network, once."""
+        return self._to_network.read()
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Put plain bytes into a buffer; return how many, 0 where more must come first.
+
+        Raises:
+            TlsError: The other end is nobody that we let in, or does not let us in.
+        """
+        filled = 0
+        try:
+            if self.device_key is None:
+                self._tls.do_handshake()
+                self._begin()
+            while filled < len(buffer):  # a record at a time
+                num_bytes: object = self._tls.read(len(buffer) - filled, buffer[filled:])
+                assert isinstance(num_bytes, int), "with a buffer it returns how much is in it"
+                if not num_bytes:  # the end of a stream, which TCP tells us as well
+                    break
+                filled += num_bytes
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            pass
+        except ssl.SSLError as exc:
+            raise TlsError(self._refusal_of(exc)) from exc
+        except ValueError as exc:  # a certificate that we trust and cannot read: of no device
+            raise TlsError(Refusal(PROTOCOL, str(exc))) from exc
+        return filled
+
+    def write(self, data: Buffer) -> None:
+        """Take plain bytes; what comes before the end of the handshake waits for it."""
+        if self.device_key is None:
+            self._early.append(bytes(data))
+            return
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[self._tls.write(view) :]
+
+    def _begin(self) -> None:
+        certificate = self._tls.getpeercert(binary_form=True)
+        assert certificate is not None, "the context asks for one"
+        self.device_key = key_of(certificate)
+        early, self._early = self._early, []
+        for data in early:
+            self.write(data)
+
+    def _refusal_of(self, exc: ssl.SSLError) -> Refusal:
+        reason = exc.reason or str(exc)
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return Refusal(
+                UNKNOWN_DEVICE,
+                "its certificate is not in the trust file here: run `semantic-net pair` with its "
+                "invite",
+            )
+        if "ALERT" in reason and ("UNKNOWN_CA" in reason or "CERTIFICATE" in reason):
+            return Refusal(
+                UNKNOWN_DEVICE,
+                "it does not know this device: run `semantic-net pair` there with the invite that "
+                "`semantic-net id` shows here",
+                by_us=False,
+            )
+        if self._first == MAGIC:
+            return Refusal(SECURITY, UNLIKE_MODES)
+        return Refusal(PROTOCOL, f"TLS failed: {reason.lower().replace('_', ' ')}")
+
+
+class Pins:
+    """Whom a transport lets in, as the trust file says at each moment."""
+
+    def __init__(self, key: Path, certificate: Path, trust: TrustFile) -> None:
+        """Read all three.
+
+        Args:
+            key: Our private key, in PEM.
+            certificate: Its certificate, in PEM.
+            trust: Whom to let in.
+
+        Raises:
+            StartError: One of them cannot be read.
+        """
+        self._key, self._certificate, self._file = key, certificate, trust
+        self._stamp = trust.stamp()
+        self.trust = trust.read()
+        self._contexts = self._make_contexts(self.trust)
+
+    def refresh(self) -> None:
+        """Read the trust file again if it has changed; one that makes no sense changes nothing."""
+        stamp = self._file.stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            trust = self._file.read()
+            self._contexts = self._make_contexts(trust)
+        except StartError as exc:
+            log.warning("%s; what it said before still holds", exc)
+            return
+        self.trust = trust
+        log.info("the trust file has changed: %d devices are let in", len(trust.trusted))
+
+    def channel(self, *, dialled: bool) -> TlsChannel:
+        """Return the TLS of a new connection."""
+        self.refresh()
+        return TlsChannel(self._contexts[dialled], dialled=dialled)
+
+    def objection(self, device: PeerId) -> Refusal | None:
+        """Tell why a device that has shown its key is not let in."""
+        if self.trust.is_revoked(device):
+            return Refusal(REVOKED, "the device is revoked")
+        if device not in self.trust.devices:
+            return Refusal(UNKNOWN_DEVICE, "the device is not in the trust file any more")
+        return None
+
+    def _make_contexts(self, trust: Trust) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        """Return what to accept connections with, and what to dial with."""
+        # Revoked ones are let through TLS: then they can be told why they are refused.
+        certificates = [device.certificate for device in trust.devices.values()]
+        sides = (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
+        accepting, dialling = (self._context(side, certificates) for side in sides)
+        return accepting, dialling
+
+    def _context(self, side: ssl._SSLMethod, certificates: list[bytes]) -> ssl.SSLContext:
+        context = ssl.SSLContext(side)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False  # a device has no fixed name; its certificate is the check
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= _NO_CHECK_TIME
+        if side is ssl.PROTOCOL_TLS_SERVER:
+            context.num_tickets = 0  # a resumed session would outlive a revocation
+        try:
+            context.load_cert_chain(self._certificate, self._key)
+        except (OSError, ssl.SSLError) as exc:
+            reason = getattr(exc, "strerror", None) or str(exc)
+            raise StartError(
+                f"cannot use {self._certificate} with {self._key} for TLS: {reason}; both are "
+                "PEM files that `semantic-net id` makes"
+            ) from exc
+        if certificates:
+            context.load_verify_locations(cadata=b"".join(certificates))
+        return context

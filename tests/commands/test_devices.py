@@ -1,0 +1,115 @@
+"""What decides who takes part can be done by hand and by script, and undone."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semantic_net.cli import main
+from semantic_net.transport.trust import TrustFile
+
+
+class Cli:
+    """One device's command line."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self.capsys = capsys
+
+    def __call__(self, command: str, *arguments: str, code: int = 0) -> str:
+        """Return what a command prints, or says is wrong."""
+        assert main([command, "--folder", str(self.folder), *arguments]) == code
+        out, err = self.capsys.readouterr()
+        return out if code == 0 else err
+
+    def json(self, command: str, *arguments: str) -> Any:
+        """Return what a command prints for programs."""
+        return json.loads(self(command, "--json", *arguments))
+
+    def invite(self, *arguments: str) -> str:
+        """Return this device's invite."""
+        invite: str = self.json("id", *arguments)["invite"]
+        return invite
+
+
+@pytest.fixture
+def ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return this device."""
+    return Cli(tmp_path / "ours", capsys)
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return another device."""
+    return Cli(tmp_path / "theirs", capsys)
+
+
+def test_the_key_is_made_once_and_for_its_owner_only(ours: Cli) -> None:
+    first = ours("id")
+    assert ours("id") == first
+    assert stat.S_IMODE((ours.folder / "key.pem").stat().st_mode) == 0o600
+    assert ours.json("id")["id_for_people"] in first
+
+
+def test_an_invite_is_all_that_pairing_takes(ours: Cli, theirs: Cli) -> None:
+    flags = ("--address", "10.0.0.2:5000", "--run", "field", "--name", "drone 3")
+    said = ours("pair", theirs.invite(*flags))
+    assert "drone-3 is let in" in said
+    assert "10.0.0.2:5000" in said
+    assert "--set p2p.run=field" in said
+    [known] = ours.json("peers")
+    assert known["id"] == theirs.json("id")["id"]
+    assert known["addresses"] == ["10.0.0.2:5000"]
+    assert known["name"] == "drone-3"
+    assert known["is_revoked"] is False
+    assert "drone-3" in ours("peers")
+
+
+def test_a_revoked_device_stays_known_and_can_be_let_in_again(ours: Cli, theirs: Cli) -> None:
+    invite = theirs.invite("--name", "drone")
+    ours("pair", invite)
+    assert "is kept out" in ours("revoke", theirs.json("id")["id_for_people"])
+    assert ours.json("peers")[0]["is_revoked"] is True
+    assert ours("peers").startswith("revoked")
+    assert "let in again" in ours("pair", invite)
+    assert ours.json("revoke", "drone")["is_revoked"] is True
+
+
+def test_a_trust_file_can_be_copied_to_another_device(
+    ours: Cli, theirs: Cli, tmp_path: Path
+) -> None:
+    ours("pair", theirs.invite())
+    theirs("id")
+    (theirs.folder / "trust.txt").write_bytes((ours.folder / "trust.txt").read_bytes())
+    assert theirs.json("peers") == ours.json("peers")
+
+
+def test_mistakes_are_one_line_that_says_what_to_do(ours: Cli, theirs: Cli) -> None:
+    invite = theirs.invite("--name", "drone")
+    assert "the invite is not whole" in ours("pair", invite[:-9], code=2)
+    assert "an invite begins with" in ours("pair", "drone", code=2)
+    assert "this device's own" in ours("pair", ours.invite(), code=2)
+    assert "is no device's id" in ours("revoke", "drone", code=2)
+    stranger = theirs.json("id")["id_for_people"]
+    assert "no device " + stranger in ours("revoke", stranger, code=2)
+    assert "was misread" in ours("revoke", stranger[:-1] + "7a"[stranger.endswith("7")], code=2)
+    assert "not an address" in ours("id", "--address", "here", code=2)
+    ours("pair", invite)
+    ours("pair", Cli(theirs.folder.with_name("third"), ours.capsys).invite("--name", "drone"))
+    assert "2 devices are named 'drone'; give one's id" in ours("revoke", "drone", code=2)
+    ours.folder.joinpath("trust.txt").write_text("# fine\ntrusted what\n")
+    assert "trust.txt:2: expected: trusted or revoked" in ours("peers", code=3)
+
+
+def test_nothing_is_lost_when_two_pair_at_once(ours: Cli, theirs: Cli, tmp_path: Path) -> None:
+    """Each change reads the file anew under a lock, and replaces it as a whole."""
+    invites = [Cli(tmp_path / str(number), ours.capsys).invite() for number in range(3)]
+    for invite in invites:
+        ours("pair", invite)
+    file = TrustFile(ours.folder / "trust.txt")
+    assert len(file.read().trusted) == len(invites)
+    assert not list(ours.folder.glob(".trust.txt.*[!k]")), "nothing is left behind"

@@ -1,0 +1,71 @@
+"""Real processes over TLS: who is paired learns with the others, and nobody else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from processes_support import ROOT, PeerProcess, running, settings
+
+from semantic_net.transport.device import DeviceIdentity
+from semantic_net.transport.trust import Device
+
+PACED_TASK = f"task.name={ROOT / 'tests' / 'faults' / 'paced_task.py'}"
+
+
+def devices(folder: Path, count: int) -> list[DeviceIdentity]:
+    """Return devices that are paired with each other."""
+    made = [DeviceIdentity(folder / f"device{index}") for index in range(count)]
+    for one in made:
+        for other in made:
+            if one is not other:
+                one.trust_file.pair(Device(other.certificate))
+    return made
+
+
+def flags_of(device: DeviceIdentity) -> list[str]:
+    return ["--set", "security.mode=pinned", "--set", f"security.folder={device.folder}"]
+
+
+def test_paired_devices_learn_one_model_and_a_stranger_does_not_disturb(tmp_path: Path) -> None:
+    paired = devices(tmp_path, 2)
+    stranger = DeviceIdentity(tmp_path / "stranger")
+
+    def each(index: int) -> list[str]:
+        return flags_of(paired[index])
+
+    # Steps that take time and no CPU: the stranger has to start meanwhile.
+    paced = ("training.steps=5", "task.options={step_s: 0.06}", PACED_TASK)
+    with running(tmp_path, 2, *paced, rounds=40, each=each) as (a, b):
+        address = a.wait_until_listening()
+        flags = ["--listen", "127.0.0.1:0", "--peers", address, "--rounds", "1"]
+        more = settings("p2p.start_timeout_s=2", "p2p.listen_timeout_s=2")
+        knocking = PeerProcess(tmp_path / "alone", [*flags, *more, *flags_of(stranger)])
+        try:
+            assert [peer.wait() for peer in (a, b, knocking)] == [0, 0, 0], a.said()
+        finally:
+            knocking.kill()
+    assert a.digests() == b.digests()
+    names = {record.peer for record in a.rounds + b.rounds}
+    assert len(names) == 2
+    assert all(set(record.updates_in) == names for record in a.rounds)
+    knocking.read_rounds()
+    assert knocking.rounds[0].updates_in == [knocking.rounds[0].peer]
+    assert "semantic-net pair" in knocking.said()
+    assert sum(record.rejected.get("unknown_device", 0) for record in a.rounds) > 0
+
+
+def test_a_device_that_is_revoked_in_a_run_is_left_behind(tmp_path: Path) -> None:
+    paired = devices(tmp_path, 3)
+
+    def each(index: int) -> list[str]:
+        return flags_of(paired[index])
+
+    with running(tmp_path, 3, "training.steps=200", rounds=12, each=each) as (a, b, gone):
+        gone.wait_for_round(2)
+        for device in paired[:2]:
+            device.trust_file.revoke(paired[2].id)
+        assert [peer.wait() for peer in (a, b)] == [0, 0], a.said()
+        gone.kill()
+    assert a.digests()[-1] == b.digests()[-1]
+    assert gone.rounds[0].peer not in a.rounds[-1].updates_in
+    assert "the device is revoked" in gone.said()

@@ -1,0 +1,335 @@
+"""Over TLS only devices that know each other meet, and whoever is refused is told what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from transport_support import (
+    Probe,
+    device,
+    hello_content,
+    play_over_tcp,
+    play_over_tls,
+    run_tcp,
+    signer,
+)
+
+from semantic_net.errors import StartError
+from semantic_net.protocol.frames import Kind
+from semantic_net.protocol.identity import Signer
+from semantic_net.transport import ad_hoc
+from semantic_net.transport.ad_hoc import AdHocTransport
+from semantic_net.transport.base import Connected, Disconnected, Refused, Unreachable
+from semantic_net.transport.certificate import make_certificate
+from semantic_net.transport.device import DeviceIdentity
+from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.tls import Pins
+from semantic_net.transport.trust import Device
+
+A, B, C = signer(1), signer(2), signer(3)
+
+
+@dataclass
+class Field:
+    """Devices in folders of their own, and the peers that run on them."""
+
+    folder: Path
+    probes: list[Probe] = field(default_factory=list)
+
+    def device(self, key: Signer) -> DeviceIdentity:
+        return device(self.folder, key)
+
+    def pair(self, *keys: Signer) -> None:
+        for one in keys:
+            for other in keys:
+                if one is not other:
+                    trust = self.device(one).trust_file
+                    trust.pair(Device(self.device(other).certificate))
+
+    async def peer(
+        self,
+        key: Signer,
+        dial: list[Probe] | None = None,
+        *,
+        device: Signer | None = None,
+        endorsed_by: Signer | None = None,
+        pins: Callable[[DeviceIdentity], Pins | None] = DeviceIdentity.pins,
+        **settings: Any,
+    ) -> Probe:
+        device = device or key
+        peers = tuple(probe.transport.address for probe in dial or [])
+        endorsement = self.device(endorsed_by or device).endorse(key.public_key)
+        transport = AdHocTransport(
+            key,
+            TransportSettings(host="127.0.0.1", peers=peers, **settings),
+            replace(hello_content(), endorsement=endorsement),
+            pins=pins(self.device(device)),
+        )
+        probe = Probe(key.peer_id, key, transport)
+        await transport.start(probe.handle)
+        self.probes.append(probe)
+        return probe
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[[Callable[[Field], Coroutine[Any, Any, None]]], None]:
+    """Return how to play a scenario with devices."""
+
+    def player(scenario: Callable[[Field], Coroutine[Any, Any, None]]) -> None:
+        async def played() -> None:
+            world = Field(tmp_path)
+            try:
+                await scenario(world)
+            finally:
+                await asyncio.gather(*(probe.transport.close() for probe in world.probes))
+
+        run_tcp(played())
+
+    return player
+
+
+Play = Callable[[Callable[[Field], Coroutine[Any, Any, None]]], None]
+
+
+def test_devices_that_are_paired_meet(play: Play) -> None:
+    async def scenario(world: Field) -> None:
+        world.pair(A, B)
+        a = await world.peer(A)
+        b = await world.peer(B, [a])
+        assert (await a.expect(Connected)).peer == B.peer_id
+        await b.expect(Connected)
+        b.send(a, b"hello")
+        await a.until(lambda: a.bodies(Kind.HAVE) == [b"hello"])
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("known_by", ["dialler", "listener", "nobody"])
+def test_a_device_that_is_not_paired_is_refused_and_both_say_what_to_do(
+    play: Play, known_by: str
+) -> None:
+    async def scenario(world: Field) -> None:
+        a_knows, b_knows = known_by == "listener", known_by == "dialler"
+        if a_knows:
+            world.device(A).trust_file.pair(Device(world.device(B).certificate))
+        if b_knows:
+            world.device(B).trust_file.pair(Device(world.device(A).certificate))
+        a = await world.peer(A)
+        b = await world.peer(B, [a])
+        at_a, at_b = await a.expect(Refused), await b.expect(Refused)
+        assert at_a.code == at_b.code == "unknown_device"
+        theirs, ours = "`semantic-net pair` there", "`semantic-net pair` with its invite"
+        assert (ours if b_knows else theirs) in at_a.reason or known_by == "nobody"
+        assert (theirs if b_knows else ours) in at_b.reason
+        assert at_a.peer is None, "nothing that it says of itself was read"
+        assert not a.of(Connected)
+        assert not b.of(Connected)
+
+    play(scenario)
+
+
+def test_the_right_name_with_another_key_is_nobody(play: Play, tmp_path: Path) -> None:
+    """OpenSSL looks certificates up by name; only the very one that is pinned counts."""
+
+    async def scenario(world: Field) -> None:
+        world.pair(A, B)
+        a = await world.peer(A)
+        impostor = forged_certificate(tmp_path / "forged", name=B.peer_id)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.load_cert_chain(*impostor)
+        host, _, port = a.transport.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+        with pytest.raises(ssl.SSLError, match="ALERT"):
+            await reader.read()
+        writer.transport.abort()
+        assert (await a.expect(Refused)).code == "unknown_device"
+
+    play(scenario)
+
+
+def forged_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return the certificate of some key in the name of another device, and the key."""
+    key = Ed25519PrivateKey.from_private_bytes(b"f" * 32)
+    genuine = x509.load_der_x509_certificate(make_certificate(key))
+    common_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    forged = (
+        x509.CertificateBuilder()
+        .subject_name(common_name)
+        .issuer_name(common_name)
+        .public_key(key.public_key())
+        .serial_number(genuine.serial_number)
+        .not_valid_before(datetime.datetime(2000, 1, 1))
+        .not_valid_after(datetime.datetime(9999, 1, 1))
+        .sign(key, None)
+    )
+    folder.mkdir()
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(forged.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+def test_a_key_that_its_device_has_not_endorsed_is_refused(play: Play) -> None:
+    async def scenario(world: Field) -> None:
+        world.pair(A, B)
+        a = await world.peer(A)
+        c = await world.peer(C, [a], device=B, endorsed_by=C)
+        assert (await a.expect(Refused)).code == "signature"
+        assert not a.of(Connected)
+        assert not c.of(Connected)
+
+    play(scenario)
+
+
+def test_several_peers_may_run_on_one_device(play: Play) -> None:
+    async def scenario(world: Field) -> None:
+        world.pair(A, B)
+        a = await world.peer(A)
+        await world.peer(B, [a])
+        await world.peer(C, [a], device=B)
+        connected = {(await a.expect(Connected)).peer for _ in range(2)}
+        assert connected == {B.peer_id, C.peer_id}
+
+    play(scenario)
+
+
+def test_a_device_that_is_revoked_goes_at_once_and_is_told_why(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ad_hoc, "TRUST_LOOK_S", 0.01)
+
+    async def scenario(world: Field) -> None:
+        world.pair(A, B)
+        a = await world.peer(A)
+        b = await world.peer(B, [a])
+        await a.expect(Connected)
+        world.device(A).trust_file.revoke(B.peer_id)
+        assert (await a.expect(Disconnected)).code == "revoked"
+        assert "the device is revoked" in (await b.expect(Disconnected)).reason
+        again = await world.peer(B, [a])
+        assert (await again.expect(Refused)).code == "revoked"
+        assert len(a.of(Connected)) == 1
+
+    play(scenario)
+
+
+def test_a_device_that_is_paired_while_peers_run_gets_in(play: Play) -> None:
+    async def scenario(world: Field) -> None:
+        a = await world.peer(A)
+        b = await world.peer(B, [a])
+        await a.expect(Refused)
+        world.pair(A, B)
+        await a.expect(Connected)
+        await b.expect(Connected)
+
+    play(scenario)
+
+
+def test_a_trust_file_that_breaks_leaves_things_as_they_were(
+    play: Play, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(world: Field) -> None:
+        world.pair(A, B)
+        a = await world.peer(A)
+        world.device(A).trust_file.path.write_text("nonsense\n")
+        b = await world.peer(B, [a])
+        await a.expect(Connected)
+        await b.expect(Connected)
+
+    play(scenario)
+    assert "trust.txt:1: expected: trusted or revoked" in caplog.text
+    assert "what it said before still holds" in caplog.text
+
+
+@pytest.mark.parametrize("pinned", ["listener", "dialler"])
+def test_peers_in_different_security_modes_say_so(play: Play, pinned: str) -> None:
+    async def scenario(world: Field) -> None:
+        def open_mode(own: DeviceIdentity) -> None:
+            return None
+
+        world.pair(A, B)
+        modes = [DeviceIdentity.pins, open_mode]
+        if pinned == "dialler":
+            modes.reverse()
+        a = await world.peer(A, pins=modes[0])
+        b = await world.peer(B, [a], pins=modes[1])
+        at_a, at_b = await a.expect(Refused), await b.expect(Refused)
+        assert "one end has security.mode pinned, the other open" in at_a.reason
+        assert at_a.reason == at_b.reason
+
+    play(scenario)
+
+
+def test_who_never_ends_its_tls_handshake_is_dropped_in_time(play: Play) -> None:
+    async def scenario(world: Field) -> None:
+        a = await world.peer(A, handshake_timeout_s=0.05)
+        host, _, port = a.transport.address.rpartition(":")
+        connections = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+        connections[0][1].write(b"\x16\x03\x01\x02\x00\x01")
+        for reader, writer in connections:
+            assert await reader.read() == b""
+            writer.close()
+        assert {(await a.expect(Refused)).code for _ in connections} == {"timeout"}
+
+    play(scenario)
+
+
+def test_what_is_counted_is_what_the_socket_carries() -> None:
+    """What TLS adds is counted, too."""
+    num_bytes = []
+
+    async def scenario(world: Any) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await b.expect(Connected)
+        b.send(a, bytes(1000))
+        await a.until(lambda: bool(a.bodies(Kind.HAVE)))
+        await b.transport.close()
+        await a.expect(Disconnected)
+        at_a, at_b = a.transport.traffic(), b.transport.traffic()
+        assert at_b.bytes_sent == at_a.bytes_received
+        assert at_b.bytes_received == at_a.bytes_sent
+        num_bytes.append(at_b.bytes_sent)
+
+    play_over_tcp(scenario)
+    play_over_tls(scenario)
+    plain, sealed = num_bytes
+    assert sealed > plain + len(make_certificate(Ed25519PrivateKey.from_private_bytes(b"k" * 32)))
+
+
+def test_a_key_without_its_certificate_says_so(tmp_path: Path) -> None:
+    own = device(tmp_path, A)
+    own.certificate_file.write_text("nothing")
+    with pytest.raises(StartError, match=r"cannot use .* for TLS"):
+        own.pins()
+
+
+def test_the_certificate_is_written_anew_where_it_is_missing(tmp_path: Path) -> None:
+    own = device(tmp_path, A)
+    before = own.certificate_file.read_bytes()
+    own.certificate_file.unlink()
+    again = DeviceIdentity(own.folder)
+    assert again.certificate_file.read_bytes() == before
+    assert again.signer.peer_id == A.peer_id
+
+
+def test_a_refusal_tells_where_nobody_answers_from_where_nobody_is_let_in(play: Play) -> None:
+    async def scenario(world: Field) -> None:
+        a = await world.peer(A)
+        b = await world.peer(B, [a])
+        await b.expect(Refused)
+        assert not b.of(Unreachable)
+
+    play(scenario)
