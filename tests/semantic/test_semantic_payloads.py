@@ -115,7 +115,14 @@ def with_matrix(num_rows: int, num_columns: int) -> ModelSchema:
     )
 
 
-GOLDEN_SCHEMAS = {"topk_quantize": with_matrix(64, 48), "entropy_quantize": with_matrix(48, 64)}
+GOLDEN_SCHEMAS = {
+    "topk_quantize_gaps": with_matrix(64, 48),
+    "topk_quantize_bitmap": with_matrix(64, 48),
+    "entropy_plain": with_matrix(48, 64),
+    "entropy_contexts": with_matrix(48, 64),
+    "entropy_lanes": with_matrix(500, 64),
+}
+"""By the file's name, where it is not `GOLDEN_SCHEMA`."""
 
 
 @pytest.mark.parametrize(
@@ -132,11 +139,13 @@ GOLDEN_SCHEMAS = {"topk_quantize": with_matrix(64, 48), "entropy_quantize": with
         ("entropy_quantize", "entropy_plain", "e40e1aa97b81b4651925843fceb0c4ab"),
         # contexts of rows and columns, and a run with an escape
         ("entropy_quantize", "entropy_contexts", "695088480b2c044a0379801782b02374"),
+        # several lanes, of contexts as well as of runs
+        ("entropy_quantize", "entropy_lanes", "939ac266ae7adb367b863e58978cfeb6"),
     ],
 )
 def test_golden_files_decode_to_golden_digests(codec: str, name: str, digest: str) -> None:
     payload = Path(__file__).with_name("golden").joinpath(f"{name}.bin").read_bytes()
-    schema = GOLDEN_SCHEMAS.get(codec, GOLDEN_SCHEMA)
+    schema = GOLDEN_SCHEMAS.get(name, GOLDEN_SCHEMA)
     fixed = parse_payload(codec, payload, schema).to_fixed()
     assert hashlib.sha256(fixed.astype("<i8").tobytes()).hexdigest()[:32] == digest
 
