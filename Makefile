@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # auto: never replace a torch that the machine brings; no: install one into VENV all the same.
 SYSTEM_TORCH ?= auto
-# Passed on to the command behind demo, unit, coverage, faults, network, soak, bench and compat.
+# Passed on to the command behind demo, unit, coverage, faults, network, soak, bench, fuzz and compat.
 ARGS ?=
 
 bin := $(VENV)/bin
@@ -15,7 +15,7 @@ setup_inputs := pyproject.toml constraints.txt tools/setup_venv.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types layers unit coverage faults network soak bench bench-full compat setup clean
+.PHONY: help demo test lint types layers unit coverage faults network soak bench bench-full fuzz compat setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-full: $(VENV)/.ready-bench ## accuracy against bytes in full: hours, but i
 	$(bin)/python benchmarks/bytes_and_accuracy.py --data dubai cicv5g \
 	    --methods dense balanced extreme --plot docs/figures/real_data $(ARGS)
 
+fuzz: $(VENV)/.ready-fuzz ## a million inputs for each reader of strangers' bytes (x86, half an hour)
+	$(bin)/python tools/fuzz.py $(ARGS)
+
 compat: ## the tests that need no torch, on every other Python >= 3.10 found here
 	@sh tools/compat.sh $(ARGS)
 
@@ -83,6 +86,10 @@ $(VENV)/.ready-run: $(setup_inputs)
 
 $(VENV)/.ready-bench: $(VENV)/.ready-dev
 	@$(setup) ".[dev,bench]"
+	@touch $@
+
+$(VENV)/.ready-fuzz: $(VENV)/.ready-dev
+	@$(setup) ".[dev,fuzz]"
 	@touch $@
 
 $(VENV)/.ready-dev: $(setup_inputs)

@@ -21,6 +21,7 @@ from semantic_net.fixed_point import (
     MAX_MOMENTUM,
     MAX_STATE,
     FixedArray,
+    Float32Array,
     largest_magnitude,
     magnitude,
     width_for,
@@ -74,8 +75,7 @@ def decode_base(data: memoryview, base: Base, cfg: FoldConfig) -> History:
     if base.frontier == 0:
         if len(data) != origin_bytes(cfg):
             raise RemoteProtocolError("an origin of another model")
-        if not largest_magnitude(np.frombuffer(data, "<f4")) < np.inf:
-            raise RemoteProtocolError("an origin with entries that are not finite")
+        _origin_values(data)
         if _is_snapshot(data):
             raise RemoteProtocolError("an origin that would be read as a snapshot")
         history = history_of_origin(base.digest)
@@ -104,8 +104,7 @@ def read_base(data: memoryview, digest: bytes, cfg: FoldConfig) -> tuple[History
         RemoteProtocolError: It is no base of this model.
     """
     if len(data) == origin_bytes(cfg) and not _is_snapshot(data):
-        values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
-        state = start_state(values, cfg.num_parameters, momentum=cfg.beta > 0)
+        state = start_state(_origin_values(data), cfg.num_parameters, momentum=cfg.beta > 0)
         return history_of_origin(digest), state
     history, parts, widths = _parse(data, cfg)
     parameters, momentum, buffers = (
@@ -120,6 +119,13 @@ def read_base(data: memoryview, digest: bytes, cfg: FoldConfig) -> tuple[History
         buffers_bound=magnitude(buffers),
     )
     return history, state
+
+
+def _origin_values(data: memoryview) -> Float32Array:
+    values: Float32Array = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+    if not largest_magnitude(values) < np.inf:
+        raise RemoteProtocolError("an origin with entries that are not finite")
+    return values
 
 
 def _is_snapshot(data: memoryview) -> bool:

@@ -1,0 +1,233 @@
+"""What reads bytes from strangers, one function each: it may raise what it documents, nothing else.
+
+`make fuzz` drives them with atheris, `tests/test_fuzz_targets.py` with hypothesis. None of them
+needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from semantic_net.aggregation.fold import FoldConfig
+from semantic_net.aggregation.state import start_state
+from semantic_net.errors import RemoteProtocolError
+from semantic_net.federated.packed_chunks import pack_part, unpack_part
+from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_base
+from semantic_net.protocol.bases import Base
+from semantic_net.protocol.frames import HEADER, Frame, FrameDecoder, Kind, encode_frame
+from semantic_net.protocol.handshake import Established, Handshake, HelloContent, Refusal
+from semantic_net.protocol.history import decode_history, encode_history, history_of_origin
+from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.messages import Absent, Have, HaveEntry, Message, Want, decode_message
+from semantic_net.protocol.messages import encode_message as encode
+from semantic_net.protocol.packing import Packer, Unpacker
+from semantic_net.semantic.decoder import parse_payload
+from semantic_net.semantic.payloads import CODECS
+from semantic_net.semantic.schema import ModelSchema, TensorSpec
+from semantic_net.transport.certificate import key_of, make_certificate
+from semantic_net.transport.invite import Invite, read_invite, write_invite
+
+GOLDEN = Path(__file__).with_name("semantic") / "golden"
+
+SCHEMA = ModelSchema(
+    (
+        TensorSpec("weight", (48, 64), "parameter"),
+        TensorSpec("bias", (15360,), "parameter"),
+        TensorSpec("running_mean", (13,), "buffer"),
+    )
+)
+"""That of most golden payloads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A reader, and examples of what it accepts."""
+
+    read: Callable[[bytes], None]
+    examples: Callable[[], list[bytes]]
+    documented: tuple[type[Exception], ...] = (RemoteProtocolError,)
+
+    def __call__(self, data: bytes) -> bool:
+        """Tell whether some bytes are accepted; what is documented is a no."""
+        try:
+            self.read(data)
+        except self.documented:
+            return False
+        return True
+
+
+def _frames(data: bytes) -> None:
+    FrameDecoder().feed(data)
+
+
+def _messages(data: bytes) -> None:
+    kinds = list(Kind)
+    decode_message(Frame(kinds[data[0] % len(kinds)] if data else Kind.HAVE, data[1:]))
+
+
+def _stream(data: bytes) -> None:
+    """What a session reads: frames, unpacked, as messages."""
+    unpacker = Unpacker()
+    for frame in FrameDecoder().feed(data):
+        for each in unpacker.unpack(frame):
+            decode_message(each)
+
+
+class _EmptyBook:
+    def lost_sessions(self, peer: PeerId) -> tuple[bytes, ...]:
+        return ()
+
+    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
+        return None
+
+    def no_room(self, candidate: Established) -> Refusal | None:
+        return None
+
+
+_OURS, _THEIRS = Signer(b"a" * 32), Signer(b"b" * 32)
+
+
+def _handshake_of(signer: Signer, *, dialled: bool) -> Handshake:
+    content = HelloContent({"run": "fuzz"}, 1, "fuzz")
+    return Handshake(signer, content, signer.public_key, dialled=dialled, book=_EmptyBook())
+
+
+def _handshake(data: bytes) -> None:
+    ours = _handshake_of(_OURS, dialled=False)
+    for frame in FrameDecoder().feed(data):
+        ours.receive(frame)
+
+
+def _handshake_examples() -> list[bytes]:
+    ours, theirs = _handshake_of(_OURS, dialled=False), _handshake_of(_THEIRS, dialled=True)
+    [hello] = FrameDecoder().feed(ours.start())
+    said = theirs.start()
+    reply, _ = theirs.receive(hello)
+    return [said, said + reply]
+
+
+def _packed_part(data: bytes) -> None:
+    unpack_part(memoryview(data))
+
+
+def _packed_part_examples() -> list[bytes]:
+    part = pack_part(np.arange(4096, dtype=np.int32).data.cast("B"))
+    assert part is not None
+    return [part]
+
+
+def _history(data: bytes) -> None:
+    decode_history(memoryview(data))
+
+
+FOLD = FoldConfig(num_parameters=7, num_buffers=3, beta=1 << 15, outer_lr=1 << 16)
+_SNAPSHOT_DIGEST = b"s" * 32
+
+
+def _snapshot(data: bytes) -> None:
+    """As a base that a neighbour has offered, an origin or a later one, and as one on disk."""
+    view = memoryview(data)
+    history = history_of_origin(_SNAPSHOT_DIGEST)
+    origin = Base.of(_SNAPSHOT_DIGEST, len(data), history, given=False)
+    for base in (origin, replace(origin, frontier=1)):
+        with contextlib.suppress(RemoteProtocolError):
+            decode_base(view, base, FOLD)
+    _, state = read_base(view, _SNAPSHOT_DIGEST, FOLD)
+    assert state.parameters.size == FOLD.num_parameters
+
+
+def _snapshot_examples() -> list[bytes]:
+    state = start_state(np.linspace(-1, 1, 10, dtype=np.float32), 7, momentum=True)
+    parts = encode_snapshot(history_of_origin(b"o" * 32), state)
+    return [b"".join(map(bytes, parts)), np.linspace(-1, 1, 10, dtype="<f4").tobytes()]
+
+
+def _payload_of(codec: str) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        delta = parse_payload(codec, data, SCHEMA)
+        assert delta.size == SCHEMA.size
+        fixed = delta.to_fixed()
+        assert np.abs(fixed).max() <= delta.bound(0, SCHEMA.size)
+
+    return read
+
+
+def _payload_examples(codec: str) -> Callable[[], list[bytes]]:
+    buffers = bytes(4 * 13)
+    made = {
+        "none": [bytes(4 * SCHEMA.size)],
+        # one entry, no rice bits, 0.5, the buffers, its place
+        "gradients_topk": [bytes.fromhex("01000000 00000000 0000003f") + buffers + b"\1"],
+        # one bit, the buffers, two tensors, codes
+        "weights_quantize": [
+            bytes.fromhex("01000000")
+            + buffers
+            + 2 * bytes.fromhex("00002000 0200")
+            + bytes(SCHEMA.num_parameters // 8)
+        ],
+        # one entry, gaps, no rice bits, two levels, the buffers, sign, level, place
+        "topk_quantize": [bytes.fromhex("01000000 00 00 00008000 00008001") + buffers + b"\0\0\1"],
+        "entropy_quantize": [
+            (GOLDEN / f"{name}.bin").read_bytes() for name in ("entropy_plain", "entropy_contexts")
+        ],
+    }
+    return lambda: made[codec]
+
+
+def _certificate(data: bytes) -> None:
+    key_of(data)
+
+
+def _certificate_examples() -> list[bytes]:
+    return [make_certificate(Ed25519PrivateKey.from_private_bytes(b"c" * 32))]
+
+
+def _invite(data: bytes) -> None:
+    read_invite(data.decode("utf-8", "replace"))
+
+
+def _message_examples() -> list[bytes]:
+    messages: list[Message] = [
+        Have((HaveEntry(1, _OURS.peer_id, b"i" * 32),), True),
+        Want(b"i" * 32, 7),
+        Absent(b"i" * 32),
+    ]
+    return [encode(message) for message in messages]
+
+
+def _as_kind_and_body(frame: bytes) -> bytes:
+    kind = Kind(frame[5])
+    return bytes([list(Kind).index(kind)]) + frame[HEADER.size :]
+
+
+def _stream_examples() -> list[bytes]:
+    frames = b"".join(_message_examples())
+    return [frames, Packer().pack(frames), encode_frame(Kind.PACKED, zlib.compress(b"x"))]
+
+
+TARGETS: dict[str, Target] = {
+    "frames": Target(_frames, _stream_examples),
+    "messages": Target(_messages, lambda: [*map(_as_kind_and_body, _message_examples())]),
+    "stream": Target(_stream, _stream_examples),
+    "handshake": Target(_handshake, _handshake_examples),
+    "packed_part": Target(_packed_part, _packed_part_examples),
+    "history": Target(_history, lambda: [encode_history(history_of_origin(b"o" * 32))]),
+    "snapshot": Target(_snapshot, _snapshot_examples),
+    **{
+        f"payload_{codec}": Target(_payload_of(codec), _payload_examples(codec)) for codec in CODECS
+    },
+    "certificate": Target(_certificate, _certificate_examples, (ValueError,)),
+    "invite": Target(
+        _invite,
+        lambda: [write_invite(Invite(b"c", ["a:1"], "run", "name")).encode()],
+        (ValueError,),
+    ),
+}
+"""By the name that `make fuzz` takes."""
