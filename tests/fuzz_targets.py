@@ -7,17 +7,19 @@ needs torch.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.state import start_state
-from semantic_net.errors import RemoteProtocolError
+from semantic_net.errors import RemoteProtocolError, StartError
 from semantic_net.federated.packed_chunks import pack_part, unpack_part
 from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_base
 from semantic_net.protocol.bases import Base
@@ -32,7 +34,8 @@ from semantic_net.semantic.decoder import parse_payload
 from semantic_net.semantic.payloads import CODECS
 from semantic_net.semantic.schema import ModelSchema, TensorSpec
 from semantic_net.transport.certificate import key_of, make_certificate
-from semantic_net.transport.invite import Invite, read_invite, write_invite
+from semantic_net.transport.invite import Invite, read_invite, seal_invite
+from semantic_net.transport.trust import TrustFile, to_text
 
 GOLDEN = Path(__file__).with_name("semantic") / "golden"
 
@@ -190,7 +193,22 @@ def _certificate_examples() -> list[bytes]:
 
 
 def _invite(data: bytes) -> None:
-    read_invite(data.decode("utf-8", "replace"))
+    """As it is typed, and with a check that fits: no mutation would find one."""
+    with contextlib.suppress(ValueError):
+        read_invite(data.decode("utf-8", "replace"))
+    read_invite(seal_invite(data))
+
+
+def _trust_file(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        TrustFile(Path(file.name)).read()
+
+
+def _trust_file_example() -> bytes:
+    certificate = to_text(_certificate_examples()[0])
+    return f"# comment\ntrusted {certificate} 10.0.0.1:5000 name\n".encode()
 
 
 def _message_examples() -> list[bytes]:
@@ -226,8 +244,9 @@ TARGETS: dict[str, Target] = {
     "certificate": Target(_certificate, _certificate_examples, (ValueError,)),
     "invite": Target(
         _invite,
-        lambda: [write_invite(Invite(b"c", ["a:1"], "run", "name")).encode()],
+        lambda: [msgspec.msgpack.encode(Invite(b"c", ["a:1"], "run", "name"))],
         (ValueError,),
     ),
+    "trust_file": Target(_trust_file, lambda: [_trust_file_example()], (StartError,)),
 }
 """By the name that `make fuzz` takes."""

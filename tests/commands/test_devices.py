@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from semantic_net.cli import main
+from semantic_net.transport.device import DeviceIdentity
+from semantic_net.transport.invite import Invite, seal_invite, write_invite
 from semantic_net.transport.trust import TrustFile
 
 
@@ -75,7 +78,8 @@ def test_a_revoked_device_stays_known_and_can_be_let_in_again(ours: Cli, theirs:
     assert "is kept out" in ours("revoke", theirs.json("id")["id_for_people"])
     assert ours.json("peers")[0]["is_revoked"] is True
     assert ours("peers").startswith("revoked")
-    assert "let in again" in ours("pair", invite)
+    assert "--again" in ours("pair", invite, code=2), "a script must not undo it in passing"
+    assert "is let in" in ours("pair", invite, "--again")
     assert ours.json("revoke", "drone")["is_revoked"] is True
 
 
@@ -93,16 +97,54 @@ def test_mistakes_are_one_line_that_says_what_to_do(ours: Cli, theirs: Cli) -> N
     assert "the invite is not whole" in ours("pair", invite[:-9], code=2)
     assert "an invite begins with" in ours("pair", "drone", code=2)
     assert "this device's own" in ours("pair", ours.invite(), code=2)
-    assert "is no device's id" in ours("revoke", "drone", code=2)
+    assert "neither an id nor a name" in ours("revoke", "drone", code=2)
+    assert "could be taken for" in ours("id", "--name", "a" * 40, code=2)
     stranger = theirs.json("id")["id_for_people"]
     assert "no device " + stranger in ours("revoke", stranger, code=2)
     assert "was misread" in ours("revoke", stranger[:-1] + "7a"[stranger.endswith("7")], code=2)
     assert "not an address" in ours("id", "--address", "here", code=2)
+    assert "could be dialled" in ours("id", "--address", "0.0.0.0:5000", code=2)
     ours("pair", invite)
     ours("pair", Cli(theirs.folder.with_name("third"), ours.capsys).invite("--name", "drone"))
     assert "2 devices are named 'drone'; give one's id" in ours("revoke", "drone", code=2)
     ours.folder.joinpath("trust.txt").write_text("# fine\ntrusted what\n")
     assert "trust.txt:2: expected: trusted or revoked" in ours("peers", code=3)
+
+
+def test_what_an_invite_says_is_quoted(ours: Cli, theirs: Cli) -> None:
+    said = ours("pair", theirs.invite("--run", "\x1b[2J; rm x"))
+    assert "--set p2p.run='?[2J; rm x'" in said
+
+
+def test_an_id_is_an_id_whatever_devices_call_themselves(ours: Cli, theirs: Cli) -> None:
+    """The name comes from the invite: it must not shadow another device's id."""
+    victim = theirs.json("id")["id"]
+    ours("pair", theirs.invite())
+    own = DeviceIdentity(theirs.folder.with_name("third"))
+    invite = write_invite(Invite(own.certificate, [], "default", victim))
+    assert "could be taken for a device's id" in ours("pair", invite, code=2)
+    assert ours.json("revoke", victim)["id"] == victim
+
+
+@pytest.mark.parametrize("body", [b"\x91" * 9000, b"\x94\xc4\x01c\x90\xa1\xff\xa1n", b"\xc0"])
+def test_an_invite_that_makes_no_sense_is_one_line(ours: Cli, body: bytes) -> None:
+    assert "makes no sense" in ours("pair", seal_invite(body), code=2)
+
+
+def test_files_are_for_their_owner_only(ours: Cli, theirs: Cli) -> None:
+    before = os.umask(0)
+    try:
+        ours("pair", theirs.invite())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(ours.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((ours.folder / "trust.txt").stat().st_mode) == 0o600
+
+
+def test_a_raw_key_says_that_it_has_to_be_pem(ours: Cli) -> None:
+    ours.folder.mkdir()
+    (ours.folder / "key.pem").write_bytes(bytes(32))
+    assert "has to be PEM" in ours("id", code=3)
 
 
 def test_nothing_is_lost_when_two_pair_at_once(ours: Cli, theirs: Cli, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from cryptography import x509
@@ -25,7 +27,8 @@ from transport_support import (
 )
 
 from semantic_net.errors import StartError
-from semantic_net.protocol.frames import Kind
+from semantic_net.protocol.frames import UNLIKE_MODES, FrameDecoder, Kind, encode_frame
+from semantic_net.protocol.handshake import decode_refusal
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport import ad_hoc
 from semantic_net.transport.ad_hoc import AdHocTransport
@@ -33,7 +36,7 @@ from semantic_net.transport.base import Connected, Disconnected, Refused, Unreac
 from semantic_net.transport.certificate import make_certificate
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.settings import TransportSettings
-from semantic_net.transport.tls import Pins
+from semantic_net.transport.tls import Pins, TlsChannel, TlsError
 from semantic_net.transport.trust import Device
 
 A, B, C = signer(1), signer(2), signer(3)
@@ -225,7 +228,11 @@ def test_a_device_that_is_revoked_goes_at_once_and_is_told_why(
     play(scenario)
 
 
-def test_a_device_that_is_paired_while_peers_run_gets_in(play: Play) -> None:
+def test_a_device_that_is_paired_while_peers_run_gets_in(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ad_hoc, "TRUST_LOOK_S", 0.01)
+
     async def scenario(world: Field) -> None:
         a = await world.peer(A)
         b = await world.peer(B, [a])
@@ -244,6 +251,8 @@ def test_a_trust_file_that_breaks_leaves_things_as_they_were(
         world.pair(A, B)
         a = await world.peer(A)
         world.device(A).trust_file.path.write_text("nonsense\n")
+        assert isinstance(a.transport, AdHocTransport)
+        a.transport._look_at_trust()
         b = await world.peer(B, [a])
         await a.expect(Connected)
         await b.expect(Connected)
@@ -331,5 +340,141 @@ def test_a_refusal_tells_where_nobody_answers_from_where_nobody_is_let_in(play: 
         b = await world.peer(B, [a])
         await b.expect(Refused)
         assert not b.of(Unreachable)
+
+    play(scenario)
+
+
+# The channel alone, byte by byte.
+
+CLOSE_NOTIFY = bytes.fromhex("15 03 03 00 02 01 00")
+
+
+@dataclass
+class Ends:
+    """Both ends of a TLS connection, the network between them by hand."""
+
+    dialler: TlsChannel
+    listener: TlsChannel
+
+    def talk(self) -> None:
+        """Carry bytes to and fro until nothing more is said."""
+        buffer = memoryview(bytearray(100))
+        for _ in range(4):
+            for one, other in ((self.dialler, self.listener), (self.listener, self.dialler)):
+                one.read_into(buffer)
+                other.received(one.to_send())
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Ends:
+    """Return two devices that know each other, before their handshake."""
+    world = Field(tmp_path)
+    world.pair(A, B)
+    dialler, listener = (world.device(key).pins() for key in (A, B))
+    return Ends(dialler.channel(dialled=True), listener.channel(dialled=False))
+
+
+def read_each(channel: TlsChannel, parts: list[bytes]) -> None:
+    """Let a channel read what comes part by part."""
+    for part in parts:
+        channel.read_into(memoryview(bytearray(100)))
+        channel.received(part)
+
+
+def test_whoever_ends_tls_before_it_begins_is_through(ends: Ends) -> None:
+    """Nothing is read after it, so nothing more may be kept for it."""
+    buffer = memoryview(bytearray(100))
+    ends.dialler.read_into(buffer)
+    ends.listener.received(ends.dialler.to_send() + CLOSE_NOTIFY)
+    with pytest.raises(TlsError) as first:
+        read_each(ends.listener, [CLOSE_NOTIFY] * 3)
+    with pytest.raises(TlsError) as again:
+        ends.listener.read_into(buffer)
+    assert again.value is first.value
+
+
+def test_what_came_before_the_end_of_tls_counts(ends: Ends) -> None:
+    ends.talk()
+    ends.dialler.write(b"last words")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ends.dialler._tls.unwrap()
+    ends.listener.received(ends.dialler.to_send())
+    buffer = memoryview(bytearray(100))
+    assert bytes(buffer[: ends.listener.read_into(buffer)]) == b"last words"
+    with pytest.raises(TlsError, match="the peer ended TLS"):
+        ends.listener.read_into(buffer)
+
+
+def test_a_stream_that_was_tampered_with_ends_there(ends: Ends) -> None:
+    ends.talk()
+    ends.dialler.write(b"fine")
+    sealed = bytearray(ends.dialler.to_send())
+    sealed[-1] ^= 1
+    ends.listener.received(sealed)
+    with pytest.raises(TlsError, match="TLS failed: decryption failed or bad record mac"):
+        ends.listener.read_into(memoryview(bytearray(100)))
+
+
+def test_the_other_mode_is_recognised_byte_by_byte(ends: Ends) -> None:
+    said = [bytes([byte]) for byte in encode_frame(Kind.HAVE, bytes(20))]
+    with pytest.raises(TlsError, match="one end has") as ended:
+        read_each(ends.listener, said)
+    assert ended.value.refusal.reason == UNLIKE_MODES
+
+
+def test_a_revoked_device_gets_to_read_why_and_nothing_else(tmp_path: Path) -> None:
+    world = Field(tmp_path)
+    world.pair(A, B)
+    world.device(B).trust_file.revoke(A.peer_id)
+    pins = [world.device(key).pins() for key in (A, B)]
+    pair = Ends(pins[0].channel(dialled=True), pins[1].channel(dialled=False))
+    pair.listener.write(b"our hello")
+    with pytest.raises(TlsError, match="the device is revoked"):
+        pair.talk()
+    pair.dialler.received(pair.listener.to_send())
+    buffer = memoryview(bytearray(1000))
+    [frame] = FrameDecoder().feed(bytes(buffer[: pair.dialler.read_into(buffer)]))
+    assert decode_refusal(frame).code == "revoked"
+
+
+# The trust file, while peers run.
+
+
+def test_a_trust_file_that_cannot_be_read_for_a_moment_is_read_later(tmp_path: Path) -> None:
+    world = Field(tmp_path)
+    world.pair(A, B)
+    pins = world.device(A).pins()
+    world.device(A).trust_file.revoke(B.peer_id)
+    for name in ("stat", "open"):
+        with mock.patch.object(Path, name, side_effect=PermissionError(13, "Permission denied")):
+            pins.refresh()
+        assert pins.objection(B.peer_id) is None
+    pins.refresh()
+    refusal = pins.objection(B.peer_id)
+    assert refusal is not None
+    assert refusal.code == "revoked"
+
+
+def test_a_certificate_that_a_known_device_has_signed_is_not_its_own(tmp_path: Path) -> None:
+    world = Field(tmp_path)
+    world.pair(A, B)
+    refusal = world.device(A).pins()._admit(world.device(C).certificate)
+    assert refusal is not None
+    assert refusal.code == "unknown_device"
+
+
+def test_a_flood_of_strangers_that_are_refused_does_not_pile_up(play: Play) -> None:
+    async def scenario(world: Field) -> None:
+        a = await world.peer(A, max_pending=3, flush_s=20)
+        assert isinstance(a.transport, AdHocTransport)
+        host, _, port = a.transport.address.rpartition(":")
+        ends = []
+        for number in range(1, 9):
+            ends.append(await asyncio.open_connection(host, int(port)))
+            ends[-1][1].write(bytes(100))
+            await a.until(lambda number=number: len(a.of(Refused)) >= number)  # type: ignore[misc]
+        assert len(a.transport._hub.wires()) <= 5
+        for _, writer in ends:
+            writer.transport.abort()
 
     play(scenario)

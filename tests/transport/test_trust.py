@@ -19,7 +19,7 @@ from semantic_net.errors import StartError
 from semantic_net.protocol.identity import PEER_ID_CHARS, PeerId, Signer
 from semantic_net.transport.certificate import device_of, make_certificate
 from semantic_net.transport.invite import Invite, read_id, read_invite, write_id, write_invite
-from semantic_net.transport.trust import MAX_ADDRESSES, Device, TrustFile
+from semantic_net.transport.trust import MAX_ADDRESSES, Device, TrustFile, looks_like_id
 
 
 @functools.cache
@@ -29,6 +29,7 @@ def certificate(number: int) -> bytes:
 
 keys = st.integers(1, 5)
 hosts = st.from_regex(r"\A[a-z0-9]{1,20}\Z") | st.just("[::1]")
+names = st.text(max_size=80).filter(lambda name: not looks_like_id(name[:64]))
 addresses = st.lists(
     st.tuples(hosts, st.integers(1, 65535)).map(lambda parts: f"{parts[0]}:{parts[1]}"),
     max_size=MAX_ADDRESSES,
@@ -43,7 +44,7 @@ devices = st.builds(
     ),
     keys,
     addresses,
-    st.text(max_size=80),
+    names,
     st.booleans(),
 )
 
@@ -141,6 +142,15 @@ def test_a_line_that_makes_no_sense_is_named(tmp_path: Path, line: str, reason: 
     path.write_text(f"# a comment\n\n{line}\n")
     with pytest.raises(StartError, match=rf"trust.txt:3: .*{reason}"):
         TrustFile(path).read()
+
+
+@pytest.mark.parametrize("left", [0, 40, -1])
+def test_a_file_that_is_cut_off_lets_nobody_be_forgotten(tmp_path: Path, left: int) -> None:
+    file = TrustFile(tmp_path / "trust.txt")
+    file.pair(Device(certificate(1)))
+    file.path.write_bytes(file.path.read_bytes()[:left])
+    with pytest.raises(StartError, match="is cut off"):
+        file.read()
 
 
 def test_a_device_that_is_listed_twice_is_an_error(tmp_path: Path) -> None:

@@ -279,12 +279,16 @@ class TlsWorld(TcpWorld):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
         self._trust = TrustFile(Path(self._folder.name) / "trust.txt")
+        self._pins: list[Pins] = []
 
     def pins_of(self, key: Signer) -> Pins | None:
         """Return whom a peer lets in: all of this world, those who come later included."""
         own = device(Path(self._folder.name), key)
         self._trust.pair(Device(own.certificate))
-        return Pins(own.key, own.certificate_file, self._trust)
+        for pins in self._pins:
+            pins.refresh()
+        self._pins.append(Pins(own.key, own.certificate_file, self._trust))
+        return self._pins[-1]
 
     async def close(self) -> None:
         """Close all peers."""

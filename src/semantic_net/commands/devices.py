@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import socket
 from typing import Any
 
 from semantic_net.errors import ConfigError
+from semantic_net.protocol.handshake import printable
 from semantic_net.protocol.identity import PeerId
 from semantic_net.transport.address import parse_address
 from semantic_net.transport.device import HOME_VARIABLE, DeviceIdentity, device_folder
 from semantic_net.transport.invite import Invite, read_id, read_invite, write_id, write_invite
-from semantic_net.transport.trust import Device
+from semantic_net.transport.trust import Device, looks_like_id
 
 DEFAULT_PORT = 5000
 
@@ -74,6 +76,7 @@ def add_pair(parser: argparse.ArgumentParser) -> None:
     _add_shared(parser)
     parser.add_argument("invite", metavar="INVITE", help="what `semantic-net id` shows there")
     parser.add_argument("--name", help="what you call it (default: as it calls itself)")
+    parser.add_argument("--again", action="store_true", help="even if it has been revoked")
     parser.set_defaults(run=_pair)
 
 
@@ -133,16 +136,15 @@ def _pair(arguments: argparse.Namespace) -> int:
     known = _checked(invite.certificate, invite.addresses, name)
     if known.id == device.id:
         raise ConfigError("INVITE: it is this device's own; pair with those of the others")
-    before = device.trust_file.pair(known)
+    device.trust_file.pair(known, again=arguments.again)
     if arguments.json:
         print(json.dumps(_described(known.id, known) | {"run": invite.run}))
         return 0
-    again = " again" if before.is_revoked else ""
-    print(f"{known.name or 'the device'} is let in{again}: {write_id(known.id)}")
+    print(f"{known.name or 'the device'} is let in: {write_id(known.id)}")
     if known.addresses:
         print(f"dialled at {', '.join(known.addresses)} unless --peers says otherwise")
     if invite.run != "default":
-        print(f"for its run: --set p2p.run={invite.run}")
+        print(f"for its run: --set p2p.run={shlex.quote(printable(invite.run, 64))}")
     print("It has to be paired with this one, too: `semantic-net id` shows what to run there.")
     return 0
 
@@ -190,16 +192,18 @@ def _checked(certificate: bytes, addresses: list[str], name: str) -> Device:
 
 def _peer_named(text: str, device: DeviceIdentity) -> PeerId:
     known = device.trust_file.read().devices
+    if looks_like_id(text):  # first: a name is what a device calls itself
+        try:
+            return read_id(text)
+        except ValueError as exc:
+            raise ConfigError(f"ID: {exc}") from exc
     named = [peer for peer, other in known.items() if other.name == text]
     if len(named) > 1:
         ids = ", ".join(map(write_id, named))
         raise ConfigError(f"ID: {len(named)} devices are named {text!r}; give one's id: {ids}")
     if named:
         return named[0]
-    try:
-        return read_id(text)
-    except ValueError as exc:
-        raise ConfigError(f"ID: {exc}, nor a name in `semantic-net peers`") from exc
+    raise ConfigError(f"ID: {text!r} is neither an id nor a name; see `semantic-net peers`")
 
 
 def _described(peer: PeerId, known: Device) -> dict[str, Any]:

@@ -97,12 +97,12 @@ class AdHocTransport(HubTransport):
         """End the sessions with devices that have been revoked, and look again soon."""
         if self._pins is None:
             return
+        loop = asyncio.get_running_loop()
+        self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
         self._pins.refresh()
         for peer, device in self._hub.devices().items():
             if (refusal := self._pins.objection(device)) is not None:
                 self._hub.disconnect(peer, refusal.code, refusal.reason)
-        loop = asyncio.get_running_loop()
-        self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
 
     async def _bind(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()

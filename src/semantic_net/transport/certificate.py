@@ -8,6 +8,7 @@ a device may wake without a clock: from the first day that a certificate can nam
 from __future__ import annotations
 
 import datetime
+import functools
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -41,6 +42,7 @@ def make_certificate(key: Ed25519PrivateKey) -> bytes:
     return builder.sign(key, algorithm=None).public_bytes(Encoding.DER)
 
 
+@functools.lru_cache(maxsize=4096)  # asked for again whenever a trust file is read
 def device_of(certificate: bytes) -> PeerId:
     """Return the id of the device whose certificate this is; see `key_of`."""
     return peer_id_of(key_of(certificate))

@@ -13,9 +13,9 @@ from cryptography.x509 import load_der_x509_certificate
 from semantic_net.errors import StartError
 from semantic_net.protocol.identity import PeerId, Signer, endorse
 from semantic_net.transport.certificate import make_certificate
-from semantic_net.transport.identity import load_or_create_private_key
+from semantic_net.transport.identity import RAW_KEY_BYTES, load_or_create_private_key
 from semantic_net.transport.tls import Pins
-from semantic_net.transport.trust import TrustFile
+from semantic_net.transport.trust import TrustFile, make_private_folder
 
 HOME_VARIABLE = "SEMANTIC_NET_HOME"
 
@@ -43,7 +43,13 @@ class DeviceIdentity:
         self.key = folder / "key.pem"
         self.certificate_file = folder / "certificate.pem"
         self.trust_file = TrustFile(folder / "trust.txt")
+        try:
+            make_private_folder(folder)
+        except OSError as exc:
+            raise StartError(f"{folder} cannot be made: {exc.strerror}") from exc
         private_key = load_or_create_private_key(self.key)
+        if self.key.stat().st_size == RAW_KEY_BYTES:
+            raise StartError(f"the key {self.key} is 32 raw bytes: a device's has to be PEM")
         self.signer = Signer(private_key)
         self.certificate = make_certificate(Ed25519PrivateKey.from_private_bytes(private_key))
         """In DER."""
@@ -70,7 +76,10 @@ class DeviceIdentity:
             if path.exists() and path.read_bytes() == pem:
                 return
             part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-            part.write_bytes(pem)
-            part.replace(path)
+            try:
+                part.write_bytes(pem)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as exc:
             raise StartError(f"{path} cannot be written: {exc.strerror}") from exc

@@ -181,6 +181,9 @@ class Hub:
         strangers = [c for c in self._pending if not c.dialled]
         if len(strangers) > self.settings.max_pending:
             _least_promising(strangers).abort(BUSY, "too many connections without a handshake")
+        refused = [wire for wire, each in self._wires.items() if each.is_over]
+        if len(refused) > self.settings.max_pending:  # they have a moment to read why
+            refused[0].abort()
         if not dialled and len(self.table) >= self.settings.max_sessions:
             for silent in self.table.silent():  # makes room for who calls next
                 silent.abort(TIMEOUT, "silent, and others call")
@@ -307,5 +310,5 @@ def _least_promising(strangers: Sequence[Connection]) -> Connection:
     hosts = Counter(parse_address(c.address).host for c in strangers)
     return max(
         reversed(strangers),
-        key=lambda c: (hosts[parse_address(c.address).host], c.peer is None),
+        key=lambda c: (hosts[parse_address(c.address).host], c.device is None, c.peer is None),
     )

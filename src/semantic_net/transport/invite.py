@@ -41,8 +41,7 @@ _INVITE = msgspec.msgpack.Decoder(Invite)
 
 def write_invite(invite: Invite) -> str:
     """Return an invite as one word."""
-    body = msgspec.msgpack.encode(invite)
-    return PREFIX + to_text(_check_of(body) + body)
+    return seal_invite(msgspec.msgpack.encode(invite))
 
 
 def read_invite(text: str) -> Invite:
@@ -63,8 +62,8 @@ def read_invite(text: str) -> Invite:
         raise ValueError("the invite is not whole: copy all that `semantic-net id` shows")
     try:
         return _INVITE.decode(body)
-    except msgspec.MsgspecError as exc:
-        raise ValueError(f"the invite makes no sense here: {exc}") from exc
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise ValueError("the invite makes no sense to this version of semantic-net") from exc
 
 
 def write_id(peer: PeerId) -> str:
@@ -88,6 +87,11 @@ def read_id(text: str) -> PeerId:
     if check and check != _letters_of(peer):
         raise ValueError(f"{text!r} was misread: its last group does not fit the others")
     return peer
+
+
+def seal_invite(body: bytes) -> str:
+    """Return what `write_invite` makes of an encoded invite."""
+    return PREFIX + to_text(_check_of(body) + body)
 
 
 def _check_of(body: bytes) -> bytes:

@@ -18,11 +18,10 @@ from typing import cast
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.frames import FrameDecoder
 from semantic_net.protocol.handshake import SECURITY, encode_refusal
-from semantic_net.protocol.identity import peer_id_of
 from semantic_net.transport.address import Address
 from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection, reason_of
-from semantic_net.transport.hub import Hub
+from semantic_net.transport.hub import UNREAD, Hub
 from semantic_net.transport.link_meter import LinkMeter, Reading
 from semantic_net.transport.tls import Pins, TlsChannel, TlsError
 
@@ -42,7 +41,11 @@ BREATH_S = 0.02
 """Seconds until that connection's next turn. No honest peer says so much; a flood gets a share of
 the processor, and TCP makes it wait."""
 
-_DISCARD_BYTES = 64 * 1024
+_DISCARD = memoryview(bytearray(64 * 1024))
+"""Where what nobody reads goes, of all connections."""
+
+MAX_UNREAD_BYTES = 1024 * 1024
+"""Sealed bytes that may wait for a peer that makes TLS answer and does not read."""
 
 SEALED_BYTES = (32 * 1024, 256 * 1024)
 """What is read of a TLS connection at a time, at first and at most: whoever sends much costs half
@@ -69,8 +72,8 @@ class SocketWire(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self.connection: Connection
         self._decoder: FrameDecoder | None = FrameDecoder()
-        self._discard = memoryview(bytearray())
         self._paused = False
+        self._frames_this_turn = 0
         self._breathing = False  # enough frames for now: those that have come wait
         self._finishing = False
         self._linger: asyncio.TimerHandle | None = None
@@ -96,7 +99,7 @@ class SocketWire(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the socket may write."""
         if self._decoder is None:
-            return self._discard
+            return _DISCARD
         return self._decoder.writable() if self._tls is None else self._sealed
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -105,26 +108,29 @@ class SocketWire(asyncio.BufferedProtocol):
         if self._decoder is None:
             return
         self.connection.heard_at = self._loop.time()
+        self._frames_this_turn = 0
         if self._tls is None:
             self._take_frames(self._decoder, nbytes)
         else:
             self._tls.received(self._sealed[:nbytes])
-            if nbytes == len(self._sealed) < SEALED_BYTES[1]:
-                self._sealed = memoryview(bytearray(2 * nbytes))
             self._read_sealed(self._tls)
+            is_full = nbytes == len(self._sealed) < SEALED_BYTES[1]
+            if is_full and self._tls is not None and self._tls.device_key is not None:
+                self._sealed = memoryview(bytearray(2 * nbytes))
 
     def _read_sealed(self, tls: TlsChannel) -> None:
         """Take what TLS has for us, and send what it has for the other end."""
         try:
             while self._decoder is not None and not self._breathing:
-                was_up = tls.device_key is not None
                 num_bytes = tls.read_into(self._decoder.writable())
-                if tls.device_key is not None and not was_up:
-                    self._authenticated(tls.device_key)
+                if tls.device_key is not None and self.connection.device is None:
+                    self.connection.authenticated(tls.device_key)
                 if not num_bytes or self.connection.is_over:
                     break
                 self._take_frames(self._decoder, num_bytes)
             self._send(tls.to_send())
+            if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+                self.connection.abort(UNREAD, "the peer does not read what it is sent")
         except TlsError as exc:
             if exc.refusal.code == SECURITY:  # it reads no alert, but a frame
                 self._send(encode_refusal(exc.refusal))
@@ -134,12 +140,6 @@ class SocketWire(asyncio.BufferedProtocol):
         if self.connection.is_over:
             self._stop_decoding()
 
-    def _authenticated(self, device_key: bytes) -> None:
-        assert self._pins is not None
-        self.connection.authenticated(device_key)
-        if (refusal := self._pins.objection(peer_id_of(device_key))) is not None:
-            self.connection.refuse(refusal.code, refusal.reason)
-
     def _send(self, data: bytes) -> None:
         if data and not self._transport.is_closing():
             self._written += len(data)
@@ -148,25 +148,25 @@ class SocketWire(asyncio.BufferedProtocol):
     def _take_frames(self, decoder: FrameDecoder, num_bytes: int) -> None:
         """Take the frames that new bytes complete, or some of them and the others next turn."""
         connection = self.connection
-        num_frames = 0
         try:
             for frame in decoder.received(num_bytes):
                 for each in connection.unpack(frame):
                     connection.frame_received(each)
-                    num_frames += 1
-                if connection.is_over or num_frames >= FRAMES_A_TURN:
+                    self._frames_this_turn += 1
+                if connection.is_over or self._frames_this_turn >= FRAMES_A_TURN:
                     break
         except RemoteProtocolError as exc:
             connection.broke_protocol(exc)
         if connection.is_over:
             self._stop_decoding()
-        elif num_frames >= FRAMES_A_TURN:
+        elif self._frames_this_turn >= FRAMES_A_TURN:
             self._breathing = True
             self._transport.pause_reading()
             self._loop.call_later(BREATH_S, self._take_more, decoder)
 
     def _take_more(self, decoder: FrameDecoder) -> None:
         self._breathing = False
+        self._frames_this_turn = 0
         if self._decoder is None:
             return
         self._transport.resume_reading()  # unless it is paused anew
@@ -207,14 +207,14 @@ class SocketWire(asyncio.BufferedProtocol):
         """Hand buffers to the socket; what it does not take at once must not change."""
         if self._finishing or self._transport.is_closing():
             return
+        if self._pins is not None and self._tls is None:
+            return  # what cannot be sealed does not go out
         self._meter.before_write(is_bulk=is_bulk)
         num_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
         if num_bytes > JOIN_BYTES:
             self._fit_unsent(num_bytes)
         if self._tls is not None:
-            for buffer in buffers:
-                self._tls.write(buffer)
-            self._send(self._tls.to_send())
+            self._write_sealed(self._tls, buffers)
             return
         self._written += num_bytes
         if num_bytes <= JOIN_BYTES and len(buffers) > 1:
@@ -223,6 +223,16 @@ class SocketWire(asyncio.BufferedProtocol):
         # us when it should in 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 (CVE-2024-12254).
         for buffer in buffers:
             self._transport.write(buffer)
+
+    def _write_sealed(self, tls: TlsChannel, buffers: Sequence[Buffer]) -> None:
+        try:
+            for buffer in buffers:
+                tls.write(buffer)
+        except TlsError as exc:
+            log.debug("%s: %s", self.connection.address, exc)
+            self._transport.abort()  # `connection_lost` says so when this turn is over
+        else:
+            self._send(tls.to_send())
 
     def finish(self) -> None:
         """Send what was written and our end of stream; wait a little for the other end's.
@@ -277,8 +287,8 @@ class SocketWire(asyncio.BufferedProtocol):
 
     def _stop_decoding(self) -> None:
         if self._decoder is not None:
-            self._decoder = None  # frees its buffer
-            self._discard = memoryview(bytearray(_DISCARD_BYTES))
+            self._decoder = self._tls = None  # frees their buffers
+            self._sealed = memoryview(bytearray())
 
 
 _UNACKED, _NOT_SENT = 24, 144

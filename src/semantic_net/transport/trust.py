@@ -16,15 +16,16 @@ import binascii
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semantic_net.disk import sync_folder
-from semantic_net.errors import StartError
+from semantic_net.errors import ConfigError, StartError
 from semantic_net.protocol.handshake import printable
-from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.identity import PEER_ID_CHARS, PeerId
 from semantic_net.transport.address import parse_address
 from semantic_net.transport.certificate import device_of
 
@@ -60,13 +61,20 @@ class Device:
         """Return a device that others have described, its name without spaces.
 
         Raises:
-            ValueError: The certificate or an address is none.
+            ValueError: The certificate is none, an address cannot be dialled, or the name could
+                be taken for an id.
         """
         device_of(certificate)
-        known = tuple(dict.fromkeys(str(parse_address(address)) for address in addresses))
+        known = [parse_address(address) for address in addresses]
+        for address in known:
+            if address.is_wildcard or not address.port:
+                raise ValueError(f"{str(address)!r} names no host and port that could be dialled")
         if len(known) > MAX_ADDRESSES:
             raise ValueError(f"more than {MAX_ADDRESSES} addresses")
-        return Device(certificate, known, "-".join(printable(name, MAX_NAME_CHARS).split()))
+        name = "-".join(printable(name, MAX_NAME_CHARS).split())
+        if looks_like_id(name):
+            raise ValueError(f"the name {name!r} could be taken for a device's id: give --name")
+        return Device(certificate, tuple(dict.fromkeys(map(str, known))), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +101,19 @@ class TrustFile:
         """Take its path; there need be no file."""
         self.path = path
 
-    def stamp(self) -> tuple[int, int, int]:
-        """Return what differs between two versions of the file."""
+    def stamp(self) -> tuple[int, ...]:
+        """Return what differs between two versions of the file.
+
+        Raises:
+            StartError: That cannot be told.
+        """
         try:
-            stat = self.path.stat()
+            found = self.path.stat()
         except FileNotFoundError:
-            return 0, 0, 0
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+            return ()
+        except OSError as exc:
+            raise StartError(f"the trust file {self.path} cannot be read: {exc.strerror}") from exc
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
     def read(self) -> Trust:
         """Return what it says; nothing where there is none.
@@ -116,6 +130,11 @@ class TrustFile:
             raise StartError(f"the trust file {self.path} cannot be read: {exc.strerror}") from exc
         if len(data) > MAX_FILE_BYTES:
             raise StartError(f"the trust file {self.path} is over {MAX_FILE_BYTES} bytes")
+        if not data.endswith(b"\n"):
+            raise StartError(
+                f"the trust file {self.path} is cut off: copy it under another name, and move it "
+                "into its place"
+            )
         devices: dict[PeerId, Device] = {}
         for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), start=1):
             if not line.strip() or line.lstrip().startswith("#"):
@@ -129,16 +148,24 @@ class TrustFile:
             devices[device.id] = device
         return Trust(devices)
 
-    def pair(self, device: Device) -> Device:
-        """Let a device in, with what is newly known of it; return what it was known as, or itself.
+    def pair(self, device: Device, *, again: bool = False) -> None:
+        """Let a device in, with what is newly known of it.
+
+        Args:
+            device: It.
+            again: Even if it has been revoked.
 
         Raises:
+            ConfigError: It has been revoked.
             StartError: The file cannot be read or written.
         """
         with self._changing() as devices:
-            before = devices.get(device.id, device)
+            before = devices.get(device.id)
+            if before is not None and before.is_revoked and not again:
+                raise ConfigError(
+                    f"{before.name or 'the device'} has been revoked: --again lets it in again"
+                )
             devices[device.id] = device
-        return before
 
     def revoke(self, device_id: PeerId) -> Device | None:
         """Keep a device out; return what it was known as, or None where it was not known.
@@ -154,7 +181,7 @@ class TrustFile:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[PeerId, Device]]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(self.path.parent)
             with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file
                 devices = dict(self.read().devices)
@@ -168,7 +195,8 @@ class TrustFile:
     def _write(self, devices: Iterable[Device]) -> None:
         part = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         try:
-            with part.open("x", encoding="utf-8") as file:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(_HEADER + "".join(_line_of(device) for device in devices))
                 file.flush()
                 os.fsync(file.fileno())
@@ -176,6 +204,22 @@ class TrustFile:
         finally:
             part.unlink(missing_ok=True)
         sync_folder(self.path.parent)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may look into; one that exists stays as it is.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def looks_like_id(text: str) -> bool:
+    """Tell whether a text could be taken for a device's id, however it is written."""
+    letters = re.sub(r"[\s-]", "", text).lower()
+    return len(letters) >= PEER_ID_CHARS and re.fullmatch(r"[a-z2-7]+", letters) is not None
 
 
 def to_text(certificate: bytes) -> str:
