@@ -87,7 +87,9 @@ class _EmptyBook:
     def lost_sessions(self, peer: PeerId) -> tuple[bytes, ...]:
         return ()
 
-    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
+    def objection(
+        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
+    ) -> Refusal | None:
         return None
 
     def no_room(self, candidate: Established) -> Refusal | None:

@@ -54,7 +54,9 @@ class Book:
     def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
         return self.lost
 
-    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
+    def objection(
+        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
+    ) -> Refusal | None:
         return self.objects
 
     def no_room(self, candidate: Established) -> Refusal | None:

@@ -60,7 +60,9 @@ class EmptyBook:
     def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
         return ()
 
-    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
+    def objection(
+        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
+    ) -> Refusal | None:
         return None
 
     def no_room(self, candidate: Established) -> Refusal | None:

@@ -26,6 +26,14 @@ from semantic_net.transport.lanes import (
     RateLimit,
 )
 from semantic_net.transport.link import MAX_LOSSES, Link, LinkQuality
+from semantic_net.transport.quarantine import (
+    FIRST_S,
+    FORGIVEN_S,
+    LONGEST_S,
+    MAX_OFFENDERS,
+    STRIKES,
+    Quarantine,
+)
 from semantic_net.transport.sessions import MAX_PEERS_WITH_LOST, SessionTable
 
 KEY = signer(1)
@@ -373,3 +381,40 @@ def test_what_is_lost_again_and_again_never_arrives() -> None:
     dice = Unlucky()
     assert Link(LinkQuality(loss=0.5)).send(1, 0.0, dice) is None
     assert dice.rolls == MAX_LOSSES
+
+
+# Quarantine.
+
+
+def breach(quarantine: Quarantine, now: float, times: int = STRIKES) -> None:
+    for _ in range(times):
+        quarantine.strike(KEY.peer_id, "nonsense", now)
+
+
+def test_a_quarantine_ends_and_each_one_is_longer_up_to_a_limit() -> None:
+    quarantine = Quarantine()
+    now = 0.0
+    for wanted_s in (FIRST_S, 2 * FIRST_S, 4 * FIRST_S, 8 * FIRST_S, LONGEST_S, LONGEST_S):
+        breach(quarantine, now, STRIKES - 1)
+        assert quarantine.objection(KEY.peer_id, now) is None
+        breach(quarantine, now, 1)
+        refusal = quarantine.objection(KEY.peer_id, now + wanted_s - 1)
+        assert refusal is not None
+        assert refusal.reason.startswith("kept out for 1 s more after 3 breaches")
+        now += wanted_s
+        assert quarantine.objection(KEY.peer_id, now) is None
+
+
+def test_breaches_are_forgiven_after_a_while() -> None:
+    quarantine = Quarantine()
+    breach(quarantine, 0.0, STRIKES - 1)
+    breach(quarantine, FORGIVEN_S + 1, STRIKES - 1)
+    assert quarantine.objection(KEY.peer_id, FORGIVEN_S + 1) is None
+
+
+def test_whoever_makes_many_keys_does_not_fill_the_memory() -> None:
+    quarantine = Quarantine()
+    breach(quarantine, 0.0)
+    for number in range(MAX_OFFENDERS):
+        quarantine.strike(PeerId(str(number)), "nonsense", 0.0)
+    assert quarantine.objection(KEY.peer_id, 0.0) is None, "the oldest goes first"

@@ -34,6 +34,7 @@ from semantic_net.transport.base import (
     TransportEvent,
     Unreachable,
 )
+from semantic_net.transport.quarantine import STRIKES
 from semantic_net.transport.settings import TransportSettings
 
 A, B, C = signer(1), signer(2), signer(3)
@@ -438,6 +439,43 @@ def test_close_is_harmless_at_any_time(play: Play) -> None:
         await b.transport.close()
         await b.transport.close()
         b.transport.add_address(world.address_of(a))  # dials no more
+
+    play(scenario)
+
+
+def test_whoever_breaks_the_protocol_again_and_again_is_kept_out_and_told(play: Play) -> None:
+    def breaks(event: TransportEvent) -> None:
+        if isinstance(event, Received):
+            raise RemoteProtocolError("that makes no sense")
+
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        a.on_event = breaks
+        b = await world.peer("b", B, dial=[a], settings=TransportSettings(refused_backoff_s=0.02))
+        for _ in range(STRIKES):
+            await b.expect(Connected)
+            b.send(a, b"nonsense")
+            assert (await a.expect(Disconnected)).code == "protocol"
+        refused = await b.expect(Refused)
+        assert refused.code == "quarantined"
+        assert "that makes no sense" in refused.reason
+        assert (await a.expect(Refused)).peer == B.peer_id
+        await world.peer("c", C, dial=[a])
+        assert (await a.expect(Connected)).peer == C.peer_id, "others come and go as before"
+
+    play(scenario)
+
+
+def test_a_session_that_ends_for_another_reason_is_no_breach(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        quick = TransportSettings(refused_backoff_s=0.02)
+        b = await world.peer("b", B, dial=[a], settings=quick)
+        for _ in range(STRIKES + 1):
+            await b.expect(Connected)
+            await a.expect(Connected)
+            b.transport.disconnect(A.peer_id, "busy", "another time")
+            await a.expect(Disconnected)
 
     play(scenario)
 

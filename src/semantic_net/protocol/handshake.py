@@ -51,6 +51,7 @@ TIMEOUT = "timeout"
 UNKNOWN_DEVICE = "unknown_device"
 REVOKED = "revoked"
 SECURITY = "security"
+QUARANTINED = "quarantined"
 REFUSAL_CODES = (
     FACTS,
     SELF,
@@ -63,6 +64,7 @@ REFUSAL_CODES = (
     UNKNOWN_DEVICE,
     REVOKED,
     SECURITY,
+    QUARANTINED,
 )
 """Those that we give; a stranger may give any."""
 
@@ -156,13 +158,16 @@ class SessionBook(Protocol):
         """Return ids of sessions lost since the last one with ``peer`` that held."""
         ...
 
-    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
+    def objection(
+        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
+    ) -> Refusal | None:
         """Refuse another instance of a peer whose session is alive, or one caller too many.
 
         Args:
             peer: Who says hello.
             incarnation: Of which process.
             dialled: Whether we opened the connection.
+            device: On which device, where the wire has proven one.
         """
         ...
 
@@ -287,7 +292,10 @@ class Handshake:
         return self._objection(theirs)
 
     def _objection(self, theirs: Hello) -> Refusal | None:
-        return self._book.objection(theirs.peer_id, theirs.incarnation, dialled=self._dialled)
+        device = None if self.device_key is None else peer_id_of(self.device_key)
+        return self._book.objection(
+            theirs.peer_id, theirs.incarnation, dialled=self._dialled, device=device
+        )
 
     def _we_decide(self, theirs: Hello) -> bool:
         return self._signer.peer_id < theirs.peer_id

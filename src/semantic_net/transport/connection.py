@@ -116,6 +116,8 @@ class Connection:
         """How the handshake ended; a string says why it did not."""
         self.end_code = CLOSED
         """Why the connection is over, once it is."""
+        self.ended_by_us = False
+        """Whether it is over because we refused to go on."""
         self._owner = owner
         self._wire = wire
         self._handshake = handshake
@@ -311,6 +313,7 @@ class Connection:
         """End the connection and tell the other end why."""
         if self.is_over:
             return
+        self.ended_by_us = True
         refusal = Refusal(code, reason)
         self._flush_control()
         self._wire.write((encode_refusal(refusal),))

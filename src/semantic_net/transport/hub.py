@@ -22,6 +22,7 @@ from semantic_net.protocol.handshake import (
     BUSY,
     DUPLICATE_CONNECTION,
     NONCE_BYTES,
+    PROTOCOL,
     SELF,
     TIMEOUT,
     Established,
@@ -255,6 +256,8 @@ class Hub:
             if not connection.dialled and code in (TIMEOUT, BUSY):
                 self.report(Refused(connection.address, code, reason))
         elif self.table.end(connection.established.peer, connection):
+            if code == PROTOCOL and connection.ended_by_us:
+                self.table.broke_protocol(connection.established.peer, connection.device, reason)
             self.report(Disconnected(connection.established.peer, reason, code))
             self.session_ended(connection.established.peer)
 

@@ -21,6 +21,7 @@ from semantic_net.protocol.handshake import (
     Refusal,
 )
 from semantic_net.protocol.identity import PeerId, short_id
+from semantic_net.transport.quarantine import Quarantine
 
 MAX_PEERS_WITH_LOST = 1024
 """Peers whose lost sessions are remembered; strangers can invent any number of peers."""
@@ -54,6 +55,7 @@ class SessionTable(Generic[C]):
         self._liveness_s = liveness_s
         self._clock = clock
         self._live: dict[PeerId, tuple[Established, C]] = {}
+        self._quarantine = Quarantine()
         self._lost: dict[PeerId, deque[bytes]] = {}
 
     def __contains__(self, peer: object) -> bool:
@@ -80,8 +82,12 @@ class SessionTable(Generic[C]):
         """Return ids of sessions lost since the last one with ``peer`` that held."""
         return tuple(self._lost.get(peer, ()))
 
-    def objection(self, peer: PeerId, incarnation: int, *, dialled: bool) -> Refusal | None:
-        """Refuse another instance of a peer whose session shows life, or one caller too many."""
+    def objection(
+        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
+    ) -> Refusal | None:
+        """Refuse whom we keep out, another instance of a live peer, or one caller too many."""
+        if (refusal := self._quarantine.objection(device or peer, self._clock())) is not None:
+            return refusal
         if (entry := self._live.get(peer)) is None:
             if dialled or len(self._live) < self._max_sessions or self._is_named(peer):
                 return None
@@ -119,6 +125,10 @@ class SessionTable(Generic[C]):
             return False
         del self._live[peer]
         return True
+
+    def broke_protocol(self, peer: PeerId, device: PeerId | None, reason: str) -> None:
+        """Note that a peer has broken the protocol within a session."""
+        self._quarantine.strike(device or peer, reason, self._clock())
 
     def clear(self) -> None:
         """Forget every session."""
