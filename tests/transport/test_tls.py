@@ -228,6 +228,20 @@ def test_a_device_that_is_revoked_goes_at_once_and_is_told_why(
     play(scenario)
 
 
+def test_a_revoked_device_that_is_dialled_is_told_why(play: Play) -> None:
+    """The refusal comes with the end of the handshake, before it has said its own hello."""
+
+    async def scenario(world: Field) -> None:
+        world.pair(A, B)
+        world.device(A).trust_file.revoke(B.peer_id)
+        b = await world.peer(B)
+        a = await world.peer(A, [b])
+        assert (await b.expect(Refused)).code == "revoked"
+        assert (await a.expect(Refused)).code == "revoked"
+
+    play(scenario)
+
+
 def test_a_device_that_is_paired_while_peers_run_gets_in(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:

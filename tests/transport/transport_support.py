@@ -450,12 +450,17 @@ Scenario = Callable[[World], Coroutine[Any, Any, None]]
 
 
 def run_tcp(main: Coroutine[Any, Any, T]) -> T:
-    """Run on the real event loop; a hang is a failure."""
+    """Run on the real event loop; a hang is a failure, and so is what only the loop hears of."""
+    unheard: list[dict[str, Any]] = []
 
     async def limited() -> T:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: unheard.append(context))
         return await asyncio.wait_for(main, TEST_LIMIT_S)
 
-    return asyncio.run(limited())
+    result = asyncio.run(limited())
+    assert not unheard
+    return result
 
 
 def play_in_memory(scenario: Scenario) -> None:

@@ -141,7 +141,8 @@ class SocketWire(asyncio.BufferedProtocol):
             self._stop_decoding()
 
     def _send(self, data: bytes) -> None:
-        if data and not self._transport.is_closing():
+        # TLS may have an answer when we have said our last already.
+        if data and not (self._finishing or self._transport.is_closing()):
             self._written += len(data)
             self._transport.write(data)
 
