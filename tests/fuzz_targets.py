@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from protocol_support import Book
 
 from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.state import start_state
@@ -24,9 +25,9 @@ from semantic_net.federated.packed_chunks import pack_part, unpack_part
 from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_base
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.frames import HEADER, Frame, FrameDecoder, Kind, encode_frame
-from semantic_net.protocol.handshake import Established, Handshake, HelloContent, Refusal
+from semantic_net.protocol.handshake import Handshake, HelloContent
 from semantic_net.protocol.history import decode_history, encode_history, history_of_origin
-from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.messages import Absent, Have, HaveEntry, Message, Want, decode_message
 from semantic_net.protocol.messages import encode_message as encode
 from semantic_net.protocol.packing import Packer, Unpacker
@@ -83,25 +84,12 @@ def _stream(data: bytes) -> None:
             decode_message(each)
 
 
-class _EmptyBook:
-    def lost_sessions(self, peer: PeerId) -> tuple[bytes, ...]:
-        return ()
-
-    def objection(
-        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
-    ) -> Refusal | None:
-        return None
-
-    def no_room(self, candidate: Established) -> Refusal | None:
-        return None
-
-
 _OURS, _THEIRS = Signer(b"a" * 32), Signer(b"b" * 32)
 
 
 def _handshake_of(signer: Signer, *, dialled: bool) -> Handshake:
     content = HelloContent({"run": "fuzz"}, 1, "fuzz")
-    return Handshake(signer, content, signer.public_key, dialled=dialled, book=_EmptyBook())
+    return Handshake(signer, content, signer.public_key, dialled=dialled, book=Book())
 
 
 def _handshake(data: bytes) -> None:

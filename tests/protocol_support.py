@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from semantic_net.protocol.actions import Action
 from semantic_net.protocol.bases import Base, BaseConfig
+from semantic_net.protocol.handshake import Established, Refusal
 from semantic_net.protocol.history import History, history_of_origin
-from semantic_net.protocol.identity import Signer
+from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.protocol.messages import HeartbeatBody, HeartbeatMessage, sign_heartbeat
 from semantic_net.protocol.update import Admission, Update, UpdateBody, hash_payload, sign_update
 from semantic_net.protocol.update_set import UpdateSet
@@ -22,6 +24,28 @@ EMPTY_SET = ORIGIN.set_digest
 ADMISSION = Admission(RUN, {"stub": 1000}.get)
 
 A = TypeVar("A", bound=Action)
+
+
+@dataclass
+class Book:
+    """A peer's other connections, as a test wants them: none, unless it says so."""
+
+    lost: list[bytes] = field(default_factory=list)
+    objects: Refusal | None = None
+    full: Refusal | None = None
+    asked_for_room: int = 0
+
+    def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
+        return self.lost
+
+    def objection(
+        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
+    ) -> Refusal | None:
+        return self.objects
+
+    def no_room(self, candidate: Established) -> Refusal | None:
+        self.asked_for_room += 1
+        return self.full
 
 
 def signer(name: str) -> Signer:

@@ -164,6 +164,7 @@ def _peer(arguments: argparse.Namespace) -> int:
         options = RunOptions(
             resume=arguments.resume == "auto",
             init=arguments.init,
+            device_folder=devices.device_folder(config.security.folder),
             printer=lambda rounds, metric: _without_notes(RoundPrinter(rounds, metric).print),
         )
 

@@ -302,6 +302,16 @@ def test_a_refusal_is_told_once_however_often_the_other_tries(
     assert a.peer._facts.rejected == {"facts": 3, "protocol": 4}
 
 
+def test_a_refusal_says_who_refuses_whom(caplog: pytest.LogCaptureFixture) -> None:
+    a = Device(network(), "a", ())
+    for by_us in (True, False):
+        a.peer._refused(Refused("10.0.0.2:5000", "revoked", "the device is revoked", None, by_us))
+    assert [record.getMessage() for record in caplog.records] == [
+        "a stranger at 10.0.0.2:5000 is refused: the device is revoked",
+        "a stranger at 10.0.0.2:5000 refuses us: the device is revoked",
+    ]
+
+
 def test_who_has_left_is_not_lost_and_is_missed_in_silence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from protocol_support import Book
 
 from semantic_net.errors import LocalProtocolError, RemoteProtocolError
 from semantic_net.protocol.frames import (
@@ -35,33 +35,11 @@ from semantic_net.protocol.handshake import (
     printable,
     run_digest,
 )
-from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.identity import Signer
 
 KEYS = sorted((Signer(bytes([n]) * 32) for n in (1, 2, 3)), key=lambda signer: signer.peer_id)
 LOW, HIGH, OTHER = KEYS
 FACTS = {"run": "r", "model": "m"}
-
-
-@dataclass
-class Book:
-    """Other connections, as a test wants them."""
-
-    lost: list[bytes] = field(default_factory=list)
-    objects: Refusal | None = None
-    full: Refusal | None = None
-    asked_for_room: int = 0
-
-    def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
-        return self.lost
-
-    def objection(
-        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
-    ) -> Refusal | None:
-        return self.objects
-
-    def no_room(self, candidate: Established) -> Refusal | None:
-        self.asked_for_room += 1
-        return self.full
 
 
 @dataclass

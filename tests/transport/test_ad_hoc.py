@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from protocol_support import Book
 from transport_support import (
     PayloadSource,
     Probe,
@@ -36,8 +37,8 @@ from semantic_net.protocol.frames import (
     encode_frame,
     encode_header,
 )
-from semantic_net.protocol.handshake import Established, Handshake, Refusal, decode_refusal
-from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.handshake import Established, Handshake, decode_refusal
+from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.packing import Packer, Unpacker
 from semantic_net.transport import tcp
 from semantic_net.transport.ad_hoc import AdHocTransport
@@ -54,21 +55,6 @@ from semantic_net.transport.settings import TransportSettings
 A, B, C = signer(1), signer(2), signer(3)
 
 
-class EmptyBook:
-    """A stranger has no other connections."""
-
-    def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
-        return ()
-
-    def objection(
-        self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
-    ) -> Refusal | None:
-        return None
-
-    def no_room(self, candidate: Established) -> Refusal | None:
-        return None
-
-
 async def shake_hands(client: RawClient, key: Signer, *, unpacks: bool = True) -> None:
     """Become a peer on a bare connection."""
     handshake = Handshake(
@@ -76,7 +62,7 @@ async def shake_hands(client: RawClient, key: Signer, *, unpacks: bool = True) -
         replace(hello_content(), unpacks=unpacks),
         secrets.token_bytes(32),
         dialled=True,
-        book=EmptyBook(),
+        book=Book(),
     )
     client.writer.write(handshake.start())
     outcome = None
@@ -177,7 +163,7 @@ def test_what_comes_after_the_end_of_a_connection_does_not_count() -> None:
         owner = Mock(spec=Owner)
         wire = Mock(spec=Wire)
         handshake = Handshake(
-            A, hello_content(), secrets.token_bytes(32), dialled=False, book=EmptyBook()
+            A, hello_content(), secrets.token_bytes(32), dialled=False, book=Book()
         )
         connection = Connection(owner, wire, handshake, "there:1", dialled=False)
         connection.refuse("protocol", "enough")
@@ -197,7 +183,7 @@ def test_a_peer_takes_only_so_many_sessions_and_those_that_it_dials() -> None:
         async with raw_client(a) as client:
             assert (await client.frame()).kind is Kind.HELLO
             handshake = Handshake(
-                C, hello_content(), secrets.token_bytes(32), dialled=True, book=EmptyBook()
+                C, hello_content(), secrets.token_bytes(32), dialled=True, book=Book()
             )
             client.writer.write(handshake.start())
             assert decode_refusal(await client.frame()).code == "busy"
@@ -332,7 +318,7 @@ def test_a_flood_of_silent_strangers_does_not_cost_a_caller_its_turn() -> None:
         a = await world.peer("a", A, settings=TransportSettings(max_pending=2))
         async with raw_client(a) as honest:
             handshake = Handshake(
-                B, hello_content(), secrets.token_bytes(32), dialled=True, book=EmptyBook()
+                B, hello_content(), secrets.token_bytes(32), dialled=True, book=Book()
             )
             honest.writer.write(handshake.start())
             reply, _ = handshake.receive(await honest.frame())

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import socket
+from pathlib import Path
 from typing import Any
 
 from semantic_net.errors import ConfigError
 from semantic_net.protocol.handshake import printable
 from semantic_net.protocol.identity import PeerId
 from semantic_net.transport.address import parse_address
-from semantic_net.transport.device import HOME_VARIABLE, DeviceIdentity, device_folder
+from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.invite import Invite, read_id, read_invite, write_id, write_invite
 from semantic_net.transport.trust import Device, looks_like_id
 
 DEFAULT_PORT = 5000
+HOME_VARIABLE = "SEMANTIC_NET_HOME"
 
 ID_HELP = """show who this device is, and the invite that others pair with; make its key at first
 
@@ -51,6 +54,16 @@ Examples:
   semantic-net revoke 5u2g-jd4k-q3ma-7xt2-pplw-n6se-yc4b-ho5z-k7vd
   semantic-net revoke drone-3
 """
+
+
+def device_folder(configured: str | None) -> Path:
+    """Return where this device's key lies: as configured, or at home."""
+    if configured is not None:
+        return Path(configured).expanduser()
+    if home := os.environ.get(HOME_VARIABLE):
+        return Path(home)
+    config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(config) / "semantic-net"
 
 
 def add_id(parser: argparse.ArgumentParser) -> None:

@@ -116,7 +116,7 @@ class Peer(Generic[Parsed]):
         """Of the next round, where it is trained while this one is open."""
         self._traffic = Traffic(0, 0)
         self._links = LinkWatch()
-        self._refusals: set[tuple[str, str, str]] = set()
+        self._refusals: set[tuple[str, str, str, bool]] = set()
         self._skip_reason: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -222,16 +222,18 @@ class Peer(Generic[Parsed]):
     def _refused(self, event: Refused) -> None:
         """Count every refusal, and tell of each kind once: whoever is refused tries again."""
         self._count(event.code if event.code in REFUSAL_CODES else "other")
-        seen = (event.peer or parse_address(event.address).host, event.code, event.reason)
+        who = event.peer or parse_address(event.address).host
+        seen = (who, event.code, event.reason, event.by_us)
         is_news = seen not in self._refusals and len(self._refusals) < MAX_REFUSALS_TOLD
         if is_news:
             self._refusals.add(seen)
             if len(self._refusals) == MAX_REFUSALS_TOLD:
                 log.warning("further refusals are told in the log file only")
         who = "a stranger" if event.peer is None else short_id(event.peer)
+        verb = "is refused" if event.by_us else "refuses us"
         hint = "; set it the same on both" if event.code == FACTS else ""
         level = logging.WARNING if is_news else logging.DEBUG
-        log.log(level, "%s at %s is refused: %s%s", who, event.address, event.reason, hint)
+        log.log(level, "%s at %s %s: %s%s", who, event.address, verb, event.reason, hint)
 
     def _tick(self) -> None:
         if self._machine.rounds.waiting_for:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import logging
 import time
 from collections.abc import Callable
@@ -31,6 +30,11 @@ from semantic_net.federated.parts import PeerParts
 from semantic_net.federated.peer import INTERRUPTED, Peer
 from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
+from semantic_net.federated.security import (
+    device_of_run,
+    tell_who_may_join,
+    with_known_addresses,
+)
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import load_into, load_state_dict
@@ -49,12 +53,10 @@ from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
 from semantic_net.transport.ad_hoc import AdHocTransport, is_own
 from semantic_net.transport.address import Address, parse_address
-from semantic_net.transport.device import DeviceIdentity, device_folder
+from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.settings import TransportSettings
 
 log = logging.getLogger(__name__)
-
-OPEN, PINNED = "open", "pinned"
 
 
 def _unseen(record: RoundRecord) -> None:
@@ -69,6 +71,8 @@ class RunOptions:
     """Go on from the folder's checkpoint, if there is one."""
     init: Path | None = None
     """Weights to start from instead of random ones."""
+    device_folder: Path | None = None
+    """Where this device's key lies; mode pinned needs it."""
     printer: Callable[[int, str], Callable[[RoundRecord], None]] = lambda rounds, metric: _unseen
     """Makes what shows each record to a person, from the number of rounds and the main metric."""
 
@@ -87,10 +91,9 @@ async def run_peer(
     """
     if not options.resume:
         folder.forget()
-    device = None
-    if security_mode(config) == PINNED:
-        device = DeviceIdentity(device_folder(config.security.folder))
-        config = _with_known_addresses(config, device)
+    device = device_of_run(config, options.device_folder)
+    if device is not None:
+        config = with_known_addresses(config, device)
     identity = folder.identity()
     try:
         return await _run(config, folder, options, identity, device, stop)
@@ -178,7 +181,7 @@ async def _run(
     def listening(address: str) -> None:
         _leave(folder.address, address + "\n")
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
-        _tell_who_may_join(config, device)
+        tell_who_may_join(config, device)
 
     peer = Peer(
         PeerParts(
@@ -273,52 +276,6 @@ def _leave(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as exc:
         log.warning("%s cannot be written: %s", path, exc.strerror)
-
-
-def _tell_who_may_join(config: Config, device: DeviceIdentity | None) -> None:
-    if device is not None:
-        trusted = device.trust_file.read().trusted
-        if not trusted:
-            log.warning(
-                "no other device is let in: pair with `semantic-net id` there and `semantic-net "
-                "pair` here, and the other way round; or, on a network that you trust, --set "
-                "security.mode=open on all"
-            )
-        else:
-            log.info("TLS with %d paired devices", len(trusted))
-    elif not _is_loopback(config.p2p):
-        log.warning(
-            "security.mode is open: updates are signed, but anyone on this network may join "
-            "run %r, and nothing is encrypted; use it on a network that you trust",
-            config.p2p.run,
-        )
-
-
-def security_mode(config: Config) -> str:
-    """Return which mode holds: as configured, else open where nothing leaves this machine."""
-    return config.security.mode or (OPEN if _is_loopback(config.p2p) else PINNED)
-
-
-def _with_known_addresses(config: Config, device: DeviceIdentity) -> Config:
-    """Dial the devices that invites told of, where nobody is named."""
-    if config.p2p.peers:
-        return config
-    trusted = device.trust_file.read().trusted.values()
-    # One each: a run's start waits for every address that is named.
-    peers = dict.fromkeys(known.addresses[0] for known in trusted if known.addresses)
-    return replace(config, p2p=replace(config.p2p, peers=tuple(peers)))
-
-
-def _is_loopback(p2p: P2PConfig) -> bool:
-    """Tell whether nobody outside this machine is listened to or dialled."""
-    for host in (p2p.host, *(parse_address(peer).host for peer in p2p.peers)):
-        try:
-            if not ipaddress.ip_address(host).is_loopback:
-                return False
-        except ValueError:
-            if host != "localhost":
-                return False
-    return True
 
 
 def _peer_seed(peer: PeerId) -> int:

@@ -53,17 +53,9 @@ class AdHocTransport(HubTransport):
         rng: random.Random | None = None,
         pins: Pins | None = None,
     ) -> None:
-        """Prepare; nothing is opened before the start.
+        """Prepare like every `HubTransport`; ``pins`` are the devices that TLS lets in.
 
-        Args:
-            signer: Our key.
-            settings: Addresses, deadlines, limits.
-            hello: What we say of ourselves; without addresses it gets the one we listen at.
-            rng: For the jitter of redials; seeded from our peer id by default.
-            pins: The devices that are let in, over TLS; None for anybody, without.
-
-        Raises:
-            ConfigError: One of ``settings.peers`` is no address.
+        Without them there is no TLS, and anybody may call.
         """
         super().__init__(signer, settings, hello, rng)
         self._pins = pins

@@ -58,6 +58,8 @@ class Refused:
     reason: str
     peer: PeerId | None = None
     """Who it says it is, which may be a lie; None if it did not come to that."""
+    by_us: bool = True
+    """Whether we refuse it, or it refuses us."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
@@ -16,18 +15,6 @@ from semantic_net.transport.certificate import make_certificate
 from semantic_net.transport.identity import RAW_KEY_BYTES, load_or_create_private_key
 from semantic_net.transport.tls import Pins
 from semantic_net.transport.trust import TrustFile, make_private_folder
-
-HOME_VARIABLE = "SEMANTIC_NET_HOME"
-
-
-def device_folder(configured: str | None) -> Path:
-    """Return where this device's key lies: as configured, or at home."""
-    if configured is not None:
-        return Path(configured).expanduser()
-    if home := os.environ.get(HOME_VARIABLE):
-        return Path(home)
-    config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(config) / "semantic-net"
 
 
 class DeviceIdentity:

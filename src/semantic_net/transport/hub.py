@@ -215,7 +215,7 @@ class Hub:
         """Tell the handler of a refusal, unless it belongs to ordinary operation."""
         ordinary = refusal.code == DUPLICATE_CONNECTION or (refusal.code == SELF and refusal.by_us)
         if not ordinary:
-            self.report(Refused(address, refusal.code, refusal.reason, peer))
+            self.report(Refused(address, refusal.code, refusal.reason, peer, refusal.by_us))
 
     def _handshake_late(self, connection: Connection) -> None:
         late_s = self.settings.handshake_timeout_s
