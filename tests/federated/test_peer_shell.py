@@ -271,14 +271,15 @@ def test_a_crash_costs_one_liveness_and_nothing_else() -> None:
 def test_another_runs_peer_is_refused_and_counted_by_both() -> None:
     async def scenario() -> list[Device]:
         net = network()
-        a = Device(net, "a", ("b",), rounds=1, listen_timeout_s=1.0)
-        b = Device(net, "b", ("a",), rounds=1, listen_timeout_s=1.0, facts={"run": "another"})
+        a = Device(net, "a", ("b",), rounds=1)
+        b = Device(net, "b", ("a",), rounds=1, facts={"run": "another"})
         await asyncio.gather(a.run(), b.run())
         return [a, b]
 
     for device in run_virtual(scenario()):
         assert device.rounds[0].authors == (device.signer.peer_id,)
         assert device.rounds[0].facts.rejected["facts"] >= 1
+        assert device.rounds[0].exchange_s < 1.0, "waited for whom nothing brings back"
 
 
 def test_a_refusal_is_told_once_however_often_the_other_tries(

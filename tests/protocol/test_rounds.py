@@ -547,6 +547,16 @@ def test_who_knows_of_peers_and_has_met_none_is_cut_off() -> None:
     assert (close.reason, close.unreachable) == ("deadline, cut off", ("10.0.0.3:5000",))
 
 
+def test_nobody_waits_for_those_who_turn_us_away() -> None:
+    scene = scene_in_round(2)
+    scene.rounds.waiting_for = ("10.0.0.3:5000", "10.0.0.4:5000")
+    scene.rounds.refused = frozenset({"10.0.0.3:5000"})
+    assert closed(scene.publish()) is None, "the other one may come back"
+    scene.rounds.refused = frozenset(scene.rounds.waiting_for)
+    [close] = only(scene.step(), Close)
+    assert (close.reason, close.unreachable) == ("nobody expected", scene.rounds.waiting_for)
+
+
 def test_a_peer_that_hears_others_again_says_so(scene: Scene) -> None:
     scene.publish()
     scene.silence()

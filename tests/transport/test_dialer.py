@@ -231,6 +231,10 @@ def test_a_refusal_is_told_once_and_dialled_more_and_more_rarely() -> None:
         assert 20 < len(times) < 50
         assert times[-1] - times[-2] > 14.0
         assert b.transport.unmet_addresses() == ("a:5000",), "who refuses us is not met"
+        assert b.transport.refused_addresses() == {"a:5000"}
+        await a.transport.close()
+        await asyncio.sleep(30.0)
+        assert b.transport.refused_addresses() == set(), "it may come back as one that fits"
 
     play(scenario)
 

@@ -212,6 +212,8 @@ class Peer(Generic[Parsed]):
             self.carry_out(self._machine.disconnected(event.peer, now))
         elif isinstance(event, Refused):
             self._refused(event)
+            self._look_for_peers()
+            self.carry_out([])  # it may be the last one that was waited for
         else:
             assert isinstance(event, Unreachable), event
             # Whoever has said goodbye may come back, and is dialled in silence.
@@ -241,7 +243,9 @@ class Peer(Generic[Parsed]):
         self.carry_out(self._machine.tick(self._now()))
 
     def _look_for_peers(self) -> None:
-        self._machine.rounds.waiting_for = self._parts.transport.unmet_addresses()
+        rounds, transport = self._machine.rounds, self._parts.transport
+        rounds.waiting_for = transport.unmet_addresses()
+        rounds.refused = transport.refused_addresses()
 
     def carry_out(self, actions: list[Action]) -> None:
         """Carry out actions in order, and look at what they lead to when the turn ends."""

@@ -140,6 +140,8 @@ class Rounds:
         self.deadline: float | None = None
         self.waiting_for: tuple[str, ...] = ()
         """Named addresses at which nobody has said hello so far."""
+        self.refused: frozenset[str] = frozenset()
+        """Addresses where one end turns the other away: no network that heals changes that."""
         self.next_round = NEVER if cfg.observes else past.last_round + 1
         """The promise: no new own update below it."""
         self._own_floor = past.last_round + 1  # no own update below it: some may be signed already
@@ -408,7 +410,7 @@ class Rounds:
             self.deadline = now + self._cfg.listen_timeout_s
         if self._cfg.observes:  # it was not there to see who is ready when the others were
             self.expected |= {p for p, b in alive.items() if b.ready and b.next_round <= self.round}
-        known = bool(self.waiting_for) or self._roster.num_known > 0
+        known = not self.refused.issuperset(self.waiting_for) or self._roster.num_known > 0
         cut_off = known and not alive and not self._roster.all_said_goodbye()
         actions: list[Action] = []
         if cut_off and not self._is_cut_off:

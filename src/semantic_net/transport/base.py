@@ -151,6 +151,10 @@ class Transport(Protocol):
         """Return the addresses to dial with whose peers there was no session yet."""
         ...
 
+    def refused_addresses(self) -> frozenset[str]:
+        """Return the addresses where one end turns the other away until somebody changes that."""
+        ...
+
     def send(self, peer: PeerId, frame: bytes, replaces: bytes | None = None) -> None:
         """Queue one encoded control frame.
 

@@ -86,6 +86,10 @@ class HubTransport:
         """Return those of ``settings.peers`` with whom there was no session yet."""
         return self._dialer.unmet()
 
+    def refused_addresses(self) -> frozenset[str]:
+        """Return addresses where one end turns the other away; see `Transport`."""
+        return self._dialer.refused()
+
     def send(self, peer: PeerId, frame: bytes, replaces: bytes | None = None) -> None:
         """Queue one encoded control frame; see `Transport.send`.
 

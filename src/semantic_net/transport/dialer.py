@@ -33,6 +33,9 @@ LASTING_S = 5.0
 FIRST_REFUSED_S = 1.0
 """Longest wait before the second dial of an address that refuses us."""
 
+PASSING = (DUPLICATE_CONNECTION, DUPLICATE_KEY, BUSY)
+"""Refusals that pass by themselves: sessions come up and end, an old instance falls silent."""
+
 HOPELESS_DIALS = 20
 """Dials after which a learned address that has never answered is tried less often, and gives way
 to others when there are too many."""
@@ -47,6 +50,8 @@ class _Target:
     """Who answered there last."""
     is_met: bool = False
     """There has been a session with it."""
+    is_refused: bool = False
+    """One end has turned the other away, for a reason that does not pass by itself."""
     failures: int = 0
     """In a row; sessions that did not last count."""
     reported: str | None = None
@@ -124,6 +129,10 @@ class Dialer:
             for target in self._targets.values()
             if not (target.is_met or target.learned)
         )
+
+    def refused(self) -> frozenset[str]:
+        """Return the addresses with whose peers there will be no session as things are."""
+        return frozenset(str(t.address) for t in self._targets.values() if t.is_refused)
 
     def stop(self) -> None:
         """Dial no more; sessions stay."""
@@ -203,7 +212,7 @@ class Dialer:
             await target.wake.wait()
 
     async def _connected(self, target: _Target, connection: Connection) -> float:
-        target.reported, target.is_met = None, True
+        target.reported, target.is_met, target.is_refused = None, True, False
         began_s = asyncio.get_running_loop().time()
         await self._no_session(target)
         if asyncio.get_running_loop().time() - began_s >= LASTING_S:
@@ -214,6 +223,7 @@ class Dialer:
         return self._backoff_s(failures) if failures else 0.0
 
     def _unreachable(self, target: _Target, reason: str) -> float:
+        target.is_refused = False  # it may come back as one that fits
         if target.reported != reason:
             target.reported = reason
             self._hub.report(Unreachable(str(target.address), reason, target.peer))
@@ -226,6 +236,8 @@ class Dialer:
         if refusal.code == SELF and refusal.by_us:
             self._own.add(target.address)
             return None
+        passes = refusal.code in PASSING
+        target.is_refused = not passes
         if refusal.code == DUPLICATE_CONNECTION and target.peer in self._hub.table:
             target.is_met = True  # it may call itself by another name than we do
             return 0.0  # its session is there, whoever dialled it; wait for its end
@@ -233,10 +245,7 @@ class Dialer:
             target.reported = refusal.reason
             self._hub.report_refusal(str(target.address), refusal, target.peer)
         target.failures += 1
-        # These pass by themselves: sessions come up and end, an old instance falls silent.
-        if refusal.code in (DUPLICATE_CONNECTION, DUPLICATE_KEY, BUSY):
-            return self._backoff_s(target.failures)
-        return self._refused_s(target.failures)
+        return self._backoff_s(target.failures) if passes else self._refused_s(target.failures)
 
     def _backoff_s(self, failures: int) -> float:
         settings = self._hub.settings
