@@ -119,7 +119,8 @@ def test_a_bomb_is_refused_before_it_goes_off() -> None:
         try:
             with pytest.raises(RemoteProtocolError, match="does not declare 1 to 1000000 bytes"):
                 decompress(bomb, 1_000_000)
-            assert tracemalloc.get_traced_memory()[1] < 10_000
+            # Far below what is allowed; what Python keeps for a traceback counts as well.
+            assert tracemalloc.get_traced_memory()[1] < 100_000
         finally:
             tracemalloc.stop()
     assert zstandard.get_frame_parameters(declared).content_size == 200_000_000
