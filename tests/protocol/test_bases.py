@@ -10,8 +10,8 @@ from protocol_support import BASE, BASES, ORIGIN, heartbeat, heartbeat_body, ori
 
 from semantic_net.protocol.bases import Base, Bases, Due
 from semantic_net.protocol.history import History, history_of_origin
-from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import MAX_MARKS
+from semantic_net.protocol.roster import Roster
 from semantic_net.protocol.update import Update
 from semantic_net.protocol.update_set import UpdateSet
 

@@ -23,7 +23,7 @@ from protocol_support import (
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol import history as history_module
-from semantic_net.protocol import membership
+from semantic_net.protocol import roster as module
 from semantic_net.protocol.actions import (
     Action,
     Author,
@@ -287,7 +287,7 @@ def test_a_forged_heartbeat_ends_the_session() -> None:
 
 
 def test_a_crowd_of_made_up_peers_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "MAX_SIGHTINGS", 2)
+    monkeypatch.setattr(module, "MAX_SIGHTINGS", 2)
     machine = started()
     meet(machine, ALICE)
     for i in range(5):

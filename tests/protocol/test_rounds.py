@@ -21,8 +21,8 @@ from protocol_support import (
 from semantic_net.protocol.actions import Action, Author, Close, Finish, Level, Tell, Train
 from semantic_net.protocol.bases import Bases
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import Chunk, Have, HaveEntry
+from semantic_net.protocol.roster import Roster
 from semantic_net.protocol.rounds import NEVER, START_PATIENCE, Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.update import Update

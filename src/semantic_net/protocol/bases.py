@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import MAX_MARKS, HeartbeatBody, Mark
+from semantic_net.protocol.roster import Roster
 from semantic_net.protocol.update import MAX_ROUND, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 

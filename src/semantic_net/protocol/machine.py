@@ -29,7 +29,6 @@ from semantic_net.protocol.compaction import Compaction
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.item import Item
-from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import (
     MAX_ADDRESS_CHARS,
     MAX_ADDRESSES,
@@ -48,6 +47,7 @@ from semantic_net.protocol.messages import (
 )
 from semantic_net.protocol.neighbourhood import Neighbourhood
 from semantic_net.protocol.passed import Passed
+from semantic_net.protocol.roster import Roster
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES

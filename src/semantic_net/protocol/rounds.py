@@ -30,8 +30,8 @@ from semantic_net.protocol.actions import (
 )
 from semantic_net.protocol.bases import Bases
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import HeartbeatBody
+from semantic_net.protocol.roster import Roster
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.update import MAX_ROUND, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protocol_support import heartbeat, heartbeat_body, signer, update
 
-from semantic_net.protocol import membership
+from semantic_net.protocol import roster as module
 from semantic_net.protocol.identity import Signer
-from semantic_net.protocol.membership import Roster
 from semantic_net.protocol.messages import HeartbeatBody, HeartbeatMessage
+from semantic_net.protocol.roster import Roster
 
 ALICE, BOB, CAROL = signer("alice"), signer("bob"), signer("carol")
 LIVENESS_S = 10.0
@@ -105,7 +105,7 @@ def test_a_new_neighbour_hears_of_the_living_and_what_it_said_itself(roster: Ros
 def test_made_up_peers_cannot_push_out_the_living(
     roster: Roster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "MAX_SIGHTINGS", 2)
+    monkeypatch.setattr(module, "MAX_SIGHTINGS", 2)
     hear(roster, ALICE, 0.0, heartbeat_body())
     hear(roster, BOB, 5.0, heartbeat_body())
     newcomer = CAROL.peer_id
