@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from forked_peers import ForkedProcess
+
 from semantic_net.monitoring.recorder import RoundTail
 from semantic_net.records import RoundRecord
 
@@ -46,21 +48,36 @@ def free_ports(count: int) -> list[int]:
 class PeerProcess:
     """One `run_peer_training.py`."""
 
-    def __init__(self, out: Path, arguments: list[str], prefix: Sequence[str] = ()) -> None:
-        """Start it; ``prefix`` is a command that runs it, and becomes it, elsewhere."""
+    def __init__(
+        self, out: Path, arguments: list[str], prefix: Sequence[str] = (), *, is_fresh: bool = False
+    ) -> None:
+        """Start it.
+
+        Args:
+            out: Its folder.
+            arguments: Of the script.
+            prefix: A command that runs it, and becomes it, elsewhere.
+            is_fresh: Whether it imports everything anew, as a user's does.
+        """
         self.out = out
         self._arguments = arguments
         self._prefix = prefix
         self._log = out.with_suffix(".log")
         out.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*prefix, sys.executable, str(SCRIPT), "--out", str(out), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-            )
+        self._log.touch()
+        arguments = ["--out", str(out), *arguments]
+        self.process: subprocess.Popen[bytes] | ForkedProcess
+        if prefix or is_fresh:
+            with self._log.open("ab") as log:
+                self.process = subprocess.Popen(
+                    [*prefix, sys.executable, str(SCRIPT), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=ROOT,
+                )
+        else:
+            self.process = ForkedProcess(SCRIPT, arguments, self._log, ROOT)
         self._tail = RoundTail(out / "rounds.jsonl")
         self.rounds: list[RoundRecord] = []
 
@@ -136,6 +153,7 @@ def running(
     *overrides: str,
     rounds: int = 3,
     each: Callable[[int], list[str]] = lambda index: [],
+    is_fresh: bool = False,
 ) -> Iterator[list[PeerProcess]]:
     """Start peers that know each other; none is left behind."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(num_peers)]
@@ -155,6 +173,7 @@ def running(
                         *settings(*overrides),
                         *each(index),
                     ],
+                    is_fresh=is_fresh,
                 )
             )
         yield peers

@@ -28,7 +28,7 @@ def test_a_peer_takes_sixteen_models_at_most(tmp_path: Path, mode: str) -> None:
         "training.steps=2",
         f"semantic.mode={mode}",
     )
-    with running(tmp_path, 3, *overrides, rounds=8) as peers:
+    with running(tmp_path, 3, *overrides, rounds=8, is_fresh=True) as peers:
         assert [peer.wait() for peer in peers] == [0, 0, 0], peers[0].said()
     printed = subprocess.run([sys.executable, "-c", BARE], capture_output=True, check=True)
     bare_mb = int(printed.stdout) * 1024 / 1e6
