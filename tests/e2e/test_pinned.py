@@ -66,6 +66,24 @@ def test_paired_devices_learn_one_model_and_a_stranger_does_not_disturb(tmp_path
     assert all(record.updates_in == [record.peer] for record in knocking.rounds)
 
 
+def test_one_device_takes_back_for_all_what_another_has_taught(tmp_path: Path) -> None:
+    paired = devices(tmp_path, 3)
+
+    def each(index: int) -> list[str]:
+        return flags_of(paired[index])
+
+    with running(tmp_path, 3, *PACED, "p2p.base_every=64", rounds=25, each=each) as (a, b, gone):
+        gone.wait_for_round(6)
+        paired[0].trust_file.revoke(paired[2].id, void_from=2)
+        assert [peer.wait() for peer in (a, b)] == [0, 0], a.said()
+        gone.kill()
+    assert a.digests()[-1] == b.digests()[-1]
+    assert gone.rounds[0].peer not in a.rounds[-1].updates_in
+    for peer in (a, b):
+        assert "counts from round 2 on: revoked on" in peer.said()
+        assert "rounds from 2 on are folded anew" in peer.said()
+
+
 def test_a_device_that_is_revoked_in_a_run_is_left_behind(tmp_path: Path) -> None:
     paired = devices(tmp_path, 3)
 

@@ -37,6 +37,7 @@ from semantic_net.protocol.actions import (
     Diverged,
     Finish,
     HangUp,
+    Keep,
     Level,
     Send,
     Serve,
@@ -45,10 +46,11 @@ from semantic_net.protocol.actions import (
     Train,
 )
 from semantic_net.protocol.bases import Base
-from semantic_net.protocol.history import history_of_origin
-from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.history import History, history_of_origin
+from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.machine import DIGESTS_KEPT, MachineConfig, PeerMachine
+from semantic_net.protocol.membership import Binding, Membership, Standing, Statement
 from semantic_net.protocol.messages import (
     Absent,
     Chunk,
@@ -108,7 +110,8 @@ def make(
         dials_learned=dials_learned,
     )
     history = history_of_origin(base)
-    return Machine(cfg, ME, origin(base, given=given), UpdateSet(history, held), **past)
+    updates = UpdateSet(history, held, past.get("membership"))
+    return Machine(cfg, ME, origin(base, given=given), updates, **past)
 
 
 def started(**options: Any) -> PeerMachine:
@@ -830,3 +833,99 @@ def test_a_skipped_round_is_told() -> None:
     actions = machine.skipped("the loss is not finite", 0.0)
     assert only(actions, Tell)[0].text == "round 1: nothing published: the loss is not finite"
     assert last_said(actions).next_round == 2
+
+
+# Who counts, where peers run on devices.
+
+MY_DEVICE, ALICES, BOBS = (signer(f"device of {name}") for name in ("me", "alice", "bob"))
+
+
+def with_devices(*trusted: Signer, held: tuple[Update, ...] = ()) -> PeerMachine:
+    """Return a machine on a device, with the devices that it trusts."""
+    membership = Membership(MY_DEVICE, ME, RUN)
+    membership.trust({device.peer_id: Standing(lets_in=True) for device in trusted})
+    made = make(held=held, membership=membership)
+    made.rounds.waiting_for = ("somewhere",)
+    made.start(0.0)
+    return made
+
+
+def bound(who: Signer, device: Signer) -> Binding:
+    return Binding(
+        who.public_key,
+        device.public_key,
+        endorse(device, who.public_key),
+        consent(who, device.public_key),
+    )
+
+
+def test_a_new_neighbour_is_told_who_runs_where_before_anything_else() -> None:
+    machine = with_devices(ALICES)
+    first = only(machine.connected(A, 0.0), Send)[0]
+    assert first == Send((A,), bound(ME, MY_DEVICE))
+
+
+def test_a_record_is_passed_on_and_kept_and_answered_with_our_own_word() -> None:
+    machine = with_devices(ALICES, BOBS)
+    for peer in (A, B):
+        machine.connected(peer, 0.0)
+    actions = machine.received(A, bound(ALICE, ALICES), 0.0)
+    sends = [(send.to, type(send.message)) for send in only(actions, Send)]
+    assert ((B,), Binding) in sends
+    assert ((A, B), Statement) in sends, "we trust it, and nobody has said so"
+    [keep] = only(actions, Keep)
+    assert set(keep.records) == set(membership_of(machine).records())
+    assert only(machine.received(B, bound(ALICE, ALICES), 0.0), Keep) == [], "no news"
+
+
+def membership_of(machine: PeerMachine) -> Membership:
+    assert machine.membership is not None
+    return machine.membership
+
+
+def test_nobody_hears_who_does_not_belong() -> None:
+    machine = with_devices(ALICES)
+    meet(machine, ALICE)
+    assert machine.roster.latest(A) is None, "its device is not known yet"
+    machine.received(A, bound(ALICE, ALICES), 0.0)
+    hear(machine, ALICE)
+    assert machine.roster.latest(A) is not None
+    machine.trust_changed({ALICES.peer_id: Standing(lets_in=False)}, 0.0)
+    assert machine.roster.latest(A) is None
+    hear(machine, ALICE)
+    assert machine.roster.latest(A) is None
+
+
+def test_a_revocation_folds_anew_what_it_has_taken_back_and_says_so() -> None:
+    held = tuple(update(who, r) for r in (1, 2) for who in (ME, ALICE))
+    machine = with_devices(ALICES, held=held)
+    machine.connected(A, 0.0)
+    machine.received(A, bound(ALICE, ALICES), 0.0)
+    before = machine.rounds.plan(2)
+    assert len(before.rounds[2]) == 2
+    machine._closed_round = machine.rounds.round = 2
+    actions = machine.trust_changed({ALICES.peer_id: Standing(False, void_from=2)}, 0.0)
+    texts = [tell.text for tell in only(actions, Tell)]
+    assert any("counts from round 2 on: revoked on this device" in text for text in texts)
+    assert "rounds from 2 on are folded anew: other updates count now" in texts
+    plan = machine.rounds.plan(2)
+    assert plan.changed_from == 2
+    assert [u.author for u in plan.rounds[2]] == [ME.peer_id]
+    assert len(plan.rounds[1]) == 2
+
+
+def test_what_a_snapshot_includes_stays_and_that_is_told() -> None:
+    machine = with_devices(ALICES)
+    machine.updates.rebase(History((*ORIGIN.marks, (4, b"s" * 32))))
+    machine.connected(A, 0.0)
+    machine.received(A, bound(ALICE, ALICES), 0.0)
+    actions = machine.trust_changed({ALICES.peer_id: Standing(False, void_from=2)}, 0.0)
+    texts = [tell.text for tell in only(actions, Tell)]
+    assert "what it taught up to round 4 is in a snapshot, and stays" in texts
+
+
+def test_records_of_devices_have_no_place_where_anyone_may_join() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    with pytest.raises(RemoteProtocolError, match="anyone may join"):
+        machine.received(A, bound(ALICE, ALICES), 0.0)

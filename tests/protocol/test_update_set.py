@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from protocol_support import ORIGIN, signer, update
+from protocol_support import ORIGIN, RUN, signer, update
 
+from semantic_net.protocol.identity import consent, endorse
+from semantic_net.protocol.membership import Binding, Membership, Standing
 from semantic_net.protocol.update import MAX_AUTHORS, Update
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -33,6 +35,38 @@ def test_a_slot_counts_exactly_when_it_holds_one_update(arrived: list[Update]) -
             assert updates.is_void(number, author.peer_id) == (len(slot) > 1)
             counted = [u for u in updates.live(number) if u.author == author.peer_id]
             assert counted == (slot if len(slot) == 1 else [])
+
+
+def test_what_does_not_count_is_held_and_shows_nowhere() -> None:
+    own, device = AUTHORS[0], signer("device")
+    membership = Membership(device, own, RUN)
+    mine = [update(own, r) for r in (1, 2)]
+    others = [update(AUTHORS[1], r) for r in (2, 3)]
+    alone, both = UpdateSet(ORIGIN, mine), UpdateSet(ORIGIN, [*mine, *others], membership)
+    assert both.digest == alone.digest
+    assert both.live(2) == alone.live(2)
+    assert both.live(3) == ()
+    assert both.authors == {own.peer_id}
+    assert others[0].id in both
+    assert both.recount({AUTHORS[1].peer_id: 4}) is None, "nothing of it from there on"
+
+
+def test_what_counts_again_is_found_from_its_first_round_on() -> None:
+    own, device, theirs = AUTHORS[0], signer("device"), signer("their device")
+    membership = Membership(device, own, RUN)
+    membership.trust({theirs.peer_id: Standing(lets_in=True)})
+    held = [*(update(own, r) for r in (1, 2, 3)), *(update(AUTHORS[1], r) for r in (2, 3))]
+    updates = UpdateSet(ORIGIN, held, membership)
+    before = updates.digest
+    words = endorse(theirs, AUTHORS[1].public_key), consent(AUTHORS[1], theirs.public_key)
+    change = membership.take(Binding(AUTHORS[1].public_key, theirs.public_key, *words))
+    assert change is not None
+    assert updates.recount(change.first_rounds) == 2
+    assert updates.digest == UpdateSet(ORIGIN, held).digest != before
+    membership.trust({theirs.peer_id: Standing(lets_in=False)})
+    _, change = membership.speak(3)
+    assert updates.recount(change.first_rounds) == 3
+    assert updates.digest == UpdateSet(ORIGIN, held[:-1]).digest
 
 
 def test_digests_tell_different_sets_apart() -> None:

@@ -20,7 +20,7 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.transport.address import parse_address
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.invite import Invite, read_id, read_invite, write_id, write_invite
-from semantic_net.transport.trust import Device, looks_like_id
+from semantic_net.transport.trust import MAX_VOID_FROM, Device, looks_like_id
 
 DEFAULT_PORT = 5000
 HOME_VARIABLE = "SEMANTIC_NET_HOME"
@@ -50,9 +50,14 @@ Examples:
 
 REVOKE_HELP = """keep a device out from now on, in a run under way as well
 
+It is enough to do it on one device (with security.max_liars = f on f + 1): the peers of a run tell
+each other, and from the next round on nothing of it counts for any of them. --void-from takes back
+what it has taught already, in rounds that are not yet part of a snapshot (p2p.base_every).
+
 Examples:
   semantic-net revoke 5u2g-jd4k-q3ma-7xt2-pplw-n6se-yc4b-ho5z-k7vd
   semantic-net revoke drone-3
+  semantic-net revoke drone-3 --void-from 40
 """
 
 
@@ -103,7 +108,20 @@ def add_revoke(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``revoke``."""
     _add_shared(parser)
     parser.add_argument("device", metavar="ID", help="its id, or its name if only one has it")
+    parser.add_argument(
+        "--void-from",
+        type=_round,
+        metavar="ROUND",
+        help="nothing that it taught from this round on counts, on any peer (default: the next)",
+    )
     parser.set_defaults(run=_revoke)
+
+
+def _round(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= MAX_VOID_FROM:
+        raise argparse.ArgumentTypeError(f"a round, from 1 to {MAX_VOID_FROM}, not {text!r}")
+    return number
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +189,8 @@ def _peers(arguments: argparse.Namespace) -> int:
         print("no other device is known: `semantic-net id` there, `semantic-net pair` here")
     for peer, known in devices.items():
         standing = "revoked" if known.is_revoked else "trusted"
+        if known.void_from is not None:
+            standing += f"@{known.void_from}"
         where = ", ".join(known.addresses) or "-"
         print(f"{standing}  {write_id(peer)}  {known.name or '-'}  {where}")
     return 0
@@ -179,16 +199,20 @@ def _peers(arguments: argparse.Namespace) -> int:
 def _revoke(arguments: argparse.Namespace) -> int:
     device = _device(arguments)
     peer = _peer_named(arguments.device, device)
-    known = device.trust_file.revoke(peer)
+    known = device.trust_file.revoke(peer, arguments.void_from)
     if known is None:
         raise ConfigError(f"ID: no device {write_id(peer)} is known here; see `semantic-net peers`")
-    described = _described(peer, known) | {"is_revoked": True}
     if arguments.json:
-        print(json.dumps(described))
+        print(json.dumps(_described(peer, known)))
+        return 0
+    print(f"{known.name or 'the device'} is kept out: {write_id(peer)}")
+    if known.void_from is None:
+        print("In a run of this device nothing of it counts from the next round on, for any peer.")
     else:
-        print(f"{known.name or 'the device'} is kept out: {write_id(peer)}")
-        print("Other devices still let it in: revoke it on them, or copy this trust file:")
-        print(device.trust_file.path)
+        print(f"In a run of this device nothing of it counts from round {known.void_from} on, for")
+        print("any peer, but for what is part of a snapshot already.")
+    print("Other devices still connect to it: revoke it on them, too, or copy this trust file:")
+    print(device.trust_file.path)
     return 0
 
 
@@ -226,6 +250,7 @@ def _described(peer: PeerId, known: Device) -> dict[str, Any]:
         "name": known.name,
         "addresses": list(known.addresses),
         "is_revoked": known.is_revoked,
+        "void_from": known.void_from,
     }
 
 

@@ -365,8 +365,13 @@ class SecurityConfig:
     folder: str | None = None
     """Of this device's key, its certificate and its trust file. None: ``$SEMANTIC_NET_HOME``, else
     ``~/.config/semantic-net``."""
+    max_liars: int = 0
+    """Devices that may lie, equal on all peers. Where it is not 0, one more than these have to say
+    the same before another device is let in or put out, rounds are skipped or a snapshot is taken
+    over, and each device counts once a round."""
 
     def __post_init__(self) -> None:
+        require(0 <= self.max_liars <= 256, "security.max_liars", "in [0, 256]", self.max_liars)
         if self.mode is not None:
             require_one_of("security.mode", self.mode, ("pinned", "open"))
 

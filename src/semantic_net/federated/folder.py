@@ -58,6 +58,7 @@ class RunFolder:
         self.bases = BaseStore(self.checkpoint)
         self.progress = CheckpointFolder(self.checkpoint, self.bases)
         self.updates = self.checkpoint / "updates"
+        self.records = self.checkpoint / "members.msgpack"
         self.cache = self.checkpoint / "cache"
         try:
             root.mkdir(parents=True, exist_ok=True)

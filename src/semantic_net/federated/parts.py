@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.protocol.machine import PeerMachine
+from semantic_net.protocol.membership import Record
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import RateController
@@ -209,6 +210,8 @@ class PeerParts(Generic[Parsed]):
     """Makes an own (round, id) durable; raises OSError if it cannot."""
     on_round: Callable[[ClosedRound], None]
     """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
+    keep_records: Callable[[Sequence[Record]], None] = lambda records: None
+    """Writes what devices have said of each other; raises OSError if it cannot."""
     on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None
     """Writes a report of a divergence, with all that is held through its round."""
     on_listening: Callable[[str], None] = lambda address: None

@@ -45,6 +45,7 @@ from semantic_net.protocol.actions import (
     Finish,
     FoldPlan,
     HangUp,
+    Keep,
     Level,
     Open,
     Send,
@@ -77,6 +78,7 @@ from semantic_net.transport.base import (
     Refused,
     Traffic,
     TransportEvent,
+    TrustChanged,
     Unreachable,
 )
 
@@ -124,6 +126,7 @@ class Peer(Generic[Parsed]):
         self._is_over = False
         self._handlers: Mapping[type[Action], Callable[[Any], None]] = {
             Send: self._send,
+            Keep: lambda action: self._spawn(self._keep(action)),
             Serve: self._serve,
             Write: self._write,
             Open: self._open,
@@ -196,7 +199,8 @@ class Peer(Generic[Parsed]):
             message = decode_message(event.frame)
             self.carry_out(self._machine.received(event.peer, message, now))
         elif isinstance(event, Connected):
-            log.info("connected to %s at %s", short_id(event.peer), event.address)
+            who = self._name(event.peer, event.device)
+            log.info("connected to %s at %s", who, event.address)
             if event.hello.unpacks:
                 self._unpacking.add(event.peer)
             self._look_for_peers()
@@ -204,9 +208,9 @@ class Peer(Generic[Parsed]):
             self.carry_out(self._machine.connected(event.peer, now, addresses))
         elif isinstance(event, Disconnected):
             if self._machine.has_left(event.peer):
-                log.info("%s has left", short_id(event.peer))
+                log.info("%s has left", self._name(event.peer))
             else:
-                log.info("lost %s: %s", short_id(event.peer), event.reason)
+                log.info("lost %s: %s", self._name(event.peer), event.reason)
             self._serving.pop(event.peer, None)
             self._unpacking.discard(event.peer)
             self.carry_out(self._machine.disconnected(event.peer, now))
@@ -214,6 +218,8 @@ class Peer(Generic[Parsed]):
             self._refused(event)
             self._look_for_peers()
             self.carry_out([])  # it may be the last one that was waited for
+        elif isinstance(event, TrustChanged):
+            self.carry_out(self._machine.trust_changed(event.standing, now))
         else:
             assert isinstance(event, Unreachable), event
             # Whoever has said goodbye may come back, and is dialled in silence.
@@ -231,11 +237,21 @@ class Peer(Generic[Parsed]):
             self._refusals.add(seen)
             if len(self._refusals) == MAX_REFUSALS_TOLD:
                 log.warning("further refusals are told in the log file only")
-        who = "a stranger" if event.peer is None else short_id(event.peer)
+        who = self._name(event.peer, event.device)
         verb = "is refused" if event.by_us else "refuses us"
         hint = "; set it the same on both" if event.code == FACTS else ""
         level = logging.WARNING if is_news else logging.DEBUG
         log.log(level, "%s at %s %s: %s%s", who, event.address, verb, event.reason, hint)
+
+    def _name(self, peer: PeerId | None, device: PeerId | None = None) -> str:
+        """Return what people call a peer: by its device, where that has a name."""
+        membership = self._machine.membership
+        if membership is not None:
+            device = device or (None if peer is None else membership.device_of(peer))
+            if device is not None:
+                name = membership.name_of(device)
+                return name if peer is None else f"{name} ({short_id(peer)})"
+        return "a stranger" if peer is None else short_id(peer)
 
     def _tick(self) -> None:
         if self._machine.rounds.waiting_for:
@@ -354,6 +370,12 @@ class Peer(Generic[Parsed]):
 
     def _hang_up(self, action: HangUp) -> None:
         self._parts.transport.disconnect(action.peer, TIMEOUT, "nothing heard for too long")
+
+    async def _keep(self, action: Keep) -> None:
+        try:
+            await self._parts.runner.check(lambda: self._parts.keep_records(action.records))
+        except OSError as exc:
+            log.warning("what devices say of each other cannot be written: %s", exc.strerror)
 
     def _tell(self, action: Tell) -> None:
         log.log(LEVELS[action.level], "%s", action.text)

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import semantic_net
 from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.topology import FULL, needs_own_place, neighbours
 from semantic_net.config import Config, P2PConfig, dump_config
-from semantic_net.errors import CheckpointError, ConfigError
+from semantic_net.errors import CheckpointError, ConfigError, RemoteProtocolError
 from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import Identity, RunFolder
@@ -28,6 +28,7 @@ from semantic_net.federated.journal import by_id
 from semantic_net.federated.learner import ModelLearner, fold_config_of
 from semantic_net.federated.parts import PeerParts
 from semantic_net.federated.peer import INTERRUPTED, Peer
+from semantic_net.federated.record_file import read_records, write_records
 from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.security import (
@@ -40,8 +41,9 @@ from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import load_into, load_state_dict
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
-from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
+from semantic_net.protocol.membership import Membership, Record
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, Update
 from semantic_net.protocol.update_set import UpdateSet
@@ -157,6 +159,7 @@ async def _run(
         base_given=base_given,
         device=device,
         updates_folder=folder.updates,
+        records=read_records(folder.records) if device is not None else (),
         closed_round=checkpoint.progress.closed_round if checkpoint else 0,
     )
     machine, store = assembled.machine, assembled.store
@@ -195,6 +198,7 @@ async def _run(
             runner=runner,
             journal=lambda number, own: journal.author(number, own, learner.taken_back),
             on_round=recording.closed,
+            keep_records=lambda records: write_records(folder.records, records),
             on_diverged=recording.diverged,
             on_listening=listening,
         )
@@ -229,6 +233,7 @@ def assemble(
     base_given: bool = False,
     device: DeviceIdentity | None = None,
     updates_folder: Path | None = None,
+    records: Sequence[Record] = (),
     closed_round: int = 0,
 ) -> Assembled:
     """Put a peer's machine, transport and store together, with what the folder holds."""
@@ -243,7 +248,8 @@ def assemble(
     for unpublished in [u for u in loaded if _is_unpublished(u, identity)]:
         loaded.remove(unpublished)
         store.discard(unpublished.id)
-    updates = UpdateSet(history, loaded)
+    membership = None if device is None else _membership(config, device, signer, admission, records)
+    updates = UpdateSet(history, loaded, membership)
     passed = [update for update in loaded if update.id not in updates and update.id in store]
     base_size = len(learner.bases.read(learner.base))
     machine = PeerMachine(
@@ -256,6 +262,7 @@ def assemble(
         last_own=next((u for u in loaded if u.id == journal.last_id), None),
         closed_round=closed_round,
         authored_round=journal.last_round,
+        membership=membership,
     )
     transport = AdHocTransport(
         signer,
@@ -305,13 +312,33 @@ def _machine_config(
             budget_bytes=disk_budget // 2,
             own_passed_bytes=disk_budget * 3 // 8,
             others_passed_bytes=disk_budget // 8,
+            max_liars=config.security.max_liars,
         ),
         admission=admission,
         incarnation=incarnation,
         heartbeat_s=p2p.beat_s,
         liveness_s=p2p.liveness_s,
         dials_learned=p2p.topology == FULL,
+        max_liars=config.security.max_liars,
     )
+
+
+def _membership(
+    config: Config,
+    device: DeviceIdentity,
+    peer: Signer,
+    admission: Admission,
+    records: Sequence[Record],
+) -> Membership:
+    """Return whose updates count, as far as the trust file and an earlier process know."""
+    votes = config.security.max_liars + 1
+    membership = Membership(device.signer, peer, admission.run, votes=votes)
+    try:
+        membership.load(records)
+    except RemoteProtocolError as exc:  # the others will tell
+        log.warning("what other devices have said before is not used: %s", exc)
+    membership.trust(device.trust_file.read().standing())
+    return membership
 
 
 def _transport_settings(config: Config) -> TransportSettings:

@@ -13,6 +13,7 @@ from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
+from semantic_net.protocol.membership import Record
 from semantic_net.protocol.messages import Message, PackedChunk
 from semantic_net.protocol.update import Update, UpdateId
 
@@ -23,6 +24,13 @@ class Send:
 
     to: tuple[PeerId, ...]
     message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Write the records of the membership to disk, in the place of earlier ones."""
+
+    records: tuple[Record, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +208,7 @@ class Finish:
 
 Action = (
     Send
+    | Keep
     | Serve
     | Write
     | Open

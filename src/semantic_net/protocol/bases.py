@@ -68,6 +68,8 @@ class BaseConfig:
     """Own payloads that are kept of rounds that the base includes; None: any."""
     others_passed_bytes: int | None = None
     """Payloads of others that are."""
+    max_liars: int = 0
+    """Devices that may stand on something else than they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Bases:
         It must contradict ours: what we hold and what its peers hold can never become equal by
         updates alone. Of two such bases one that rounds have been folded on never yields to one
         that none have, so that a late joiner takes over what the others learned; of two that none
-        have, one given by hand wins.
+        have, one given by hand wins. Where some may lie, more than those have to stand on it.
 
         Args:
             base: A live peer's.
@@ -122,6 +124,8 @@ class Bases:
         if base.digest == self.base.digest or not any(
             self.offered(body) == base and self._contradicts(body) for body in alive.values()
         ):
+            return False
+        if self._cfg.max_liars and self._num_vouching(base, alive) <= self._cfg.max_liars:
             return False
         if _claim(base) == _claim(self.base):
             # Equal sets fold to equal states: one of the two is a lie, or an error.
@@ -212,6 +216,14 @@ class Bases:
         if in_use and self._updates.digest_at(base.frontier) == base.set_digest:
             peers.add(self._me)
         return peers
+
+    def _num_vouching(self, base: Base, alive: Mapping[PeerId, HeartbeatBody]) -> int:
+        """Return on how many devices peers stand on this very base."""
+        is_origin = base.frontier == 0
+        on_it = (
+            p for p, b in alive.items() if b.base == base.digest and (is_origin or is_in_use(b))
+        )
+        return self._roster.num_devices(on_it)
 
     def _contradicts(self, body: HeartbeatBody) -> bool:
         """Tell whether a peer's rounds differ from ours where one of us takes in nothing more."""

@@ -43,6 +43,8 @@ class Kind(enum.IntEnum):
     PACKED = 11
     """Other control frames, in the connection's deflate stream."""
     PACKED_CHUNK = 12
+    BINDING = 13
+    STATEMENT = 14
 
 
 MAX_BODY_BYTES: dict[Kind, int] = {
@@ -58,6 +60,8 @@ MAX_BODY_BYTES: dict[Kind, int] = {
     Kind.NEIGHBOURS: 128 * 1024,
     Kind.PACKED: 16 * 1024,
     Kind.PACKED_CHUNK: MAX_CHUNK_BYTES + 256,
+    Kind.BINDING: 512,
+    Kind.STATEMENT: 512,
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 

@@ -22,6 +22,8 @@ PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 PEER_ID_CHARS = 32
 
+_ENDORSEMENT, _CONSENT = b"peer of this device 1", b"device of this peer 1"
+
 
 @functools.lru_cache(maxsize=1024)  # asked for with every heartbeat that arrives
 def peer_id_of(public_key: bytes) -> PeerId:
@@ -60,22 +62,40 @@ def signature_valid(public_key: bytes, context: bytes, body: bytes, signature: b
     return True
 
 
+SignatureCheck = Callable[[bytes, bytes, bytes, bytes], bool]
+"""Tells whether a signature is valid: of public key, context, body and signature."""
+
+
 def endorse(device: Signer, public_key: bytes) -> bytes:
     """Return a device's word that a key is that of a peer which runs on it.
 
     A device has one key for as long as others trust it; a peer has one for a run, and for as long
     as it knows which rounds it has signed.
     """
-    return device.sign(b"peer of this device 1", public_key)
+    return device.sign(_ENDORSEMENT, public_key)
 
 
 def is_endorsed(device_key: bytes, public_key: bytes, endorsement: bytes) -> bool:
     """Tell whether the device that holds ``device_key`` has endorsed a peer's key."""
-    return signature_valid(device_key, b"peer of this device 1", public_key, endorsement)
+    return signature_valid(device_key, _ENDORSEMENT, public_key, endorsement)
 
 
-SignatureCheck = Callable[[bytes, bytes, bytes, bytes], bool]
-"""Tells whether a signature is valid: of public key, context, body and signature."""
+def consent(peer: Signer, device_key: bytes) -> bytes:
+    """Return a peer's word that it runs on a device."""
+    return peer.sign(_CONSENT, device_key)
+
+
+def is_bound(
+    device_key: bytes,
+    public_key: bytes,
+    endorsement: bytes,
+    consent: bytes,
+    is_valid: SignatureCheck,
+) -> bool:
+    """Tell whether a device and a peer have both said that the one runs on the other."""
+    return is_valid(device_key, _ENDORSEMENT, public_key, endorsement) and is_valid(
+        public_key, _CONSENT, device_key, consent
+    )
 
 
 def signed_bytes(context: bytes, body: bytes) -> bytes:

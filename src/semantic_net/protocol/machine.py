@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.actions import (
     Action,
     Cut,
@@ -20,6 +21,7 @@ from semantic_net.protocol.actions import (
     Finish,
     FoldPlan,
     HangUp,
+    Keep,
     Level,
     Send,
     Tell,
@@ -29,6 +31,14 @@ from semantic_net.protocol.compaction import Compaction
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.item import Item
+from semantic_net.protocol.membership import (
+    Binding,
+    Change,
+    Membership,
+    Record,
+    Standing,
+    Statement,
+)
 from semantic_net.protocol.messages import (
     MAX_ADDRESS_CHARS,
     MAX_ADDRESSES,
@@ -75,6 +85,8 @@ class MachineConfig:
     """How much of a payload counts as a sign that more will come."""
     dials_learned: bool = True
     """Connect to every live peer whose address a neighbour knows."""
+    max_liars: int = 0
+    """Devices that may say what is not so: in what it is known of, one more has to say the same."""
 
 
 class PeerMachine:
@@ -92,6 +104,7 @@ class PeerMachine:
         authored_round: int = 0,
         passed: Sequence[Update] = (),
         taken_back: Mapping[UpdateId, int] = MappingProxyType({}),
+        membership: Membership | None = None,
     ) -> None:
         """Take the configuration, and what an earlier process of this peer left.
 
@@ -105,13 +118,16 @@ class PeerMachine:
             authored_round: The last round of the journal.
             passed: Updates that are not among those held, and of which the payloads are here.
             taken_back: The rounds of the own updates that are taken back.
+            membership: Whose updates count, the same that ``updates`` asks; None: everybody's.
         """
         self._cfg = cfg
         self._signer = signer
         self.me = signer.peer_id
         self.run = cfg.admission.run
         self.updates = updates
-        self.roster = Roster(cfg.liveness_s)
+        self.membership = membership
+        device_of = (lambda peer: None) if membership is None else membership.device_of
+        self.roster = Roster(cfg.liveness_s, cfg.max_liars, device_of)
         self._bases = Bases(cfg.bases, self.me, base, updates, self.roster)
         self.sync = Sync(self.updates, cfg.liveness_s, cfg.progress_bytes)
         self._neighbourhood = Neighbourhood(cfg.liveness_s, cfg.heartbeat_s)
@@ -159,7 +175,8 @@ class PeerMachine:
     def start(self, now: float) -> list[Action]:
         """Begin: nothing is connected yet."""
         self._heartbeat_at = now
-        return self._after([*self.passed.settle(), *self.rounds.begin(now)], now)
+        said = [] if self.membership is None else self._speak()
+        return self._after([*said, *self.passed.settle(), *self.rounds.begin(now)], now)
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass."""
@@ -206,6 +223,7 @@ class PeerMachine:
         usable = tuple(a for a in addresses if len(a) <= MAX_ADDRESS_CHARS)
         self._neighbourhood.connected(peer, usable[:MAX_ADDRESSES], now)
         messages: list[Message] = [
+            *(self.membership.records() if self.membership is not None else ()),
             self._sign_heartbeat(),
             *self.roster.messages_for(peer, now),
             self._neighbourhood.list(),
@@ -242,6 +260,8 @@ class PeerMachine:
             return self.sync.want(peer, message, self.bases_needed)
         if isinstance(message, UpdateMessage):
             return self._header(peer, message, now)
+        if isinstance(message, Binding | Statement):
+            return self._record(peer, message)
         assert isinstance(message, Absent), message
         return self.sync.absent(peer, message, now)
 
@@ -274,6 +294,12 @@ class PeerMachine:
     def base_made(self, cut: Cut, base: Base, now: float) -> list[Action]:
         """The base that was asked for is made and stored."""
         return self._after(self._compaction.base_made(cut, base, now), now)
+
+    def trust_changed(self, standing: Mapping[PeerId, Standing], now: float) -> list[Action]:
+        """The trust file of this device says something else: so do we, to everybody."""
+        assert self.membership is not None, "without devices there is no trust file"
+        change = self.membership.trust(standing)
+        return self._after([*self._recount(change), *self._speak()], now)
 
     # The own rounds
 
@@ -374,10 +400,54 @@ class PeerMachine:
         actions, is_void = self.sync.header(peer, update, now)
         return [*self._void(update), *actions] if is_void else actions
 
+    # Who counts.
+
+    def _record(self, sender: PeerId, record: Record) -> list[Action]:
+        """Take a record of the membership, and pass on what is news."""
+        if self.membership is None:
+            raise RemoteProtocolError("a record of devices in a run that anyone may join")
+        change = self.membership.take(record)
+        if change is None:
+            return []
+        others = tuple(n for n in self.sync.neighbours() if n != sender)
+        passed_on = [Send(others, record)] if others else []
+        return [*passed_on, *self._recount(change), *self._speak()]
+
+    def _speak(self) -> list[Action]:
+        """Say of other devices what is due, and have it kept with what is new besides."""
+        assert self.membership is not None
+        made, change = self.membership.speak(self.rounds.round + 1)
+        neighbours = self.sync.neighbours()
+        said = [Send(neighbours, each) for each in made] if neighbours else []
+        return [*said, *self._recount(change), Keep(tuple(self.membership.records()))]
+
+    def _recount(self, change: Change) -> list[Action]:
+        """Let the updates count, or not, as the membership has changed its mind."""
+        assert self.membership is not None
+        first = self.updates.recount(change.first_rounds)
+        actions: list[Action] = [Tell(Level.WARNING, text) for text in change.told]
+        if first is not None:
+            self.rounds.changed(first, by_arrival=False)
+            if first <= self._closed_round:
+                text = f"rounds from {first} on are folded anew: other updates count now"
+                actions.append(Tell(Level.INFO, text))
+        out = [peer for peer in change.first_rounds if not self.membership.is_in(peer)]
+        for peer in out:
+            self.roster.forget(peer)
+        frontier = self.updates.frontier
+        if any(0 < self.membership.out_from(peer) <= frontier for peer in out):
+            text = f"what it taught up to round {frontier} is in a snapshot, and stays"
+            actions.append(Tell(Level.WARNING, text))
+        return actions
+
+    # What others say of themselves.
+
     def _hear(self, sender: PeerId, message: HeartbeatMessage, now: float) -> list[Action]:
         peer, body = read_heartbeat(message, self.run)
         if peer == self.me:
             return self._hear_own(message, body)
+        if self.membership is not None and not self.membership.is_in(peer):
+            return []
         is_neighbour = peer == sender
         if is_neighbour:
             self._neighbourhood.heard(peer, now)

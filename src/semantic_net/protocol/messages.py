@@ -29,6 +29,7 @@ from semantic_net.protocol.identity import (
     peer_id_of,
     signature_valid,
 )
+from semantic_net.protocol.membership import Binding, Statement
 from semantic_net.protocol.update import (
     MALFORMED,
     MAX_ROUND,
@@ -176,7 +177,18 @@ class Neighbours(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     heard: Annotated[tuple[Neighbour, ...], msgspec.Meta(max_length=MAX_NEIGHBOURS)]
 
 
-Message = HeartbeatMessage | Have | Want | UpdateMessage | Chunk | PackedChunk | Absent | Neighbours
+Message = (
+    HeartbeatMessage
+    | Have
+    | Want
+    | UpdateMessage
+    | Chunk
+    | PackedChunk
+    | Absent
+    | Neighbours
+    | Binding
+    | Statement
+)
 
 KIND_OF: dict[type, Kind] = {
     HeartbeatMessage: Kind.HEARTBEAT,
@@ -187,6 +199,8 @@ KIND_OF: dict[type, Kind] = {
     PackedChunk: Kind.PACKED_CHUNK,
     Absent: Kind.ABSENT,
     Neighbours: Kind.NEIGHBOURS,
+    Binding: Kind.BINDING,
+    Statement: Kind.STATEMENT,
 }
 _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Message]] = {
     kind: msgspec.msgpack.Decoder(cls) for cls, kind in KIND_OF.items()

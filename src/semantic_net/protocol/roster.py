@@ -8,7 +8,7 @@ ever compared. At most `MAX_SIGHTINGS` peers are remembered: anyone can make up 
 from __future__ import annotations
 
 import math
-from collections.abc import KeysView, Mapping
+from collections.abc import Callable, Iterable, KeysView, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -36,8 +36,22 @@ class Sighting:
 class Roster:
     """The peers heard of, this one not among them."""
 
-    def __init__(self, liveness_s: float) -> None:
+    def __init__(
+        self,
+        liveness_s: float,
+        max_liars: int = 0,
+        device_of: Callable[[PeerId], PeerId | None] = lambda peer: None,
+    ) -> None:
+        """Begin with nobody.
+
+        Args:
+            liveness_s: Seconds of silence after which a peer counts as gone.
+            max_liars: Devices that may say what is not so.
+            device_of: Tells on which device a peer runs, if that is known.
+        """
         self._liveness_s = liveness_s
+        self._max_liars = max_liars
+        self._device_of = device_of
         self._sightings: dict[PeerId, Sighting] = {}
         self._alive: Mapping[PeerId, HeartbeatBody] = {}  # asked for far more often than changed
         self._alive_from = 0.0
@@ -80,6 +94,11 @@ class Roster:
         self._sightings[peer] = Sighting(body, message, now, passed_on_at)
         self._alive_until = -math.inf
         return due
+
+    def forget(self, peer: PeerId) -> None:
+        """Forget a peer that takes part no more."""
+        if self._sightings.pop(peer, None) is not None:
+            self._alive_until = -math.inf
 
     @property
     def known(self) -> KeysView[PeerId]:
@@ -135,16 +154,26 @@ class Roster:
     def open_round(self, now: float, *, believes_one: bool = True) -> int:
         """Return the highest round that two live peers have reached; 0 if none is open.
 
-        One that is wrong or lies makes nobody skip rounds where there are more.
+        One that is wrong or lies makes nobody skip rounds where there are more. Where more may
+        lie it takes one more than those, each on a device of its own.
 
         Args:
             now: The time.
             believes_one: Whether to believe it where it is the only one alive.
         """
-        rounds = sorted(body.round for body in self.alive(now).values())
-        if len(rounds) < 2:
-            return rounds[0] if rounds and believes_one else 0
-        return rounds[-2]
+        reached: dict[PeerId, int] = {}
+        for peer, body in self.alive(now).items():
+            whose = self._device_of(peer) or peer
+            reached[whose] = max(reached.get(whose, 0), body.round)
+        rounds = sorted(reached.values())
+        if self._max_liars == 0 and len(rounds) == 1:
+            return rounds[0] if believes_one else 0
+        needed = max(self._max_liars, 1) + 1
+        return rounds[-needed] if len(rounds) >= needed else 0
+
+    def num_devices(self, peers: Iterable[PeerId]) -> int:
+        """Return on how many devices peers run, as far as that is known."""
+        return len({self._device_of(peer) or peer for peer in peers})
 
     def next_expiry(self, now: float) -> float | None:
         """Return when the next live peer would count as gone, if it stays silent."""

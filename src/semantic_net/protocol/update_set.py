@@ -1,9 +1,10 @@
 """The replicated state: the updates that a peer holds on its base, at most one per (round, author).
 
 An update is in the set once its payload is here and checked. Two signed updates under one
-(round, author) void both, everywhere and for good; of a void slot only the evidence
-is kept. What the base includes is known by its history alone, and nothing of those rounds is taken
-in any more. Payloads live elsewhere; this module refuses to know where.
+(round, author) void both, everywhere and for good; of a void slot only the evidence is kept. Whose
+updates count at all, a `Membership` says, if there is one; the others are held like any, and would
+count if it changed its mind. What the base includes is known by its history alone, and nothing of
+those rounds is taken in any more. Payloads live elsewhere; this module refuses to know where.
 """
 
 from __future__ import annotations
@@ -11,19 +12,32 @@ from __future__ import annotations
 import bisect
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, KeysView
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from semantic_net.protocol.history import History, short
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.membership import Membership
 from semantic_net.protocol.update import MAX_AUTHORS, MAX_ROUND, Update, UpdateId
 
 
 class UpdateSet:
     """The updates that a peer holds; grows, and gives up only what a base includes."""
 
-    def __init__(self, history: History, updates: Iterable[Update] = ()) -> None:
-        """Take the history of the base, and what was held so far."""
+    def __init__(
+        self,
+        history: History,
+        updates: Iterable[Update] = (),
+        membership: Membership | None = None,
+    ) -> None:
+        """Take the history of the base, and what was held so far.
+
+        Args:
+            history: Of the base.
+            updates: What was held.
+            membership: Whose updates count; None: everybody's.
+        """
         self.history = history
+        self._membership = membership
         self._rounds: dict[int, dict[PeerId, tuple[Update, ...]]] = {}
         self._by_id: dict[UpdateId, Update] = {}
         self._order: list[int] = []  # the rounds with updates, ascending
@@ -61,9 +75,29 @@ class UpdateSet:
         return self.history.frontier
 
     @property
-    def authors(self) -> KeysView[PeerId]:
-        """Whose updates are held."""
-        return self._authors.keys()
+    def authors(self) -> Set[PeerId]:
+        """Whose updates are held, and would count in rounds to come."""
+        if self._membership is None:
+            return self._authors.keys()
+        return set(filter(self._membership.is_in, self._authors))
+
+    def recount(self, first_rounds: Mapping[PeerId, int]) -> int | None:
+        """Look at what counts again; return the first round that differs, if one does.
+
+        Args:
+            first_rounds: By author: from which round on the membership has changed its mind.
+        """
+        affected = [
+            number
+            for number in self._order
+            if any(number >= first_rounds.get(a, number + 1) for a in self._rounds[number])
+        ]
+        if not affected:
+            return None
+        for number in affected:
+            self._live.pop(number, None)
+        del self._digests[bisect.bisect_left(self._order, affected[0]) :]
+        return affected[0]
 
     def get(self, update_id: UpdateId) -> Update | None:
         """Return a held update, or a void slot's evidence."""
@@ -135,7 +169,7 @@ class UpdateSet:
         live = self._live.get(round_index)
         if live is None:
             slots = self._rounds.get(round_index, {})
-            counting = [slots[a][0] for a in sorted(slots) if len(slots[a]) == 1]
+            counting = [slots[a][0] for a in self._counting(round_index) if len(slots[a]) == 1]
             live = self._live[round_index] = tuple(counting[:MAX_AUTHORS])
         return live
 
@@ -188,10 +222,18 @@ class UpdateSet:
         rounds = ((n, self.live(n)) for n in self._order if n <= frontier)
         return self.history.grown(marks, rounds)
 
+    def _counting(self, number: int) -> list[PeerId]:
+        authors = sorted(self._rounds.get(number, ()))
+        if self._membership is None:
+            return authors
+        return self._membership.counting(number, authors)
+
     def _chain(self, before: bytes, number: int) -> bytes:
+        authors, slots = self._counting(number), self._rounds[number]
+        if not authors:
+            return before
         hasher = hashlib.sha256(before + number.to_bytes(8, "little"))
-        slots = self._rounds[number]
-        for author in sorted(slots):
+        for author in authors:
             void = len(slots[author]) > 1
             hasher.update(author.encode("ascii"))
             hasher.update(b"\0" * 32 if void else slots[author][0].id)

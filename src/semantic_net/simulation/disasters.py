@@ -1,7 +1,8 @@
 """Seeded disasters, and what must hold after each: the promises of the protocol, checked.
 
 `disturbed` lets crashes, restarts, partitions, slow links, repeated messages, late joiners and a
-second instance of a key play out, mends the network, and lets it fall quiet. `undisturbed` runs
+second instance of a key play out, mends the network, and lets it fall quiet; in `revoked` one
+device is put out meanwhile, by some of those that it knows. `undisturbed` runs
 peers on a sound network to their last round, one of them late or early perhaps. Each returns what
 is broken, in words; nothing if all is well. A seed names one world, to the last byte.
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.membership import Membership, Standing
 from semantic_net.protocol.update import MAX_ROUND, Update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.simulation.node import Closed, Node, NodeConfig
@@ -112,6 +114,88 @@ def play_disturbed(seed: int) -> Settled:
         world.retire("b")
         world.nodes["a"].crash()
     return settle(world)
+
+
+def revoked(seed: int) -> list[str]:
+    """Play a disaster in which devices revoke one of them; return what does not hold after it."""
+    script = random.Random(seed)  # reproducible, not secret  # nosec B311
+    names = "abcdef"[: script.randrange(4, 7)]
+    links = script.choice(TOPOLOGIES)(names)
+    max_liars = script.choice([0, 0, 1])
+    world = World(
+        names,
+        NodeConfig(
+            rounds=10_000,
+            listen_timeout_s=8.0,
+            base_every=script.choice([2, 4, 8]),
+            max_liars=max_liars,
+        ),
+        seed,
+        link=LinkConfig(repeat_share=script.choice([0.0, 0.0, 0.1])),
+        links=links,
+    )
+    # Who can call each other trust each other. Where some may lie that is not enough to know
+    # the others by: there everybody has the same trust file.
+    for one, other in itertools.permutations(world.nodes.values(), 2):
+        if max_liars or frozenset((one.name, other.name)) in world.links:
+            one.standing[other.device.peer_id] = Standing(lets_in=True, name=other.name)
+    if max_liars:  # nobody takes over what one alone starts from
+        for node in world.nodes.values():
+            node.origin = world.nodes["a"].origin
+    # The last of a line, a ring or a star: the others reach each other without it.
+    liar = world.nodes[names[-1]]
+    knowing = [n for n in world.nodes.values() if liar.device.peer_id in n.standing]
+    revoking = script.sample(knowing, script.randrange(max_liars + 1, len(knowing) + 1))
+    for node in world.nodes.values():
+        world.after(script.uniform(0, 20), node.start)
+    for _ in range(script.randrange(2, 8)):
+        world.after(script.uniform(1, TROUBLE_S), _mishap(world, script))
+    void_from = script.choice([None, 1, 2, 3])
+    for node in revoking:
+        world.after(script.uniform(15, TROUBLE_S), _revocation(world, node, liar, void_from))
+    world.run(until=TROUBLE_S)
+    world.retire(liar.name)
+    settled = settle(world)
+    device = liar.device.peer_id
+    honest = tuple(u for u in settled.held if not _is_by(world, u, device))
+    return [
+        *check_settled(replace(settled, held=honest)),
+        *_check_revoked(world, device),
+    ]
+
+
+def _revocation(world: World, node: Node, liar: Node, void_from: int | None) -> Callable[[], None]:
+    def revoke() -> None:
+        standing = Standing(lets_in=False, void_from=void_from, name=liar.name)
+        node.set_standing(liar.device.peer_id, standing)
+        world.cut(node.name, liar.name)  # as TLS does
+
+    return revoke
+
+
+def _is_by(world: World, update: Update, device: PeerId) -> bool:
+    return any(_membership(n).device_of(update.author) == device for n in world.nodes.values())
+
+
+def _check_revoked(world: World, device: PeerId) -> list[str]:
+    """Return what does not hold of the membership, where a device was put out."""
+    rounds: dict[PeerId, set[int]] = {}
+    for node in world.nodes.values():
+        membership = _membership(node)
+        for author in {u.author for other in world.nodes.values() for u in other.running.updates}:
+            if membership.device_of(author) == device:
+                rounds.setdefault(author, set()).add(membership.out_from(author))
+    return [
+        f"{author} counts up to the rounds {sorted(found)}"
+        for author, found in rounds.items()
+        if len(found) > 1 or max(found) > MAX_ROUND
+    ]
+
+
+def _membership(node: Node) -> Membership:
+    membership = node.running.membership
+    assert membership is not None, "these worlds have devices"
+    return membership
 
 
 def settle(world: World) -> Settled:
@@ -261,8 +345,8 @@ def _is_excused(nodes: Sequence[Node], update: Update) -> bool:
 
 def _count_learned(node: Node) -> list[str]:
     """Return what a node has learned and published that does not count once, in its own model."""
-    if node.has_twin:
-        return []  # one does not know what the other has learned
+    if node.has_twin or node.cfg.max_liars:
+        return []  # one does not know what the other has learned; a device counts once a round
     updates = node.running.updates
     own = [update for update in node.authored if update.author == node.id]
     total = node.residual.copy()

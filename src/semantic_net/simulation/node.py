@@ -29,6 +29,7 @@ from semantic_net.protocol.actions import (
     Finish,
     FoldPlan,
     HangUp,
+    Keep,
     Send,
     Serve,
     TakeBack,
@@ -40,6 +41,7 @@ from semantic_net.protocol.bases import BaseConfig
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
+from semantic_net.protocol.membership import Membership, Record, Standing
 from semantic_net.protocol.messages import Absent, Message
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import (
@@ -97,6 +99,8 @@ class NodeConfig:
     observes: bool = False
     budget_bytes: int | None = None
     """Of payloads, from which on compaction does not wait for the silent."""
+    max_liars: int | None = None
+    """Devices that may lie; None: peers have no devices, and anyone may join."""
 
 
 @dataclass(slots=True)
@@ -117,6 +121,8 @@ class Disk:
     """With the residual."""
     taken_back_before: dict[UpdateId, int] = field(default_factory=dict)
     """With the last own update: in the journal."""
+    records: tuple[Record, ...] = ()
+    """Of the membership."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +197,9 @@ class Node:
         self.name = name
         self.cfg = cfg
         self.signer = StubSigner(key.encode())
+        self.device = StubSigner(b"device of " + name.encode())
+        self.standing: dict[PeerId, Standing] = {}
+        """What its trust file says of other devices."""
         self.disk = Disk()
         self.machine: PeerMachine | None = None
         self.life = 0
@@ -270,7 +279,9 @@ class Node:
             self.residual, self.taken_back = Counter(), disk.taken_back_before.copy()
         stored = disk.base or origin_base(self.origin, given=self.is_given)
         self._bases = {stored.base.digest: stored}
-        updates = UpdateSet(stored.history, (update for update, _ in disk.updates.values()))
+        membership = None if cfg.max_liars is None else self._membership(cfg.max_liars)
+        held = (update for update, _ in disk.updates.values())
+        updates = UpdateSet(stored.history, held, membership)
         machine = PeerMachine(
             MachineConfig(
                 rounds=RoundsConfig(
@@ -287,12 +298,14 @@ class Node:
                     max_bytes=MAX_BASE_BYTES,
                     budget_bytes=cfg.budget_bytes,
                     others_passed_bytes=cfg.budget_bytes,
+                    max_liars=cfg.max_liars or 0,
                 ),
                 admission=Admission(RUN, {CODEC: MAX_PAYLOAD_BYTES}.get, stub_signature_valid),
                 incarnation=disk.incarnation,
                 heartbeat_s=cfg.heartbeat_s,
                 liveness_s=cfg.liveness_s,
                 progress_bytes=CHUNK_BYTES,
+                max_liars=cfg.max_liars or 0,
             ),
             self.signer,
             stored.base,
@@ -306,11 +319,25 @@ class Node:
                 if update.id not in updates and payload
             ],
             taken_back=self.taken_back,
+            membership=membership,
         )
         self.machine = machine
         machine.rounds.waiting_for = self.world.not_met(self) if has_peers else ()
         self._do(machine.start(self.world.now))
         self._set_alarm()
+
+    def _membership(self, max_liars: int) -> Membership:
+        membership = Membership(
+            self.device, self.signer, RUN, votes=max_liars + 1, is_valid=stub_signature_valid
+        )
+        membership.load(self.disk.records)
+        membership.trust(self.standing)
+        return membership
+
+    def set_standing(self, device: PeerId, standing: Standing) -> None:
+        """Write a line of the trust file."""
+        self.standing[device] = standing
+        self.feed(lambda machine, now: machine.trust_changed(self.standing, now))
 
     def crash(self, *, keep_disk: bool = True) -> None:
         """Die at once: nothing is said."""
@@ -398,6 +425,9 @@ class Node:
     def _send(self, action: Send) -> None:
         for peer in action.to:
             self.world.send(self, peer, action.message)
+
+    def _keep(self, action: Keep) -> None:
+        self.disk.records = action.records
 
     def _serve(self, action: Serve) -> None:
         stored = self._bases.get(action.id)
@@ -579,6 +609,7 @@ class Node:
 
 _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
     Send: Node._send,
+    Keep: Node._keep,
     Serve: Node._serve,
     Write: Node._write,
     Discard: Node._discard,

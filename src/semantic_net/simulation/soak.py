@@ -15,11 +15,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
-from semantic_net.simulation.disasters import disturbed, undisturbed
+from semantic_net.simulation.disasters import disturbed, revoked, undisturbed
 
 SCRIPTS: dict[str, Callable[[int], list[str]]] = {
     "disturbed": disturbed,
     "undisturbed": undisturbed,
+    "revoked": revoked,
 }
 Job = tuple[str, int]
 

@@ -17,7 +17,7 @@ from semantic_net.errors import StartError
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.address import Address
-from semantic_net.transport.base import TransportHandler
+from semantic_net.transport.base import TransportHandler, TrustChanged
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection, reason_of
 from semantic_net.transport.settings import TransportSettings
@@ -91,7 +91,8 @@ class AdHocTransport(HubTransport):
             return
         loop = asyncio.get_running_loop()
         self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
-        self._pins.refresh()
+        if self._pins.refresh():
+            self._hub.report(TrustChanged(self._pins.trust.standing()))
         for peer, device in self._hub.devices().items():
             if (refusal := self._pins.objection(device)) is not None:
                 self._hub.disconnect(peer, refusal.code, refusal.reason)

@@ -9,13 +9,14 @@ heartbeat is never stuck behind a model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from semantic_net.protocol.frames import Frame
 from semantic_net.protocol.handshake import Hello
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.membership import Standing
 
 Buffer = bytes | bytearray | memoryview
 
@@ -27,6 +28,8 @@ class Connected:
     peer: PeerId
     hello: Hello
     address: str
+    device: PeerId | None = None
+    """On which device it runs, where the connection has proven one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Refused:
     """Who it says it is, which may be a lie; None if it did not come to that."""
     by_us: bool = True
     """Whether we refuse it, or it refuses us."""
+    device: PeerId | None = None
+    """Which device it is, where the connection has proven one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,14 @@ class Unreachable:
     """Who answered there last."""
 
 
-TransportEvent = Connected | Disconnected | Received | Refused | Unreachable
+@dataclass(frozen=True, slots=True)
+class TrustChanged:
+    """The trust file of this device says something else now."""
+
+    standing: Mapping[PeerId, Standing]
+
+
+TransportEvent = Connected | Disconnected | Received | Refused | Unreachable | TrustChanged
 TransportHandler = Callable[[TransportEvent], None]
 
 

@@ -211,8 +211,15 @@ class Connection:
         self.device = peer_id_of(device_key)
         self._handshake.device_key = device_key
 
-    def kept_out(self, refusal: Refusal) -> None:
-        """End a connection that the wire could not make secure: no frame can go out."""
+    def kept_out(self, refusal: Refusal, device_key: bytes | None = None) -> None:
+        """End a connection that the wire could not make secure: no frame can go out.
+
+        Args:
+            refusal: Why.
+            device_key: Of the device that the other end has proven to be, if it has.
+        """
+        if device_key is not None:
+            self.device = peer_id_of(device_key)
         if self._phase is _Phase.HANDSHAKE:
             self._end_refused(refusal)
         elif not self.is_over:

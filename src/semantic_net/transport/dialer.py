@@ -184,7 +184,7 @@ class Dialer:
             return self._unreachable(target, outcome)
         target.peer = connection.peer
         if isinstance(outcome, Refusal):
-            return self._refused(target, outcome)
+            return self._refused(target, outcome, connection.device)
         return await self._connected(target, connection)
 
     async def _open(self, address: Address) -> Connection:
@@ -232,7 +232,7 @@ class Dialer:
             return self._hub.settings.refused_backoff_s * self._rng.uniform(0.5, 1.0)
         return self._backoff_s(target.failures)
 
-    def _refused(self, target: _Target, refusal: Refusal) -> float | None:
+    def _refused(self, target: _Target, refusal: Refusal, device: PeerId | None) -> float | None:
         if refusal.code == SELF and refusal.by_us:
             self._own.add(target.address)
             return None
@@ -243,7 +243,7 @@ class Dialer:
             return 0.0  # its session is there, whoever dialled it; wait for its end
         if target.reported != refusal.reason:
             target.reported = refusal.reason
-            self._hub.report_refusal(str(target.address), refusal, target.peer)
+            self._hub.report_refusal(str(target.address), refusal, target.peer, device)
         target.failures += 1
         return self._backoff_s(target.failures) if passes else self._refused_s(target.failures)
 

@@ -211,11 +211,13 @@ class Hub:
             self._events.append(event)
             self._deliver()
 
-    def report_refusal(self, address: str, refusal: Refusal, peer: PeerId | None) -> None:
+    def report_refusal(
+        self, address: str, refusal: Refusal, peer: PeerId | None, device: PeerId | None
+    ) -> None:
         """Tell the handler of a refusal, unless it belongs to ordinary operation."""
         ordinary = refusal.code == DUPLICATE_CONNECTION or (refusal.code == SELF and refusal.by_us)
         if not ordinary:
-            self.report(Refused(address, refusal.code, refusal.reason, peer, refusal.by_us))
+            self.report(Refused(address, refusal.code, refusal.reason, peer, refusal.by_us, device))
 
     def _handshake_late(self, connection: Connection) -> None:
         late_s = self.settings.handshake_timeout_s
@@ -231,7 +233,7 @@ class Hub:
             replaced.finish()
             self.report(Disconnected(peer, "replaced by a newer connection", REPLACED))
         self.session_began(peer, dialable_addresses(established.hello, connection.address))
-        self.report(Connected(peer, established.hello, connection.address))
+        self.report(Connected(peer, established.hello, connection.address, connection.device))
 
     def received(self, connection: Connection, frame: Frame) -> None:
         """Hand a frame to the handler, at once: its body will not wait."""
@@ -244,7 +246,9 @@ class Hub:
         self._no_longer_pending(connection)
         log.debug("%s: %s: %s", connection.address, refusal.code, refusal.reason)
         if not connection.dialled:
-            self.report_refusal(connection.listening_at, refusal, connection.peer)
+            self.report_refusal(
+                connection.listening_at, refusal, connection.peer, connection.device
+            )
 
     def ended(self, connection: Connection, code: str, reason: str) -> None:
         """Note the end of a session, or of a connection that never became one."""

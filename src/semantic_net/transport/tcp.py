@@ -136,7 +136,7 @@ class SocketWire(asyncio.BufferedProtocol):
                 self._send(encode_refusal(exc.refusal))
             else:
                 self._send(tls.to_send())  # the alert
-            self.connection.kept_out(exc.refusal)
+            self.connection.kept_out(exc.refusal, exc.device_key)
         if self.connection.is_over:
             self._stop_decoding()
 

@@ -42,9 +42,11 @@ MAX_PENDING = 32 * 1024
 class TlsError(Exception):
     """TLS came to its end: with a refusal, theirs or ours."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, device_key: bytes | None = None) -> None:
+        """Take the refusal, and the key that the device at the other end has proven, if it has."""
         super().__init__(refusal.reason)
         self.refusal = refusal
+        self.device_key = device_key
 
 
 Admit = Callable[[bytes], Refusal | None]
@@ -133,7 +135,7 @@ class TlsChannel:
         assert certificate is not None, "the context asks for one"
         if (refusal := self._admit(certificate)) is not None:
             self._tls.write(encode_refusal(refusal))  # and nothing of what we had to say
-            raise TlsError(refusal)
+            raise TlsError(refusal, key_of(certificate))
         self.device_key = key_of(certificate)
         early, self._early = self._early, []
         for data in early:
@@ -179,25 +181,26 @@ class Pins:
         self.trust = trust.read()
         self._contexts = self._make_contexts(self.trust)
 
-    def refresh(self) -> None:
-        """Read the trust file again if it has changed.
+    def refresh(self) -> bool:
+        """Read the trust file again if it has changed; tell whether it says something else.
 
         One that cannot be read, or makes no sense, changes nothing, and is read again next time.
         """
         try:
             stamp = self._file.stamp()
             if stamp == self._stamp:
-                return
+                return False
             trust = self._file.read()
             contexts = self._make_contexts(trust)
         except StartError as exc:
             if self._told != str(exc):
                 log.warning("%s; what it said before still holds", exc)
             self._told = str(exc)
-            return
+            return False
         self._stamp, self._told = stamp, ""
         self.trust, self._contexts = trust, contexts
         log.info("the trust file has changed: %d devices are let in", len(trust.trusted))
+        return True
 
     def channel(self, *, dialled: bool) -> TlsChannel:
         """Return the TLS of a new connection."""

@@ -7,6 +7,9 @@ who reads it, or knocks, is told why.
     # comment
     trusted  <certificate>  192.168.0.2:5000,192.168.0.3:5000  jetson-3
     revoked  <certificate>  -  jetson-4
+    revoked@12  <certificate>  -  jetson-5
+
+``@12``: what it has taught from round 12 on shall count no more.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from semantic_net.disk import sync_folder
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.protocol.handshake import printable
 from semantic_net.protocol.identity import PEER_ID_CHARS, PeerId
+from semantic_net.protocol.membership import Standing
 from semantic_net.transport.address import parse_address
 from semantic_net.transport.certificate import device_of
 
@@ -34,6 +38,8 @@ MAX_ADDRESSES = 16
 MAX_FILE_BYTES = 16 * 1024 * 1024
 
 TRUSTED, REVOKED = "trusted", "revoked"
+MAX_VOID_FROM = 10**9 - 1
+_STANDING = re.compile(r"trusted|revoked(?:@([1-9]\d{0,8}))?")
 
 _HEADER = """\
 # The devices that this one lets in, one a line: trusted or revoked, certificate, addresses or -,
@@ -50,6 +56,13 @@ class Device:
     addresses: tuple[str, ...] = ()
     name: str = ""
     is_revoked: bool = False
+    void_from: int | None = None
+    """Of a revoked one: the first round of which nothing shall count; None: the next."""
+
+    @property
+    def standing(self) -> Standing:
+        """What this device tells others of it."""
+        return Standing(not self.is_revoked, self.void_from, self.name)
 
     @property
     def id(self) -> PeerId:
@@ -87,6 +100,10 @@ class Trust:
     def trusted(self) -> dict[PeerId, Device]:
         """Those that are let in."""
         return {own: device for own, device in self.devices.items() if not device.is_revoked}
+
+    def standing(self) -> dict[PeerId, Standing]:
+        """Return what this device tells others of each."""
+        return {own: device.standing for own, device in self.devices.items()}
 
     def is_revoked(self, device_id: PeerId) -> bool:
         """Tell whether a device was known and is kept out."""
@@ -167,15 +184,24 @@ class TrustFile:
                 )
             devices[device.id] = device
 
-    def revoke(self, device_id: PeerId) -> Device | None:
-        """Keep a device out; return what it was known as, or None where it was not known.
+    def revoke(self, device_id: PeerId, void_from: int | None = None) -> Device | None:
+        """Keep a device out; return what it is known as now, or None where it is not known.
+
+        Args:
+            device_id: It.
+            void_from: The first round of which nothing of it shall count any more; None: what it
+                has taught so far stays.
 
         Raises:
             StartError: The file cannot be read or written.
         """
         with self._changing() as devices:
-            if (device := devices.get(device_id)) is not None:
-                devices[device_id] = replace(device, is_revoked=True)
+            device = devices.get(device_id)
+            if device is None:
+                return None
+            rounds = [n for n in (device.void_from, void_from) if n is not None]
+            device = replace(device, is_revoked=True, void_from=min(rounds, default=None))
+            devices[device_id] = device
         return device
 
     @contextlib.contextmanager
@@ -241,14 +267,18 @@ def from_text(word: str) -> bytes:
 
 def _line_of(device: Device) -> str:
     standing = REVOKED if device.is_revoked else TRUSTED
+    if device.void_from is not None:
+        standing += f"@{device.void_from}"
     addresses = ",".join(device.addresses) or "-"
     return f"{standing}  {to_text(device.certificate)}  {addresses}  {device.name}".rstrip() + "\n"
 
 
 def _read_line(line: str) -> Device:
     words = line.split()
-    if len(words) not in (3, 4) or words[0] not in (TRUSTED, REVOKED):
+    standing = _STANDING.fullmatch(words[0])
+    if len(words) not in (3, 4) or standing is None:
         raise ValueError("expected: trusted or revoked, a certificate, addresses or -, and a name")
     addresses = [] if words[2] == "-" else words[2].split(",")
     device = Device.checked(from_text(words[1]), addresses, words[3] if len(words) == 4 else "")
-    return replace(device, is_revoked=words[0] == REVOKED)
+    void_from = None if standing[1] is None else int(standing[1])
+    return replace(device, is_revoked=words[0] != TRUSTED, void_from=void_from)
