@@ -209,8 +209,9 @@ def test_who_was_never_let_in_is_not_vouched_for_by_being_kept_out() -> None:
     for record in (binding(1), binding(2)):
         one.take(record)
     made, _ = one.speak(7)
-    for said in (binding(0), binding(2), *made):
-        other.take(said)
+    told: list[Record] = [binding(0), binding(2), *made]
+    for each in told:
+        other.take(each)
     assert outs(one, 3) == outs(other, 3) == [NEVER, NEVER, 0]
 
 

@@ -451,6 +451,44 @@ def part(offset: int, data: bytes = b"x") -> PackedChunk:
     return PackedChunk(BASE, offset, memoryview(data))
 
 
+def test_who_sends_more_than_it_was_asked_for_breaks_the_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bytes that nobody asked for were read and thrown away, however many."""
+    held = UpdateSet(ORIGIN)
+    sync = Sync(held, STALL_S, max_item_bytes=50)
+    sync.connected(A, 0.0)
+    spare = module.SPARE_BYTES
+    size = MAX_CHUNK_BYTES
+    nobodys = Chunk(b"o" * 32, 0, memoryview(bytes(size)))
+    for _ in range(spare // size):
+        assert sync.chunk(A, nobodys, 0.0) == []
+    with pytest.raises(RemoteProtocolError, match="more than it was asked for"):
+        sync.chunk(A, nobodys, 0.0)
+
+
+def test_what_a_neighbour_may_send_follows_from_what_it_was_asked_for() -> None:
+    held = UpdateSet(ORIGIN)
+    sync = Sync(held, STALL_S, max_item_bytes=50)
+    sync.connected(A, 0.0)
+    neighbour = sync._neighbours[A]
+    before = neighbour.may_send
+    sync.have(A, have(X1), 0.0)
+    assert neighbour.may_send == before + 50, "of a size that is not known yet"
+    sync.header(A, X1, 0.0)
+    assert neighbour.may_send == before + X1.payload_bytes
+    sync.chunk(A, chunk(X1), 0.0)
+    assert neighbour.may_send == before
+    sync.add(X1, 0.0)
+    sync.base_offered(A, origin(BASE, 4), 0.0)
+    before = neighbour.may_send
+    assert sync.packed_chunk(A, part(0), 0.0) == [Open(A, part(0))]
+    packed = len(part(0).packed)
+    assert neighbour.may_send == before - packed
+    sync.chunk(A, Chunk(BASE, 0, memoryview(b"xxx")), 0.0)
+    assert neighbour.may_send == before - packed, "the same bytes, opened"
+
+
 def test_a_packed_part_is_opened_if_the_next_bytes_of_the_offered_base_may_be_in_it() -> None:
     sync = make()
     assert not sync.packed_chunk(A, part(0), 0.0)

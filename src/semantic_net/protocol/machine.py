@@ -129,7 +129,9 @@ class PeerMachine:
         device_of = (lambda peer: None) if membership is None else membership.device_of
         self.roster = Roster(cfg.liveness_s, cfg.max_liars, device_of)
         self._bases = Bases(cfg.bases, self.me, base, updates, self.roster)
-        self.sync = Sync(self.updates, cfg.liveness_s, cfg.progress_bytes)
+        self.sync = Sync(
+            self.updates, cfg.liveness_s, cfg.progress_bytes, max_item_bytes=cfg.bases.max_bytes
+        )
         self._neighbourhood = Neighbourhood(cfg.liveness_s, cfg.heartbeat_s)
         self._dialled: dict[str, None] = {}  # learned addresses, the first learned first
         self.rounds = Rounds(

@@ -4,8 +4,8 @@ Every neighbour gets the full list on connect and each new update at once, the o
 included: to that one it is the acknowledgement. What a neighbour does not acknowledge it is told
 again. Duplicates, reordering and retries are harmless.
 
-What this module refuses: payloads that were not asked for, more bytes than the signed header or
-the agreed model allows, and more announcements than a neighbour may keep us busy with.
+What this module refuses: more bytes than were asked for, than the signed header or the agreed
+model allows, and more announcements than a neighbour may keep us busy with.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ LIST_PATIENCE = 4
 MAX_RIVALS = 2
 """Most updates of a slot that one neighbour may announce: what is held of a void one."""
 
+SPARE_BYTES = 4 * MAX_CHUNK_BYTES
+"""Bytes that a neighbour may send beyond what it was asked for."""
+
 MAX_VAIN_PARTS = 32
 """Most compressed parts that a neighbour has opened in vain before it is asked again."""
 
@@ -93,13 +96,21 @@ class _Neighbour:
     """The better base that it offers."""
     vain_parts: int = 0
     """Compressed parts opened since it was asked, or one went on with what we lacked."""
+    may_send: int = SPARE_BYTES
+    """Bytes of what it was asked for that have not come."""
+    is_opened: bool = False
+    """The chunk that comes next was in a compressed part, and is counted."""
 
 
 class Sync:
     """What each neighbour holds, and what we want of it."""
 
     def __init__(
-        self, updates: UpdateSet, stall_s: float, progress_bytes: int = PROGRESS_BYTES
+        self,
+        updates: UpdateSet,
+        stall_s: float,
+        progress_bytes: int = PROGRESS_BYTES,
+        max_item_bytes: int = MAX_CHUNK_BYTES,
     ) -> None:
         """Take the set to fill.
 
@@ -107,7 +118,9 @@ class Sync:
             updates: That set.
             stall_s: Seconds without progress after which to ask again, or another.
             progress_bytes: How much of a payload counts as progress.
+            max_item_bytes: Size of the largest update or base.
         """
+        self._max_item_bytes = max_item_bytes
         self._updates = updates
         self._stall_s = stall_s
         self._neighbours: dict[PeerId, _Neighbour] = {}
@@ -285,6 +298,8 @@ class Sync:
             return [], False
         if transfer.slot != _slot(update):  # announced under another; the author's word counts
             self._transfers.move(transfer, _slot(update))
+        if transfer.size is None:  # until now it could have been of any size
+            self._neighbours[peer].may_send += update.payload_bytes - self._max_item_bytes
         self._transfers.header_arrived(transfer, update, now)
         if rivals := self._rivals(update):
             return self._void(update, rivals, now), True
@@ -297,10 +312,16 @@ class Sync:
         """Place a chunk if it continues something that the neighbour was asked for.
 
         Raises:
-            RemoteProtocolError: It goes beyond the item's end, or is empty.
+            RemoteProtocolError: It goes beyond the item's end, is empty, or is one of more than
+                the neighbour was asked for.
         """
         if not chunk.data:
             raise RemoteProtocolError("an empty chunk")
+        neighbour = self._neighbours[peer]
+        if neighbour.is_opened:
+            neighbour.is_opened = False
+        else:
+            _spend(neighbour, len(chunk.data))
         for item in self._items_of(peer, chunk.id):
             transfer = self._transfers.get(item)
             if transfer is not None and _goes_on_with(transfer, chunk):
@@ -314,13 +335,18 @@ class Sync:
         """Open a compressed part of a base, if the bytes that we lack next may be in it.
 
         What is cheap to send is not cheap to open, so not every part is.
+
+        Raises:
+            RemoteProtocolError: It is one of more than the neighbour was asked for.
         """
         neighbour = self._neighbours[peer]
+        _spend(neighbour, len(part.packed))
         items = self._items_of(peer, part.id)
         transfers = (self._transfers.get(item) for item in items if item.base is not None)
         if any(t is not None and peer in t.holders and _may_go_on_with(t, part) for t in transfers):
             neighbour.vain_parts += 1
             if neighbour.vain_parts <= MAX_VAIN_PARTS:
+                neighbour.is_opened = True
                 return [Open(peer, part)]
         for item in items:
             self._transfers.serves(peer, item, len(part.packed), now)
@@ -540,7 +566,10 @@ class Sync:
     def _request(self, now: float) -> list[Action]:
         wants = []
         for peer, transfer in self._transfers.request(now):
-            self._neighbours[peer].vain_parts = 0
+            neighbour = self._neighbours[peer]
+            neighbour.vain_parts = 0
+            size = self._max_item_bytes if transfer.size is None else transfer.size
+            neighbour.may_send += size - transfer.received
             wants.append(Send((peer,), Want(transfer.id, transfer.received)))
         return [*map(Discard, self._transfers.forgotten()), *wants]
 
@@ -568,6 +597,12 @@ def _slot(update: Update) -> tuple[int, PeerId]:
 
 def _item(update: Update) -> Item:
     return Item(update.id)
+
+
+def _spend(neighbour: _Neighbour, num_bytes: int) -> None:
+    neighbour.may_send -= num_bytes
+    if neighbour.may_send < 0:
+        raise RemoteProtocolError("sends more than it was asked for")
 
 
 def _goes_on_with(transfer: Transfer, chunk: Chunk) -> bool:
