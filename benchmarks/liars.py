@@ -85,6 +85,7 @@ def _gaussian(seen: Seen) -> Float32Array:
 
 ATTACKS: dict[str, Attack] = {
     "none": lambda seen: seen.own,
+    "silent": lambda seen: seen.own,  # it sends nothing: the best that any rule could make of it
     "sign_flip": lambda seen: -seen.own,
     "alie": _alie,
     "ipm": _ipm,
@@ -158,7 +159,9 @@ def _run(learners: Sequence[_Learner], config: Config, attack: str, seed: int) -
         codec = rate.choose(number, ()).codec
         sent = [learner.update(number, codec) for learner in learners]
         honest = np.stack([delta.to_float32() for delta, _ in sent[:-NUM_LIARS]])
-        if attack != "none":
+        if attack == "silent":
+            sent = sent[:-NUM_LIARS]
+        elif attack != "none":
             for i in range(NUM_PEERS - NUM_LIARS, NUM_PEERS):
                 delta, weight = sent[i]
                 told = ATTACKS[attack](Seen(honest, delta.to_float32(), rng))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from protocol_support import signer
 
@@ -310,6 +310,7 @@ def test_the_order_of_records_does_not_show(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from([None, 1, 3]))),
     st.randoms(),
 )
+@settings(max_examples=40)  # it signs a lot
 def test_all_who_are_connected_by_trust_agree(
     pairs: set[tuple[int, int]], revoked: list[tuple[int, int, int | None]], rng: random.Random
 ) -> None:

@@ -8,9 +8,11 @@ import gc
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -47,6 +49,7 @@ from semantic_net.transport.base import (
     Connected,
     Disconnected,
     Refused,
+    TransportEvent,
     Unreachable,
 )
 from semantic_net.transport.connection import Connection, Owner, Wire
@@ -228,6 +231,42 @@ def test_many_small_frames_are_taken_in_turns() -> None:
             assert turns >= num_frames / tcp.FRAMES_A_TURN
 
     play_over_tcp(scenario)
+
+
+def test_a_flood_that_takes_long_to_check_gets_a_share_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred frames are little, unless each has a signature to verify."""
+    waits: list[float] = []
+
+    async def scenario(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+
+        def noted(delay: float, call: Any, *arguments: Any) -> asyncio.TimerHandle:
+            if getattr(call, "__name__", "") == "_take_more":
+                waits.append(delay)
+            return call_later(delay, call, *arguments)
+
+        monkeypatch.setattr(loop, "call_later", noted)
+        a = await world.peer("a", A)
+        handle = a.handle
+
+        def slow(event: TransportEvent) -> None:
+            time.sleep(0.001)
+            handle(event)
+
+        monkeypatch.setattr(a.transport._hub, "_handler", slow)  # type: ignore[attr-defined]
+        async with raw_client(a) as client:
+            await shake_hands(client, B)
+            await a.expect(Connected)
+            client.writer.write(encode_frame(Kind.WANT, b"x") * 3 * tcp.FRAMES_A_TURN)
+            await a.until(lambda: len(a.bodies(Kind.WANT)) == 3 * tcp.FRAMES_A_TURN)
+
+    play_over_tcp(scenario)
+    took_s = 0.001 * tcp.FRAMES_A_TURN
+    assert waits
+    assert min(waits) >= took_s * (1 / tcp.MAX_SHARE - 1)
 
 
 def test_two_peers_that_name_each_other_meet_however_full_both_are() -> None:

@@ -36,6 +36,7 @@ from semantic_net.transport.base import Connected, Disconnected, Refused, Unreac
 from semantic_net.transport.certificate import make_certificate
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.tcp import MAX_EMPTY_BYTES
 from semantic_net.transport.tls import Pins, TlsChannel, TlsError
 from semantic_net.transport.trust import Device
 
@@ -475,6 +476,25 @@ def test_a_certificate_that_a_known_device_has_signed_is_not_its_own(tmp_path: P
     refusal = world.device(A).pins()._admit(world.device(C).certificate)
     assert refusal is not None
     assert refusal.code == "unknown_device"
+
+
+def test_a_device_whose_tls_holds_nothing_is_dropped(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change of keys costs us work and brings no frame: no limit on frames would stop it."""
+
+    async def scenario(world: Field) -> None:
+        world.pair(A, B)
+        a = await world.peer(A)
+        b = await world.peer(B, [a])
+        for probe in (a, b):
+            await probe.expect(Connected)
+        monkeypatch.setattr(TlsChannel, "read_into", lambda channel, buffer: 0)
+        for _ in range(MAX_EMPTY_BYTES // 1000):
+            b.send(a, bytes(1000))
+        assert (await a.expect(Disconnected)).reason == "TLS that holds nothing"
+
+    play(scenario)
 
 
 def test_a_flood_of_strangers_that_are_refused_does_not_pile_up(play: Play) -> None:

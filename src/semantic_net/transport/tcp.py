@@ -38,8 +38,14 @@ FRAMES_A_TURN = 128
 """Frames of one connection after which others have a turn: one read may hold thousands."""
 
 BREATH_S = 0.02
-"""Seconds until that connection's next turn. No honest peer says so much; a flood gets a share of
-the processor, and TCP makes it wait."""
+"""Seconds until that connection's next turn, at least. No honest peer says so much; a flood gets a
+share of the processor, and TCP makes it wait."""
+
+MAX_SHARE = 0.25
+"""Share of the processor that one connection's flood of frames may take: some take long to check."""
+
+MAX_EMPTY_BYTES = 256 * 1024
+"""Sealed bytes in a row that hold nothing, each a small piece of work: TLS has such messages."""
 
 _DISCARD = memoryview(bytearray(64 * 1024))
 """Where what nobody reads goes, of all connections."""
@@ -74,6 +80,7 @@ class SocketWire(asyncio.BufferedProtocol):
         self._decoder: FrameDecoder | None = FrameDecoder()
         self._paused = False
         self._frames_this_turn = 0
+        self._empty_bytes = 0
         self._breathing = False  # enough frames for now: those that have come wait
         self._finishing = False
         self._linger: asyncio.TimerHandle | None = None
@@ -113,6 +120,7 @@ class SocketWire(asyncio.BufferedProtocol):
             self._take_frames(self._decoder, nbytes)
         else:
             self._tls.received(self._sealed[:nbytes])
+            self._empty_bytes += nbytes
             self._read_sealed(self._tls)
             is_full = nbytes == len(self._sealed) < SEALED_BYTES[1]
             if is_full and self._tls is not None and self._tls.device_key is not None:
@@ -127,8 +135,11 @@ class SocketWire(asyncio.BufferedProtocol):
                     self.connection.authenticated(tls.device_key)
                 if not num_bytes or self.connection.is_over:
                     break
+                self._empty_bytes = 0
                 self._take_frames(self._decoder, num_bytes)
             self._send(tls.to_send())
+            if self._empty_bytes > MAX_EMPTY_BYTES:
+                self.connection.broke_protocol(RemoteProtocolError("TLS that holds nothing"))
             if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
                 self.connection.abort(UNREAD, "the peer does not read what it is sent")
         except TlsError as exc:
@@ -148,7 +159,7 @@ class SocketWire(asyncio.BufferedProtocol):
 
     def _take_frames(self, decoder: FrameDecoder, num_bytes: int) -> None:
         """Take the frames that new bytes complete, or some of them and the others next turn."""
-        connection = self.connection
+        connection, began = self.connection, self._loop.time()
         try:
             for frame in decoder.received(num_bytes):
                 for each in connection.unpack(frame):
@@ -163,7 +174,8 @@ class SocketWire(asyncio.BufferedProtocol):
         elif self._frames_this_turn >= FRAMES_A_TURN:
             self._breathing = True
             self._transport.pause_reading()
-            self._loop.call_later(BREATH_S, self._take_more, decoder)
+            wait_s = max(BREATH_S, (self._loop.time() - began) * (1 / MAX_SHARE - 1))
+            self._loop.call_later(wait_s, self._take_more, decoder)
 
     def _take_more(self, decoder: FrameDecoder) -> None:
         self._breathing = False
