@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,8 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from cryptography import x509
+from attackers import forged_certificate
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from transport_support import (
     Probe,
     device,
@@ -161,28 +159,6 @@ def test_the_right_name_with_another_key_is_nobody(play: Play, tmp_path: Path) -
         assert (await a.expect(Refused)).code == "unknown_device"
 
     play(scenario)
-
-
-def forged_certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """Return the certificate of some key in the name of another device, and the key."""
-    key = Ed25519PrivateKey.from_private_bytes(b"f" * 32)
-    genuine = x509.load_der_x509_certificate(make_certificate(key))
-    common_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    forged = (
-        x509.CertificateBuilder()
-        .subject_name(common_name)
-        .issuer_name(common_name)
-        .public_key(key.public_key())
-        .serial_number(genuine.serial_number)
-        .not_valid_before(datetime.datetime(2000, 1, 1))
-        .not_valid_after(datetime.datetime(9999, 1, 1))
-        .sign(key, None)
-    )
-    folder.mkdir()
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(forged.public_bytes(Encoding.PEM))
-    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return paths
 
 
 def test_a_key_that_its_device_has_not_endorsed_is_refused(play: Play) -> None:

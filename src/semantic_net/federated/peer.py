@@ -211,6 +211,8 @@ class Peer(Generic[Parsed]):
                 log.info("%s has left", self._name(event.peer))
             else:
                 log.info("lost %s: %s", self._name(event.peer), event.reason)
+            if event.by_us and event.code in REFUSAL_CODES and event.code != TIMEOUT:
+                self._count(event.code)
             self._serving.pop(event.peer, None)
             self._unpacking.discard(event.peer)
             self.carry_out(self._machine.disconnected(event.peer, now))

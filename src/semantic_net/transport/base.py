@@ -41,6 +41,8 @@ class Disconnected:
     code: str = "lost"
     """lost (the network broke), closed (the peer hung up), replaced (by a newer connection),
     unread (it took nothing for too long), or the code that one side gave for ending it."""
+    by_us: bool = False
+    """Whether we ended it, and told the peer why."""
 
 
 @dataclass(frozen=True, slots=True)

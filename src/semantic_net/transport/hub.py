@@ -262,7 +262,8 @@ class Hub:
         elif self.table.end(connection.established.peer, connection):
             if code == PROTOCOL and connection.ended_by_us:
                 self.table.broke_protocol(connection.established.peer, connection.device, reason)
-            self.report(Disconnected(connection.established.peer, reason, code))
+            peer = connection.established.peer
+            self.report(Disconnected(peer, reason, code, by_us=connection.ended_by_us))
             self.session_ended(connection.established.peer)
 
     def failed(self, exc: Exception) -> None:
