@@ -28,6 +28,10 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Mean training loss; None when training was skipped or not finite."""
     metrics: dict[str, float]
     """Validation after the fold."""
+    epsilon: float | None = None
+    """What all rounds so far may have told of one example, with `delta`; None without privacy."""
+    delta: float | None = None
+    """Chance that `epsilon` does not hold."""
     codec: str = ""
     """Of the own update: its mode, and the share or the bits that it keeps."""
     codec_reason: str = ""

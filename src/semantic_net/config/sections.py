@@ -377,6 +377,34 @@ class SecurityConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyConfig:
+    """The ``privacy`` section: what updates may tell of single examples."""
+
+    noise_multiplier: float | None = None
+    """Noise of each step, in units of ``clip_norm``: DP-SGD with Opacus (extra ``privacy``). None:
+    no noise and no promise."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient of one example."""
+    delta: float = 1e-5
+    """Chance that the promise does not hold; well below one by the number of examples."""
+    max_epsilon: float | None = None
+    """Nothing more is learned from this device's data once it would have cost more. None: no
+    limit."""
+
+    def __post_init__(self) -> None:
+        noise, limit = self.noise_multiplier, self.max_epsilon
+        require(
+            noise is None or 0.1 <= noise <= 1000,
+            "privacy.noise_multiplier",
+            "in [0.1, 1000], or null",
+            noise,
+        )
+        require(0 < self.clip_norm <= 1e6, "privacy.clip_norm", "in (0, 1e6]", self.clip_norm)
+        require(0 < self.delta < 1, "privacy.delta", "in (0, 1)", self.delta)
+        require(limit is None or limit > 0, "privacy.max_epsilon", "> 0, or null", limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MonitoringConfig:
     """The ``monitoring`` section: what a person sees."""
 
@@ -400,4 +428,5 @@ class Config:
     p2p: P2PConfig = field(default_factory=P2PConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)

@@ -7,6 +7,7 @@ and is dropped.
 
 from __future__ import annotations
 
+import bisect
 import errno
 import os
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ class Journal:
         self.incarnation = 0
         self.last_round = 0
         self.last_id: UpdateId = b""
+        self._rounds: list[int] = []  # of own updates, ascending
         self.taken_back: dict[UpdateId, int] = {}
         """The rounds of the earlier own updates that the last one has taken back."""
         try:
@@ -92,8 +94,11 @@ class Journal:
         assert round_index > self.last_round, "an author's rounds strictly increase"
         named = by_name(taken_back)
         self._append(JournalEntry(self.incarnation, round_index, update_id.hex(), named))
-        self.last_round, self.last_id = round_index, update_id
-        self.taken_back = dict(taken_back)
+        self._authored(round_index, update_id, dict(taken_back))
+
+    def num_after(self, round_index: int) -> int:
+        """Return how many own updates there are of later rounds."""
+        return len(self._rounds) - bisect.bisect_right(self._rounds, round_index)
 
     def close(self) -> None:
         """Close the file."""
@@ -123,8 +128,14 @@ class Journal:
             ) from exc
         self.incarnation = max(self.incarnation, entry.incarnation)
         if entry.round > self.last_round:
-            self.last_round, self.last_id = entry.round, update_id
-            self.taken_back = taken_back
+            self._authored(entry.round, update_id, taken_back)
+
+    def _authored(
+        self, round_index: int, update_id: UpdateId, taken_back: dict[UpdateId, int]
+    ) -> None:
+        self.last_round, self.last_id = round_index, update_id
+        self._rounds.append(round_index)
+        self.taken_back = taken_back
 
 
 def by_name(rounds: Mapping[UpdateId, int]) -> dict[str, int]:

@@ -176,7 +176,7 @@ class ModelLearner:
         if before is not None:
             self._set_aside = flatten(self.trainer.model).sub_(before)
         self._trim()
-        return Trained(result.loss, result.num_examples, result.notes)
+        return Trained(result.loss, result.num_examples, result.notes, result.epsilon)
 
     def encode(self, codec: Codec, max_bytes: int | None = None) -> Encoded:
         """Encode what training changed and the residual; what is left is the new residual.

@@ -49,6 +49,8 @@ class Trained:
     loss: float | None
     num_examples: int
     notes: tuple[str, ...] = ()
+    epsilon: float | None = None
+    """What all training so far has cost in privacy; None where there is no account."""
 
 
 class Learner(Protocol[Parsed]):
@@ -155,6 +157,7 @@ class RoundFacts:
     collecting_since: float = field(init=False)
     """When the own update was published or skipped; the opening, until then."""
     loss: float | None = None
+    epsilon: float | None = None
     codec: str = ""
     """Of the own update, and why it is this one."""
     codec_reason: str = ""

@@ -497,6 +497,7 @@ class Peer(Generic[Parsed]):
             )
             facts.loss = trained.loss
             facts.num_examples = trained.num_examples
+            facts.epsilon = trained.epsilon
             for note in trained.notes:
                 self._tell(Tell(Level.WARNING, note))
         except LearningStoppedError:

@@ -124,7 +124,7 @@ async def _run(
     checkpoint = folder.progress.load()
     if options.init is not None and checkpoint is None:
         load_into(model, load_state_dict(options.init), str(options.init))
-    trainer = Trainer(task, config.training, seed=seed, model=model)
+    trainer = Trainer(task, config.training, seed=seed, model=model, privacy=config.privacy)
     schema = ModelSchema.of(trainer.model)
     facts = run_facts(config, task, schema, fold_config_of(schema, config.aggregation))
     if checkpoint is not None:
@@ -136,6 +136,9 @@ async def _run(
             )
         _check_fits(checkpoint, facts, schema, folder)
         trainer.load_state(checkpoint.trainer)
+    # What was published after the last checkpoint has cost as much.
+    closed = checkpoint.progress.closed_round if checkpoint is not None else 0
+    trainer.count_lost_rounds(journal.num_after(closed))
     learner = ModelLearner(
         trainer,
         config.aggregation,

@@ -57,6 +57,8 @@ def round_text(record: RoundRecord, rounds: int, metric: str = "") -> Text:
     if name is not None:
         text.append(f"  {metric_label(name)} ")
         text.append(format_metric(name, record.metrics[name]), style="bold")
+    if record.epsilon is not None:
+        text.append(f"  epsilon {record.epsilon:.3g}")
     text.append(f"  sent {format_bytes(record.bytes_sent)}")
     text.append(f"  recv {format_bytes(record.bytes_received)}")
     text.append(

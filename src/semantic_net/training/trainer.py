@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semantic_net.config import TrainingConfig
+from semantic_net.config import PrivacyConfig, TrainingConfig
 from semantic_net.errors import CheckpointError, ConfigError, DataError, TrainingError
 from semantic_net.task.base import Batch, MapDataset, Task
 from semantic_net.training.precision import (
@@ -30,6 +30,7 @@ from semantic_net.training.precision import (
     is_out_of_memory,
     resolve_device,
 )
+from semantic_net.training.private import PrivateSteps
 from semantic_net.training.sampler import PassSampler, batch_sizes, derive_seed
 from semantic_net.training.state import (
     State,
@@ -71,6 +72,8 @@ class TrainResult:
     num_steps: int
     notes: tuple[str, ...]
     """What a person should know, such as a halved batch."""
+    epsilon: float | None = None
+    """What all rounds so far have cost; None without privacy."""
 
 
 def make_initial_model(task: Task, seed: int) -> nn.Module:
@@ -84,7 +87,13 @@ class Trainer:
     """Trains one model on one task's local data, a round at a time."""
 
     def __init__(
-        self, task: Task, cfg: TrainingConfig, *, seed: int, model: nn.Module | None = None
+        self,
+        task: Task,
+        cfg: TrainingConfig,
+        *,
+        seed: int,
+        model: nn.Module | None = None,
+        privacy: PrivacyConfig | None = None,
     ) -> None:
         """Move the model to its device and make the optimiser.
 
@@ -93,9 +102,11 @@ class Trainer:
             cfg: The ``training`` section.
             seed: This peer's own; mixed with ``cfg.seed`` into batch order and augmentation.
             model: The model to train, changed in place. None makes the task's under seed 0.
+            privacy: The ``privacy`` section; None is off.
 
         Raises:
-            ConfigError: The device's name is none, or nothing in the model can be trained.
+            ConfigError: The device's name is none, nothing in the model can be trained, or not
+                with privacy.
             StartError: This machine has no such device.
         """
         self.task = task
@@ -107,7 +118,11 @@ class Trainer:
         if not self._parameters:
             raise ConfigError("task: the model has no parameter that requires a gradient")
         self._optimizer = _make_optimizer(self._parameters, cfg)
-        self._precision = Precision(self.device, amp=cfg.amp)
+        self.private: PrivateSteps | None = None
+        if privacy is not None and privacy.noise_multiplier is not None:
+            self.private = PrivateSteps(task, self.model, self._optimizer, privacy, cfg.batch_size)
+        # Half precision has too few digits for noise that is to hide anything.
+        self._precision = Precision(self.device, amp=cfg.amp and self.private is None)
         self._sampler = PassSampler(max(len(task.train_data), 1), derive_seed(self._seed, 0))
         self._epoch: int | None = None
         """The pass that the data set was last told of."""
@@ -182,6 +197,13 @@ class Trainer:
             log.warning("evaluation: %s is %s and is left out", name, metrics.pop(name))
         return metrics
 
+    def count_lost_rounds(self, number: int) -> None:
+        """Account for the privacy of rounds that were published and that no state knows of."""
+        if self.private is not None:
+            cfg, length = self._cfg, max(len(self.task.train_data), 1)
+            sizes = batch_sizes(length, cfg.batch_size, steps=cfg.steps, epochs=cfg.epochs)
+            self.private.count_steps(number * len(sizes))
+
     def state(self) -> State:
         """Return what the next round depends on beside the model: see `state.split_state`.
 
@@ -191,6 +213,7 @@ class Trainer:
             "optimizer": optimizer_state(self.model, self._optimizer),
             "scaler": self._precision.state(),
             "sampler": self._sampler.state(),
+            "privacy": {} if self.private is None else self.private.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -203,6 +226,8 @@ class Trainer:
             load_optimizer_state(self.model, self._optimizer, state["optimizer"])
             self._precision.load_state(dict(state["scaler"]))
             self._sampler.load_state(state["sampler"])
+            if self.private is not None and (spent := dict(state.get("privacy", {}))):
+                self.private.load_state(spent)
         except (KeyError, TypeError, ValueError) as exc:
             raise CheckpointError(
                 f"training state: {type(exc).__name__}: {exc}; --resume never starts afresh"
@@ -214,33 +239,48 @@ class Trainer:
         losses: list[Tensor] = []
         total, checked = 0.0, 0
         notes: list[str] = []
+        if self.private is not None:
+            self.private.begin_round(round_index, len(sizes))
+            self._tell_epoch(round_index)
         for step, size in enumerate(sizes):
             if stop.is_set():
                 raise TrainingInterrupted(f"round {round_index}: stopped before step {step + 1}")
             self._set_rate((round_index - 1 + step / len(sizes)) / cfg.rounds)
             losses.append(self._backward(*self._next_batch(size), notes))
-            self._precision.step(self._optimizer, self._parameters, cfg.max_grad_norm)
+            max_norm = cfg.max_grad_norm if self.private is None else None  # each is clipped
+            self._precision.step(self._optimizer, self._parameters, max_norm)
             if len(losses) == _CHECK_EVERY or step + 1 == len(sizes):
                 total += self._check(losses, round_index, checked, len(sizes))
                 checked += len(losses)
                 losses.clear()
         self._check_model(round_index)
+        if self.private is not None:
+            self.private.count_steps(len(sizes))
         return TrainResult(
             loss=total / len(sizes),
             num_examples=min(length, MAX_EXAMPLES),
             num_steps=len(sizes),
             notes=tuple(notes),
+            epsilon=None if self.private is None else self.private.epsilon(),
         )
 
     def _next_batch(self, size: int) -> Batch:
         data = self.task.train_data
+        if self.private is not None:
+            drawn = self.private.draw()
+            inputs, targets = collate([data[index] for index in drawn or [0]])
+            return inputs[: len(drawn)], targets[: len(drawn)]
         examples: list[Any] = []
         for epoch, indices in self._sampler.take(size):
-            if epoch != self._epoch and (set_epoch := getattr(data, "set_epoch", None)) is not None:
-                set_epoch(epoch)
-            self._epoch = epoch
+            self._tell_epoch(epoch)
             examples += [data[index] for index in indices]
         return collate(examples)
+
+    def _tell_epoch(self, epoch: int) -> None:
+        set_epoch = getattr(self.task.train_data, "set_epoch", None)
+        if epoch != self._epoch and set_epoch is not None:
+            set_epoch(epoch)
+        self._epoch = epoch
 
     def _backward(self, inputs: Tensor, targets: Tensor, notes: list[str]) -> Tensor:
         """Compute the gradients of a batch, in as many chunks as memory wants; return its loss."""
@@ -261,6 +301,8 @@ class Trainer:
             log.warning(notes[-1])
 
     def _backward_in_chunks(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        if self.private is not None:
+            return self.private.backward(inputs, targets, self._chunk)
         self._optimizer.zero_grad(set_to_none=True)
         mean = torch.zeros((), device=self.device)
         for x, y in zip(*(torch.split(t, self._chunk) for t in (inputs, targets)), strict=True):

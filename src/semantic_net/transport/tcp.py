@@ -42,7 +42,7 @@ BREATH_S = 0.02
 share of the processor, and TCP makes it wait."""
 
 MAX_SHARE = 0.25
-"""Share of the processor that one connection's flood of frames may take: some take long to check."""
+"""Share of the processor that a flood of frames on one connection may take."""
 
 MAX_EMPTY_BYTES = 256 * 1024
 """Sealed bytes in a row that hold nothing, each a small piece of work: TLS has such messages."""
