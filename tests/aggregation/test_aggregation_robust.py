@@ -74,11 +74,33 @@ def distance(a: Vector, b: Vector) -> int:
     return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
 
 
+def product(a: Vector, b: Vector) -> int:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
 def nearest(authors: Sequence[Vector], f: int) -> list[Vector]:
-    return [
-        mean_of(sorted(authors, key=lambda other: distance(one, other))[: len(authors) - f])
-        for one in authors
-    ]
+    squares = [product(one, one) for one in authors]
+    most = sorted(squares)[(len(authors) - 1) // 2]
+    shares = [ONE if s <= most else math.isqrt(most * ONE * ONE // s) for s in squares]
+
+    def mixed(place: int) -> Vector:
+        def nearness(other: int) -> tuple[bool, int]:
+            lengths = math.isqrt(squares[place] * squares[other])
+            cosine = (product(authors[place], authors[other]) << 30) // lengths if lengths else 0
+            return other == place, cosine
+
+        order = sorted(range(len(authors)), key=nearness, reverse=True)
+        # Of equals the first comes first, also in reverse.
+        members = order[: len(authors) - f]
+        columns = zip(*(authors[j] for j in members), strict=True)
+        weights = [shares[j] for j in members]
+        total = len(members) * ONE
+        return tuple(
+            rounded(Fraction(sum(n * x for n, x in zip(weights, column, strict=True)), total))
+            for column in columns
+        )
+
+    return [mixed(place) for place in range(len(authors))]
 
 
 def by_score(authors: Sequence[Vector], f: int) -> list[Vector]:

@@ -38,7 +38,7 @@ from semantic_net.fixed_point import (
     width_for,
 )
 
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 """Raised when the same updates would give other bits; peers of another version are refused."""
 
 MAX_BETA = round(0.99 * ONE)

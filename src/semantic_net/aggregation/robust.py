@@ -10,6 +10,7 @@ sparse stays sparse. Those that look at each entry on its own sort them, block b
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from semantic_net.fixed_point import (
 
 _SHARE_BITS = 16
 """Updates are shortened to n / 2^16 of their length."""
+
+_COSINE_BITS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class PastMean:
         out += np.multiply(units, factor, dtype=out.dtype, casting="unsafe")
 
 
+_NOTHING = PastMean(np.empty(0, np.int64), 0, 0)
+
+
 def clipped(updates: Round) -> Rule:
     """Shorten what lies further from the centre than most, to the median distance; then average.
 
@@ -105,14 +111,9 @@ def clipped(updates: Round) -> Rule:
     momentum holds, and its radius the round's own.
     """
     squares = squared_distances(updates.deltas, updates.centre, updates.start, updates.stop)
-    radius = sorted(squares)[(len(squares) - 1) // 2]
-    whole = 1 << _SHARE_BITS
-    shares = [
-        whole if square <= radius else math.isqrt((radius << 2 * _SHARE_BITS) // square)
-        for square in squares
-    ]
+    shares = _shares(squares, sorted(squares)[(len(squares) - 1) // 2])
     terms = [(delta, n) for delta, n in zip(updates.deltas, shares, strict=True) if n]
-    rest = len(updates) * whole - sum(shares)
+    rest = (len(updates) << _SHARE_BITS) - sum(shares)
     if rest:
         terms.append((updates.centre, rest))
     return WeightedMean(terms, updates.start, updates.stop)
@@ -150,13 +151,26 @@ def mixed_with_nearest(updates: Round) -> Round:
     """Put the mean of its n - f nearest, itself among them, in the place of each update.
 
     Nearest-neighbour mixing (Allouah et al., "Fixing by Mixing: A Recipe for Optimal Byzantine ML
-    under Heterogeneity", 2023, algorithm 2): a rule behind it bears that honest peers differ.
+    under Heterogeneity", 2023, algorithm 2): a rule behind it bears that honest peers differ. Here
+    nearest is by direction, and what is longer than the median is shortened to it first. Sparse
+    updates of honest peers share few entries, so that their distances say how long they are, and
+    only their directions say where they lead.
     """
+    products = inner_products(updates.deltas, updates.start, updates.stop)
+    squares = products.diagonal().tolist()
+    shares = _shares(squares, sorted(squares)[(len(squares) - 1) // 2])
     count = len(updates) - updates.num_byzantine
-    mixed = [
-        _Reduced(updates.mean_of(_in_order(row)[:count], slot="mixed"))
-        for row in updates.distances().tolist()
-    ]
+    mixed = []
+    for i, row in enumerate(products.tolist()):
+        cosines = [_cosine(*each) for each in zip(row, squares, itertools.repeat(squares[i]))]
+        cosines[i] = 2 << _COSINE_BITS  # itself, even if it leads nowhere
+        members = _in_order([-cosine for cosine in cosines])[:count]
+        terms: list[tuple[Delta, int]] = [(updates.deltas[j], shares[j]) for j in members]
+        rest = (count << _SHARE_BITS) - sum(share for _, share in terms)
+        terms = [(delta, share) for delta, share in terms if share]
+        if rest:
+            terms.append((_NOTHING, rest))
+        mixed.append(_Reduced(WeightedMean(terms, updates.start, updates.stop, slot="mixed")))
     return Round(mixed, updates.start, updates.stop, updates.num_byzantine, updates.centre)
 
 
@@ -168,6 +182,26 @@ ROBUST_RULES: dict[str, Callable[[Round], Rule]] = {
     "multi_krum": multi_krum,
 }
 """By the name in ``aggregation.rule``."""
+
+
+def _shares(squares: Sequence[int], most: int) -> list[int]:
+    """Return how much of each length is left, in units of 2^-16, where none may exceed one.
+
+    Args:
+        squares: Of the lengths.
+        most: Square of the longest that is left as it is.
+    """
+    whole = 1 << _SHARE_BITS
+    return [
+        whole if square <= most else math.isqrt((most << 2 * _SHARE_BITS) // square)
+        for square in squares
+    ]
+
+
+def _cosine(product: int, square: int, other_square: int) -> int:
+    """Return the cosine between two updates, in units of 2^-30, rounded down; 0 for none."""
+    length = math.isqrt(square * other_square)
+    return (product << _COSINE_BITS) // length if length else 0
 
 
 def _in_order(numbers: Sequence[int]) -> list[int]:
