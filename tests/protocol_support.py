@@ -83,6 +83,7 @@ def heartbeat_body(
     history: History | None = None,
     marks: tuple[tuple[int, bytes], ...] = (),
     run: bytes = RUN,
+    members: bytes = b"",
 ) -> HeartbeatBody:
     history = history if history is not None else history_of_origin(base)
     return HeartbeatBody(
@@ -105,6 +106,7 @@ def heartbeat_body(
         frontier=history.frontier,
         base_set=history.set_digest,
         num_included=history.num_included,
+        members=members,
         marks=marks,
     )
 

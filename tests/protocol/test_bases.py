@@ -6,10 +6,22 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from protocol_support import BASE, BASES, ORIGIN, heartbeat, heartbeat_body, origin, signer, update
+from protocol_support import (
+    BASE,
+    BASES,
+    ORIGIN,
+    RUN,
+    heartbeat,
+    heartbeat_body,
+    origin,
+    signer,
+    update,
+)
 
 from semantic_net.protocol.bases import Base, Bases, Due
 from semantic_net.protocol.history import History, history_of_origin
+from semantic_net.protocol.identity import consent, endorse
+from semantic_net.protocol.membership import Binding, Membership, Standing
 from semantic_net.protocol.messages import MAX_MARKS
 from semantic_net.protocol.roster import Roster
 from semantic_net.protocol.update import Update
@@ -23,11 +35,17 @@ EVERY = BASES.every
 class Scene:
     """One peer's bases, and what others say of theirs."""
 
-    def __init__(self, *held: Update, budget_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        *held: Update,
+        budget_bytes: int | None = None,
+        max_liars: int = 0,
+        membership: Membership | None = None,
+    ) -> None:
         self.now = 0.0
         self.updates = UpdateSet(ORIGIN, held)
-        self.roster = Roster(LIVENESS_S)
-        cfg = replace(BASES, budget_bytes=budget_bytes)
+        self.roster = Roster(LIVENESS_S, max_liars, membership)
+        cfg = replace(BASES, budget_bytes=budget_bytes, max_liars=max_liars)
         self.bases = Bases(cfg, ME.peer_id, origin(BASE), self.updates, self.roster)
         self._sequence = 0
 
@@ -157,6 +175,24 @@ def test_who_is_alone_keeps_everything() -> None:
     assert scene.due() is None
 
 
+def test_where_some_may_lie_too_few_make_no_base() -> None:
+    """Each that made one alone would never take over another's."""
+    own = [update(ME, n) for n in range(1, 9)]
+    assert Scene(*own).due() == Due(8, is_stable=True)
+    scene = Scene(*own, max_liars=1)
+    assert scene.due() is None
+    scene.agree("alice")
+    assert scene.due() == Due(8, is_stable=True)
+
+
+def test_a_liar_that_agrees_with_nothing_does_not_fill_the_disk() -> None:
+    for max_liars, expected in ((0, None), (1, Due(8, is_stable=False, silent=(BOB.peer_id,)))):
+        scene = Scene(*UPDATES, budget_bytes=0, max_liars=max_liars)
+        scene.agree("alice")
+        scene.hear("bob", marks=((8, b"x" * 32),))
+        assert scene.due() == expected
+
+
 # What to sign.
 
 
@@ -190,6 +226,30 @@ def test_the_bases_that_most_stand_by_are_signed_where_there_are_many() -> None:
 
 
 # Which to take over.
+
+
+def test_the_peers_of_one_device_stand_on_a_base_as_one() -> None:
+    """A liar with twenty peers outranked five honest ones."""
+    device, theirs = signer("device"), signer("their device")
+    membership = Membership(device, ME, RUN)
+    membership.trust({theirs.peer_id: Standing(lets_in=True)})
+    for name in ("x", "y", "z"):
+        words = endorse(theirs, signer(name).public_key), consent(signer(name), theirs.public_key)
+        membership.take(Binding(signer(name).public_key, theirs.public_key, *words))
+    membership.settle()
+    other = UpdateSet(ORIGIN, [update(CAROL, n) for n in range(1, 9)])
+    history = other.history_through(8, EVERY)
+    for known, max_liars, expected in (
+        (None, 1, True),
+        (membership, 1, False),
+        (membership, 0, False),
+    ):
+        scene = Scene(*UPDATES, max_liars=max_liars, membership=known)
+        scene.stand_on(8)
+        for name in ("x", "y", "z"):
+            scene.hear(name, **says_it_stands_on(snapshot(history, b"o" * 32), history))
+        scene.hear("alice", **says_it_stands_on(scene.bases.base, scene.updates.history))
+        assert scene.wants(snapshot(history, b"o" * 32)) == expected
 
 
 def test_a_later_base_of_the_same_rounds_is_not_wanted() -> None:

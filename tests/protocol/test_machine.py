@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from protocol_support import (
     ADMISSION,
@@ -50,7 +51,7 @@ from semantic_net.protocol.history import History, history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.machine import DIGESTS_KEPT, MachineConfig, PeerMachine
-from semantic_net.protocol.membership import Binding, Membership, Standing, Statement
+from semantic_net.protocol.membership import Binding, Membership, Standing, Statement, StatementBody
 from semantic_net.protocol.messages import (
     Absent,
     Chunk,
@@ -841,7 +842,7 @@ MY_DEVICE, ALICES, BOBS = (signer(f"device of {name}") for name in ("me", "alice
 
 
 def with_devices(*trusted: Signer, held: tuple[Update, ...] = ()) -> PeerMachine:
-    """Return a machine on a device, with the devices that it trusts."""
+    """Return a machine on a device, with the devices that it trusts; it waits for an address."""
     membership = Membership(MY_DEVICE, ME, RUN)
     membership.trust({device.peer_id: Standing(lets_in=True) for device in trusted})
     made = make(held=held, membership=membership)
@@ -865,22 +866,29 @@ def test_a_new_neighbour_is_told_who_runs_where_before_anything_else() -> None:
     assert first == Send((A,), bound(ME, MY_DEVICE))
 
 
+def membership_of(machine: PeerMachine) -> Membership:
+    assert machine.membership is not None
+    return machine.membership
+
+
+def sent_records(actions: list[Action]) -> list[tuple[tuple[PeerId, ...], type]]:
+    sends = only(actions, Send)
+    return [(s.to, type(s.message)) for s in sends if isinstance(s.message, Binding | Statement)]
+
+
 def test_a_record_is_passed_on_and_kept_and_answered_with_our_own_word() -> None:
     machine = with_devices(ALICES, BOBS)
     for peer in (A, B):
         machine.connected(peer, 0.0)
-    actions = machine.received(A, bound(ALICE, ALICES), 0.0)
-    sends = [(send.to, type(send.message)) for send in only(actions, Send)]
-    assert ((B,), Binding) in sends
-    assert ((A, B), Statement) in sends, "we trust it, and nobody has said so"
+    assert sent_records(machine.received(A, bound(ALICE, ALICES), 0.0)) == []
+    assert sent_records(machine.look(0.5)) == [], "once a heartbeat, whatever has come"
+    assert machine.next_wakeup(0.5) == HEARTBEAT_S
+    actions = machine.tick(HEARTBEAT_S)
+    assert sent_records(actions) == [((A, B), Binding), ((A, B), Statement)]
     [keep] = only(actions, Keep)
     assert set(keep.records) == set(membership_of(machine).records())
-    assert only(machine.received(B, bound(ALICE, ALICES), 0.0), Keep) == [], "no news"
-
-
-def membership_of(machine: PeerMachine) -> Membership:
-    assert machine.membership is not None
-    return machine.membership
+    machine.received(B, bound(ALICE, ALICES), 2.0)
+    assert only(machine.tick(4.0), Keep) == [], "no news"
 
 
 def test_nobody_hears_who_does_not_belong() -> None:
@@ -890,10 +898,41 @@ def test_nobody_hears_who_does_not_belong() -> None:
     machine.received(A, bound(ALICE, ALICES), 0.0)
     hear(machine, ALICE)
     assert machine.roster.latest(A) is not None
-    machine.trust_changed({ALICES.peer_id: Standing(lets_in=False)}, 0.0)
+    machine.waiting_for((), 1.0)
+    machine.trust_changed({ALICES.peer_id: Standing(lets_in=False)}, 2.0)
     assert machine.roster.latest(A) is None
-    hear(machine, ALICE)
+    hear(machine, ALICE, 2.0)
     assert machine.roster.latest(A) is None
+
+
+def test_a_start_waits_for_no_word_of_who_does_not_belong() -> None:
+    """A neighbour that is revoked elsewhere held up every start until the timeout."""
+    machine = with_devices(ALICES, BOBS)
+    machine.connected(A, 0.0)
+    machine.received(A, Have((), True), 0.0)
+    assert not only(machine.waiting_for((), 1.0), Train), "its device is still to come"
+    machine.received(A, bound(ALICE, ALICES), 1.0)
+    assert not only(machine.look(1.5), Train), "and then its heartbeat"
+    machine.received(A, bound(BOB, BOBS), 1.5)
+    body = msgspec.msgpack.encode(StatementBody(RUN, ALICES.peer_id, 1, 1, False))
+    out = Statement(body, BOBS.public_key, BOBS.sign(b"statement 1", body))
+    assert only(machine.received(A, out, 2.0), Train)
+
+
+def test_a_neighbour_whose_records_differ_for_long_is_told_them_again() -> None:
+    machine = with_devices(ALICES)
+    meet(machine, ALICE)
+    machine.received(A, bound(ALICE, ALICES), 0.0)
+    machine.tick(HEARTBEAT_S)
+    num_records = len(membership_of(machine).records())
+    told = []
+    for now in range(2, 80):
+        actions = hear(machine, ALICE, float(now), members=b"differs")
+        told += [now] * (len(sent_records(actions)) == num_records)
+    assert told == [10, 30, 70], "more and more rarely: perhaps it never agrees"
+    hear(machine, ALICE, 80.0, members=membership_of(machine).digest)
+    assert sent_records(hear(machine, ALICE, 85.0, members=b"differs")) == []
+    assert len(sent_records(hear(machine, ALICE, 90.0, members=b"differs"))) == num_records
 
 
 def test_a_revocation_folds_anew_what_it_has_taken_back_and_says_so() -> None:
@@ -901,10 +940,11 @@ def test_a_revocation_folds_anew_what_it_has_taken_back_and_says_so() -> None:
     machine = with_devices(ALICES, held=held)
     machine.connected(A, 0.0)
     machine.received(A, bound(ALICE, ALICES), 0.0)
+    machine.waiting_for((), START_S)
     before = machine.rounds.plan(2)
     assert len(before.rounds[2]) == 2
-    machine._closed_round = machine.rounds.round = 2
-    actions = machine.trust_changed({ALICES.peer_id: Standing(False, void_from=2)}, 0.0)
+    machine._closed_round = 2
+    actions = machine.trust_changed({ALICES.peer_id: Standing(False, void_from=2)}, START_S + 1)
     texts = [tell.text for tell in only(actions, Tell)]
     assert any("counts from round 2 on: revoked on this device" in text for text in texts)
     assert "rounds from 2 on are folded anew: other updates count now" in texts
@@ -914,12 +954,31 @@ def test_a_revocation_folds_anew_what_it_has_taken_back_and_says_so() -> None:
     assert len(plan.rounds[1]) == 2
 
 
+def test_a_peer_that_goes_on_says_nothing_of_rounds_before_it_knows_them() -> None:
+    """It said from round 1 on, and took back everywhere what a revoked one had taught."""
+    held = tuple(update(who, r) for r in (1, 2, 3) for who in (ME, ALICE))
+    membership = Membership(MY_DEVICE, ME, RUN)
+    membership.trust({ALICES.peer_id: Standing(lets_in=True)})
+    membership.take(bound(ALICE, ALICES))
+    membership.settle()
+    membership.trust({ALICES.peer_id: Standing(lets_in=False)})
+    machine = make(held=held, membership=membership, closed_round=3, authored_round=3)
+    machine.rounds.waiting_for = ("somewhere",)
+    machine.start(0.0)
+    assert membership.is_in(A), "it does not know which round is open"
+    machine.waiting_for((), 1.0)
+    assert machine.next_wakeup(1.0) > 1.5, "nor does it look again and again"
+    machine.tick(2.0)
+    assert membership.out_from(A) == 5, "after the one that is open"
+
+
 def test_what_a_snapshot_includes_stays_and_that_is_told() -> None:
     machine = with_devices(ALICES)
     machine.updates.rebase(History((*ORIGIN.marks, (4, b"s" * 32))))
     machine.connected(A, 0.0)
     machine.received(A, bound(ALICE, ALICES), 0.0)
-    actions = machine.trust_changed({ALICES.peer_id: Standing(False, void_from=2)}, 0.0)
+    machine.waiting_for((), START_S)
+    actions = machine.trust_changed({ALICES.peer_id: Standing(False, void_from=2)}, START_S + 1)
     texts = [tell.text for tell in only(actions, Tell)]
     assert "what it taught up to round 4 is in a snapshot, and stays" in texts
 

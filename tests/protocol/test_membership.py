@@ -19,6 +19,7 @@ from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
 from semantic_net.protocol.membership import (
     NEVER,
     Binding,
+    Change,
     Membership,
     Record,
     Standing,
@@ -67,7 +68,23 @@ def statement(
 def membership(number: int = 0, *trusted: int, votes: int = 1) -> Membership:
     made = Membership(device(number), peer(number), RUN, votes=votes)
     made.trust({device(other).peer_id: Standing(True, None, f"d{other}") for other in trusted})
+    made.settle()
     return made
+
+
+def take(of: Membership, *records: Record) -> Change:
+    """Take records in; return what they change together."""
+    for record in records:
+        of.take(record)
+    return of.settle()
+
+
+def speak(of: Membership, next_round: int | None) -> tuple[list[Statement], Change]:
+    """Let it speak; return what it says, and what that changes."""
+    of.take_news()
+    of.speak(next_round)
+    change = of.settle()
+    return [record for record in of.take_news() if isinstance(record, Statement)], change
 
 
 def outs(of: Membership, count: int) -> list[int]:
@@ -77,149 +94,143 @@ def outs(of: Membership, count: int) -> list[int]:
 def test_a_peer_of_a_trusted_device_counts_once_it_is_bound() -> None:
     one = membership(0, 1)
     assert outs(one, 3) == [NEVER, 0, 0], "itself alone"
-    change = one.take(binding(1))
-    assert change is not None
+    change = take(one, binding(1))
     assert change.first_rounds == {peer(1).peer_id: 1}
-    one.take(binding(2))
+    take(one, binding(2))
     assert outs(one, 3) == [NEVER, NEVER, 0], "nobody has let the third in"
-    assert one.take(binding(1)) is None, "no news"
+    assert take(one, binding(1)) == Change({}), "no news"
 
 
 def test_who_is_let_in_by_one_that_belongs_belongs() -> None:
     one = membership(0, 1)
-    for record in (binding(1), binding(2), binding(3), statement(2, 3)):
-        one.take(record)
+    known: tuple[Record, ...] = (binding(1), binding(2), binding(3), statement(2, 3))
+    take(one, *known)
     assert outs(one, 4) == [NEVER, NEVER, 0, 0], "a word of who does not belong is worth nothing"
-    one.take(statement(1, 2))
+    take(one, statement(1, 2))
+    assert outs(one, 4) == [NEVER, NEVER, NEVER, 0], "its binding has waited, its words have not"
+    take(one, *known)
     assert outs(one, 4) == [NEVER] * 4, "and now all of the chain"
+
+
+def test_who_is_trusted_has_no_say_before_it_is_bound() -> None:
+    """One that we trust told us alone of another: nobody else would hear of it."""
+    one = membership(0, 1)
+    take(one, binding(2), statement(1, 2))
+    assert outs(one, 3) == [NEVER, 0, 0]
+    assert [type(record) for record in one.records()] == [Binding]
 
 
 def test_a_revocation_holds_from_its_round_on_and_can_be_taken_back() -> None:
     one = membership(0, 1, 2)
-    for record in (binding(1), binding(2)):
-        one.take(record)
-    change = one.take(statement(1, 2, out_from=7, version=2))
-    assert change is not None
+    take(one, binding(1), binding(2))
+    change = take(one, statement(1, 2, out_from=7, version=2))
     assert change.first_rounds == {peer(2).peer_id: 7}
     assert change.told == ("nothing of d2 counts from round 7 on: revoked on d1",)
     authors = [peer(n).peer_id for n in range(3)]
     assert one.counting(6, authors) == authors
     assert one.counting(7, authors) == authors[:2]
-    assert one.take(statement(1, 2, out_from=9)) is None, "an earlier word"
-    change = one.take(statement(1, 2, NEVER, version=3))
-    assert change is not None
+    assert take(one, statement(1, 2, out_from=9)) == Change({}), "an earlier word"
+    change = take(one, statement(1, 2, NEVER, version=3))
     assert change.told == ("d2 counts again",)
     assert outs(one, 3) == [NEVER] * 3
 
 
 def test_two_that_revoke_each_other_are_both_out() -> None:
     one = membership(0, 1, 2)
-    for record in (binding(1), binding(2), statement(1, 2, 5), statement(2, 1, 6)):
-        one.take(record)
+    take(one, binding(1), binding(2), statement(1, 2, 5), statement(2, 1, 6))
     assert outs(one, 3) == [NEVER, 6, 5]
 
 
 def test_what_a_revoked_device_has_vouched_for_stays() -> None:
     one = membership(0, 1)
-    for record in (binding(1), binding(2), statement(1, 2)):
-        one.take(record)
+    take(one, binding(1), binding(2), statement(1, 2))
     one.trust({device(1).peer_id: OUT})
-    one.speak(4)
+    speak(one, 4)
     assert outs(one, 3) == [NEVER, 4, NEVER]
 
 
 def test_a_device_goes_on_with_what_it_has_whatever_the_others_say() -> None:
     one = membership(0, 1)
-    one.take(binding(1))
-    change = one.take(statement(1, 0, out_from=3))
-    assert change is not None
+    take(one, binding(1))
+    change = take(one, statement(1, 0, out_from=3))
     assert change.told == ("nothing of this device counts from round 3 on: revoked on d1",)
     assert change.first_rounds == {}
-    later = one.take(statement(1, 0, out_from=3, version=2))
-    assert later is not None
+    later = take(one, statement(1, 0, out_from=3, version=2))
     assert later.told == (), "once"
 
 
 def test_where_some_may_lie_more_than_those_have_to_say_so() -> None:
     one = membership(0, 1, 2, 3, votes=2)
     for number in (1, 2, 3, 4):
-        one.take(binding(number))
-    one.take(statement(1, 4))
-    one.take(statement(1, 3, out_from=2))
+        take(one, binding(number))
+    take(one, statement(1, 4), statement(1, 3, out_from=2))
     assert outs(one, 5) == [NEVER, NEVER, NEVER, NEVER, 0]
-    one.take(statement(2, 4))
-    one.take(statement(2, 3, out_from=8))
+    take(one, statement(2, 4))
+    take(one, statement(2, 3, out_from=8))
     assert outs(one, 5) == [NEVER, NEVER, NEVER, 8, NEVER], "the round that an honest one named"
 
 
 def test_where_some_may_lie_a_device_counts_once_a_round() -> None:
     for votes, expected in ((1, 2), (2, 1)):
         one = membership(0, 1, 2, votes=votes)
-        one.take(binding(1))
-        one.take(binding(2, on=1))
+        take(one, binding(1))
+        take(one, binding(2, on=1))
         authors = sorted(peer(n).peer_id for n in (1, 2))
         assert one.counting(3, authors) == authors[:expected]
 
 
 def test_a_peer_that_moved_is_out_with_any_of_its_devices() -> None:
     one = membership(0, 1, 2)
-    for record in (binding(1), binding(1, on=2), statement(2, 1, 5)):
-        one.take(record)
+    take(one, binding(1), binding(1, on=2), statement(2, 1, 5))
     assert one.out_from(peer(1).peer_id) == 5
 
 
 def test_speaks_of_who_takes_part_and_only_where_nobody_has() -> None:
     one = membership(0, 1, 2)
-    assert one.speak(1)[0] == [], "of nobody who is not there"
-    one.take(binding(1))
-    [said], change = one.speak(1)
+    assert speak(one, 1)[0] == [], "of nobody who is not there"
+    take(one, binding(1))
+    [said], change = speak(one, 1)
     assert change.first_rounds == {}
-    assert membership(3, 0).take(binding(0)) is not None
     other = membership(3, 0)
-    for record in (binding(0), binding(1), said):
-        other.take(record)
+    take(other, binding(0), binding(1), said)
     assert other.out_from(peer(1).peer_id) == NEVER
-    assert one.speak(1)[0] == [], "once"
-    one.take(binding(2))
-    one.take(statement(1, 2))
-    assert one.speak(1)[0] == [], "whoever hears of us hears of the other, and its word"
+    assert speak(one, 1)[0] == [], "once"
+    take(one, binding(2))
+    take(one, statement(1, 2))
+    assert speak(one, 1)[0] == [], "whoever hears of us hears of the other, and its word"
 
 
 def test_what_the_trust_file_keeps_out_is_said_with_the_round() -> None:
     one = membership(0, 1, 2)
-    for record in (binding(1), binding(2)):
-        one.take(record)
-    one.speak(1)
+    take(one, binding(1), binding(2))
+    speak(one, 1)
     one.trust({device(1).peer_id: OUT, device(2).peer_id: Standing(False, void_from=3)})
-    made, change = one.speak(9)
+    made, change = speak(one, 9)
     assert len(made) == 2
     assert change.first_rounds == {peer(1).peer_id: 9, peer(2).peer_id: 3}
-    assert one.speak(12)[0] == [], "the round stays"
+    assert speak(one, 12)[0] == [], "the round stays"
     one.trust({device(1).peer_id: Standing(False, void_from=2), device(2).peer_id: IN})
-    one.speak(12)
+    speak(one, 12)
     assert outs(one, 3) == [NEVER, 2, NEVER]
     one.trust({device(1).peer_id: IN})
-    one.speak(14)
+    speak(one, 14)
     assert outs(one, 3) == [NEVER, NEVER, 14], "a line that is gone is no trust any more"
 
 
 def test_who_was_never_let_in_is_not_vouched_for_by_being_kept_out() -> None:
     one, other = membership(0, 1), membership(1, 0)
     one.trust({device(1).peer_id: IN, device(2).peer_id: OUT})
-    for record in (binding(1), binding(2)):
-        one.take(record)
-    made, _ = one.speak(7)
-    told: list[Record] = [binding(0), binding(2), *made]
-    for each in told:
-        other.take(each)
+    take(one, binding(1), binding(2))
+    made, _ = speak(one, 7)
+    take(other, binding(0), binding(2), *made)
     assert outs(one, 3) == outs(other, 3) == [NEVER, NEVER, 0]
 
 
 def test_a_round_to_come_takes_nothing_back_later() -> None:
     one = membership(0, 1)
-    one.take(binding(1))
+    take(one, binding(1))
     one.trust({device(1).peer_id: Standing(False, void_from=50)})
-    one.speak(4)
+    speak(one, 4)
     assert outs(one, 2) == [NEVER, 4]
 
 
@@ -244,38 +255,119 @@ BAD = [
 def test_a_false_record_is_refused(record: Record, why: str) -> None:
     one = membership(0, 1)
     for number in (1, 2) if isinstance(record, Statement) else ():
-        one.take(binding(number))
+        take(one, binding(number))
     before = one.records()
     with pytest.raises(RemoteProtocolError, match=why):
         one.take(record)
     assert one.records() == before
 
 
-def test_strangers_are_remembered_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BINDINGS", 4)
+def test_strangers_wait_in_bounds_and_who_belongs_never_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_STRANGERS", 3)
     one = membership(0, 1, 2)
-    for number in (1, 10, 11, 12, 13, 2):
-        one.take(binding(number))
-    assert outs(one, 3) == [NEVER] * 3, "who belongs does not give way"
-    assert len(one.records()) == 4
-    crowd = membership(0, 1, 2, 3, 4)
-    for number in range(1, 5):
-        crowd.take(binding(number))
-    assert outs(crowd, 5) == [NEVER, NEVER, NEVER, NEVER, 0], "the last to come"
-    monkeypatch.setattr(module, "MAX_SPOKEN_OF", 2)
-    for about in (2, 3, 4):
-        crowd.take(statement(1, about, 5))
-    assert outs(crowd, 4) == [NEVER, NEVER, 5, 5]
+    take(one, *(binding(number) for number in (1, 10, 11, 12, 13, 2)))
+    assert outs(one, 3) == [NEVER] * 3
+    assert len(one.records()) == 3, "of strangers nothing is passed on"
+    take(one, *(statement(1, number) for number in (10, 13)))
+    assert one.is_in(peer(13).peer_id)
+    assert not one.is_in(peer(10).peer_id), "it was forgotten, and is told again"
+
+
+@given(st.permutations(range(1, 7)))
+def test_of_too_much_the_same_is_kept_in_any_order(order: list[int]) -> None:
+    """Whoever came first was kept, so that honest peers differed for good."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_PEERS", 2)
+        patch.setattr(module, "MAX_SPOKEN_OF", 3)
+        found, in_order = membership(0, 1), membership(0, 1)
+        for one, numbers in ((found, order), (in_order, sorted(order))):
+            take(one, *(binding(number, on=1) for number in numbers))
+            take(one, *(statement(1, 100 + number, 5) for number in numbers))
+        assert found.digest == in_order.digest
+        assert len(found.records()) == 1 + 2 + 3
+        found.take_news()
+        take(found, *(binding(number, on=1) for number in order))
+        assert found.take_news() == [], "what is not kept is no news, or it would go round for ever"
+
+
+def test_our_own_peer_is_among_those_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PEERS", 2)
+    one = membership(0)
+    take(one, *(binding(number, on=0) for number in range(1, 9)))
+    assert one.is_in(peer(0).peer_id)
 
 
 def test_what_was_kept_is_taken_in_again() -> None:
     one = membership(0, 1, 2)
-    for record in (binding(1), binding(2), statement(1, 2, 5)):
-        one.take(record)
+    take(one, binding(1), binding(2), statement(1, 2, 5))
     again = membership(0, 1, 2)
-    again.load(one.records())
+    take(again, *one.records())
     assert outs(again, 3) == outs(one, 3)
     assert again.records() == one.records()
+
+
+def test_news_is_told_once_and_the_latest_word_only() -> None:
+    one = membership(0, 1, 2)
+    take(one, binding(1), binding(2), statement(1, 2, 5), statement(1, 2, 4, version=2))
+    news = one.take_news()
+    assert news[-1] == statement(1, 2, 4, version=2)
+    assert len(news) == 4
+    assert one.take_news() == []
+    take(one, binding(1))
+    assert one.take_news() == []
+
+
+def test_who_puts_out_a_device_before_it_knows_the_round_waits() -> None:
+    """A peer that came late, or went on, said from round 1 on, and took everything back."""
+    one = membership(0, 1)
+    take(one, binding(1))
+    speak(one, None)
+    one.trust({device(1).peer_id: OUT})
+    assert speak(one, None)[0] == []
+    assert one.has_news, "something is to be said"
+    assert outs(one, 2) == [NEVER, NEVER]
+    speak(one, 41)
+    assert outs(one, 2) == [NEVER, 41]
+    assert not one.has_news
+
+
+def test_two_processes_of_one_device_do_not_contradict_each_other_for_ever() -> None:
+    first, second = membership(0, 1), membership(0, 1)
+    for one in (first, second):
+        take(one, binding(1))
+        speak(one, 1)
+    first.trust({device(1).peer_id: OUT})
+    [said], _ = speak(first, 5)
+    take(second, said)
+    assert speak(second, 5)[0] == [], "its trust file has said nothing new"
+    second.trust({device(1).peer_id: OUT})
+    assert speak(second, 6)[0] == [], "and this has been said"
+    assert outs(first, 2) == outs(second, 2) == [NEVER, 5]
+
+
+def test_a_line_that_went_while_nothing_ran_is_noticed() -> None:
+    before = membership(0, 1)
+    take(before, binding(1))
+    speak(before, 1)
+    after = Membership(device(0), peer(0), RUN)
+    take(after, *before.records())
+    after.trust({})
+    speak(after, 8)
+    assert outs(after, 2) == [NEVER, 8]
+
+
+def test_a_peer_that_moved_is_told_of_by_its_first_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its updates counted the same and were hashed from an old order."""
+    one = membership(0, 1, 2, votes=2)
+    there, here = sorted((1, 2), key=lambda number: device(number).peer_id)
+    take(one, binding(5, on=here))
+    change = take(one, binding(5, on=there))
+    assert change.first_rounds == {peer(5).peer_id: 1}
+    assert one.device_of(peer(5).peer_id) == device(there).peer_id
 
 
 DEVICES = st.integers(1, 5)
@@ -293,15 +385,17 @@ SAID = st.builds(
 def test_the_order_of_records_does_not_show(
     statements: list[Statement], trusted: set[int], votes: int, rng: random.Random
 ) -> None:
-    bindings: list[Record] = [binding(n) for n in range(1, 6)]
+    """What could not be taken in when it came is told again, until nothing is news."""
+    records: list[Record] = [*(binding(n) for n in range(1, 6)), *statements]
     found = []
     for _ in range(2):
-        rng.shuffle(bindings)
-        rng.shuffle(statements)
         one = membership(0, *trusted, votes=votes)
-        for record in (*bindings, *statements, *statements[:3]):
-            one.take(record)
-        found.append(outs(one, 6))
+        before = b""
+        while one.digest != before:
+            before = one.digest
+            rng.shuffle(records)
+            take(one, *records)
+        found.append((outs(one, 6), one.digest))
     assert found[0] == found[1]
 
 
@@ -321,13 +415,13 @@ def test_all_who_are_connected_by_trust_agree(
         trust[a][device(b).peer_id] = trust[b][device(a).peer_id] = IN
     for one, standing in zip(all_five, trust, strict=True):
         one.trust(standing)
+        one.settle()
     rounds = itertools.count(1)
     _exchange(all_five, pairs, rng, rounds)
     for by, about, void_from in revoked:
         if device(about).peer_id in trust[by]:
             trust[by][device(about).peer_id] = Standing(False, void_from)
             all_five[by].trust(trust[by])
-            all_five[by].speak(next(rounds))
             _exchange(all_five, pairs, rng, rounds)
     for number, one in enumerate(all_five):
         for other in _reached(number, pairs) - {number}:
@@ -352,9 +446,10 @@ def _exchange(
         is_over = True
         rng.shuffle(ways)
         for a, b in ways:
-            news = [memberships[b].take(record) for record in memberships[a].records()]
-            said, _ = memberships[b].speak(next(rounds))
-            is_over = is_over and not said and not any(news)
+            take(memberships[b], *memberships[a].records())
+            memberships[b].speak(next(rounds))
+            memberships[b].settle()
+            is_over = is_over and not memberships[b].take_news()
 
 
 def _reached(number: int, pairs: set[tuple[int, int]]) -> set[int]:

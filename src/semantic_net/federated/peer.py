@@ -60,6 +60,7 @@ from semantic_net.protocol.handshake import FACTS, REFUSAL_CODES, TIMEOUT
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.item import Item
+from semantic_net.protocol.membership import Record
 from semantic_net.protocol.messages import (
     Absent,
     Chunk,
@@ -120,13 +121,14 @@ class Peer(Generic[Parsed]):
         self._links = LinkWatch()
         self._refusals: set[tuple[str, str, str, bool]] = set()
         self._skip_reason: str | None = None
+        self._to_keep: tuple[Record, ...] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._turn_ends = False
         self._is_over = False
         self._handlers: Mapping[type[Action], Callable[[Any], None]] = {
             Send: self._send,
-            Keep: lambda action: self._spawn(self._keep(action)),
+            Keep: self._keep,
             Serve: self._serve,
             Write: self._write,
             Open: self._open,
@@ -373,11 +375,23 @@ class Peer(Generic[Parsed]):
     def _hang_up(self, action: HangUp) -> None:
         self._parts.transport.disconnect(action.peer, TIMEOUT, "nothing heard for too long")
 
-    async def _keep(self, action: Keep) -> None:
-        try:
-            await self._parts.runner.check(lambda: self._parts.keep_records(action.records))
-        except OSError as exc:
-            log.warning("what devices say of each other cannot be written: %s", exc.strerror)
+    def _keep(self, action: Keep) -> None:
+        is_writing = self._to_keep is not None
+        self._to_keep = action.records
+        if not is_writing:
+            self._spawn(self._keep_latest())
+
+    async def _keep_latest(self) -> None:
+        """Write the records, and once more if there are others by then."""
+        written: tuple[Record, ...] | None = None
+        while (records := self._to_keep) is not None and records is not written:
+            try:
+                # Not among the checks: a slow disk shall keep no payload waiting.
+                await asyncio.to_thread(self._parts.keep_records, records)
+            except OSError as exc:
+                log.warning("what devices say of each other cannot be written: %s", exc.strerror)
+            written = records
+        self._to_keep = None
 
     def _tell(self, action: Tell) -> None:
         log.log(LEVELS[action.level], "%s", action.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import msgspec
 
 from semantic_net.disk import sync_folder
-from semantic_net.errors import CheckpointError
 from semantic_net.protocol.membership import Binding, Record, Statement
+
+log = logging.getLogger(__name__)
 
 
 class _Records(msgspec.Struct, frozen=True, array_like=True):
@@ -23,19 +25,17 @@ _DECODER = msgspec.msgpack.Decoder(_Records)
 
 
 def read_records(path: Path) -> list[Record]:
-    """Return what was written; nothing where there is no file.
+    """Return what was written; nothing where there is no file, or none that makes sense.
 
-    Raises:
-        CheckpointError: It cannot be read.
+    The other devices tell it again.
     """
     try:
         found = _DECODER.decode(path.read_bytes())
     except FileNotFoundError:
         return []
-    except OSError as exc:
-        raise CheckpointError(f"{path} cannot be read: {exc.strerror}") from exc
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-        raise CheckpointError(f"{path} is damaged: {exc}") from exc
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        log.warning("%s cannot be read: %s; the other devices will tell", path, exc)
+        return []
     return [*found.bindings, *found.statements]
 
 

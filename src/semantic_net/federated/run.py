@@ -251,7 +251,11 @@ def assemble(
     for unpublished in [u for u in loaded if _is_unpublished(u, identity)]:
         loaded.remove(unpublished)
         store.discard(unpublished.id)
-    membership = None if device is None else _membership(config, device, signer, admission, records)
+    pins = None if device is None else device.pins()
+    membership = None
+    if device is not None and pins is not None:
+        membership = _membership(config, device, signer, admission, records)
+        membership.trust(pins.trust.standing())
     updates = UpdateSet(history, loaded, membership)
     passed = [update for update in loaded if update.id not in updates and update.id in store]
     base_size = len(learner.bases.read(learner.base))
@@ -276,7 +280,7 @@ def assemble(
             f"semantic-net {semantic_net.__version__}",
             endorsement=b"" if device is None else device.endorse(signer.public_key),
         ),
-        pins=None if device is None else device.pins(),
+        pins=pins,
     )
     return Assembled(machine, transport, store)
 
@@ -337,10 +341,11 @@ def _membership(
     votes = config.security.max_liars + 1
     membership = Membership(device.signer, peer, admission.run, votes=votes)
     try:
-        membership.load(records)
+        for record in records:
+            membership.take(record)
+        membership.settle()
     except RemoteProtocolError as exc:  # the others will tell
         log.warning("what other devices have said before is not used: %s", exc)
-    membership.trust(device.trust_file.read().standing())
     return membership
 
 

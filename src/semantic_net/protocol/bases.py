@@ -129,10 +129,10 @@ class Bases:
             return False
         if _claim(base) == _claim(self.base):
             # Equal sets fold to equal states: one of the two is a lie, or an error.
-            return _num_on(base, alive) > _num_on(self.base, alive) + int(in_use)
+            return self._num_on(base, alive) > self._num_on(self.base, alive) + int(in_use)
         rivals = (other for body in alive.values() if (other := self.offered(body)) is not None)
         same = {other.digest: other for other in rivals if _claim(other) == _claim(base)}
-        if any(_num_on(other, alive) > _num_on(base, alive) for other in same.values()):
+        if any(self._num_on(o, alive) > self._num_on(base, alive) for o in same.values()):
             return False
         theirs = self._standing_by(base, alive, in_use=in_use)
         ours = self._standing_by(self.base, alive, in_use=in_use)
@@ -141,7 +141,8 @@ class Bases:
             theirs -= ours
         else:
             ours -= theirs
-        return _rank(base, len(theirs)) < _rank(self.base, len(ours))
+        by = self._roster.num_devices
+        return _rank(base, by(theirs)) < _rank(self.base, by(ours))
 
     def marks(self, through: int, now: float) -> tuple[Mark, ...]:
         """Return the rounds to sign the set digests of, with the digests.
@@ -178,21 +179,44 @@ class Bases:
         latest = self._floor(through)
         if latest <= self._frontier:
             return None
-        alive = self._roster.alive(now)
-        for body in alive.values():
-            latest = min(latest, self._floor(self._agreed(body)))
+        budget = self._cfg.budget_bytes
+        is_over = budget is not None and self._updates.payload_bytes > budget
+        alive = {p: self._agreed(b) for p, b in self._roster.alive(now).items()}
+        ignored = self._furthest_behind(alive) if is_over else set()
+        for peer in alive.keys() - ignored:
+            latest = min(latest, self._floor(alive[peer]))
             if latest <= self._frontier:
                 return None
         silent = {p: self._agreed(b) for p, b in self._roster.silent(now).items()}
+        silent |= {peer: alive[peer] for peer in ignored}
         silent |= dict.fromkeys(self._updates.authors - self._roster.known - {self._me}, 0)
         behind = tuple(sorted(p for p, agreed in silent.items() if agreed < latest))
         stable = min([latest, *(self._floor(agreed) for agreed in silent.values())])
-        if all_met and stable > self._frontier:
+        agreed = alive | silent
+        if all_met and stable > self._frontier and self._has_enough(agreed, stable):
             return Due(stable, is_stable=True)
-        budget = self._cfg.budget_bytes
-        if alive and budget is not None and self._updates.payload_bytes > budget:
+        if alive and is_over and self._has_enough(agreed, latest):
             return Due(latest, is_stable=False, silent=behind)
         return None
+
+    def _has_enough(self, agreed: Mapping[PeerId, int], frontier: int) -> bool:
+        """Tell whether one that does not lie, beside us, may stand on what we would make.
+
+        Where some may lie, nobody takes over what too few stand on: of bases that contradict each
+        other none would ever yield.
+        """
+        standing = {peer for peer, number in agreed.items() if number >= frontier}
+        return self._roster.num_devices({*standing, self._me}) > self._cfg.max_liars
+
+    def _furthest_behind(self, agreed: Mapping[PeerId, int]) -> set[PeerId]:
+        """Return the peers of as many devices as may lie, those that agree with least of ours."""
+        by_device: dict[PeerId, int] = {}
+        for peer, number in agreed.items():
+            whose = self._roster.device_of(peer)
+            by_device[whose] = min(by_device.get(whose, number), number)
+        worst = sorted(by_device, key=lambda device: (by_device[device], device))
+        left_out = set(worst[: self._cfg.max_liars])
+        return {peer for peer in agreed if self._roster.device_of(peer) in left_out}
 
     @property
     def _frontier(self) -> int:
@@ -217,6 +241,11 @@ class Bases:
             peers.add(self._me)
         return peers
 
+    def _num_on(self, base: Base, alive: Mapping[PeerId, HeartbeatBody]) -> int:
+        """Return how many have folded rounds on this very base, and not on one of an equal set."""
+        on_it = (p for p, b in alive.items() if is_in_use(b) and b.base == base.digest)
+        return self._roster.num_devices(on_it)
+
     def _num_vouching(self, base: Base, alive: Mapping[PeerId, HeartbeatBody]) -> int:
         """Return on how many devices peers stand on this very base."""
         is_origin = base.frontier == 0
@@ -239,11 +268,6 @@ class Bases:
 
 def _claim(base: Base) -> Mark:
     return base.frontier, base.set_digest
-
-
-def _num_on(base: Base, alive: Mapping[PeerId, HeartbeatBody]) -> int:
-    """Return how many have folded rounds on this very base, and not on one of an equal set."""
-    return sum(is_in_use(body) and body.base == base.digest for body in alive.values())
 
 
 def _claims(body: HeartbeatBody) -> tuple[Mark, ...]:

@@ -33,7 +33,6 @@ from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.membership import (
     Binding,
-    Change,
     Membership,
     Record,
     Standing,
@@ -69,6 +68,14 @@ MAX_DIALLED = 1024
 
 DIGESTS_KEPT = 64
 """Rounds whose digests are kept for comparison with what peers report."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """When a neighbour is told all records again, should its own differ until then."""
+
+    again_at: float
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +133,9 @@ class PeerMachine:
         self.run = cfg.admission.run
         self.updates = updates
         self.membership = membership
-        device_of = (lambda peer: None) if membership is None else membership.device_of
-        self.roster = Roster(cfg.liveness_s, cfg.max_liars, device_of)
+        self.roster = Roster(cfg.liveness_s, cfg.max_liars, membership)
+        self._records_due_at = 0.0
+        self._records_told: dict[PeerId, _Told] = {}
         self._bases = Bases(cfg.bases, self.me, base, updates, self.roster)
         self.sync = Sync(
             self.updates, cfg.liveness_s, cfg.progress_bytes, max_item_bytes=cfg.bases.max_bytes
@@ -177,8 +185,7 @@ class PeerMachine:
     def start(self, now: float) -> list[Action]:
         """Begin: nothing is connected yet."""
         self._heartbeat_at = now
-        said = [] if self.membership is None else self._speak()
-        return self._after([*said, *self.passed.settle(), *self.rounds.begin(now)], now)
+        return self._after([*self.passed.settle(), *self.rounds.begin(now)], now)
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass."""
@@ -195,6 +202,8 @@ class PeerMachine:
             self._neighbourhood.next_silence(),
             self._neighbourhood.next_death(),
         ]
+        if self.membership is not None and self.membership.has_news:
+            times.append(max(self._records_due_at, now + 1e-3))
         return min(t for t in times if t is not None)  # a heartbeat at the latest
 
     def leave(self, now: float) -> list[Action]:
@@ -224,6 +233,7 @@ class PeerMachine:
         """
         usable = tuple(a for a in addresses if len(a) <= MAX_ADDRESS_CHARS)
         self._neighbourhood.connected(peer, usable[:MAX_ADDRESSES], now)
+        self._records_told[peer] = _Told(now + self._cfg.liveness_s, self._cfg.liveness_s)
         messages: list[Message] = [
             *(self.membership.records() if self.membership is not None else ()),
             self._sign_heartbeat(),
@@ -236,6 +246,7 @@ class PeerMachine:
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
         """A session is gone; the peer may still be alive, and heard through others."""
         self._neighbourhood.disconnected(peer)
+        self._records_told.pop(peer, None)
         return self._after(self.sync.disconnected(peer, now), now)
 
     def received(self, peer: PeerId, message: Message, now: float) -> list[Action]:
@@ -263,7 +274,7 @@ class PeerMachine:
         if isinstance(message, UpdateMessage):
             return self._header(peer, message, now)
         if isinstance(message, Binding | Statement):
-            return self._record(peer, message)
+            return self._record(message)
         assert isinstance(message, Absent), message
         return self.sync.absent(peer, message, now)
 
@@ -300,8 +311,8 @@ class PeerMachine:
     def trust_changed(self, standing: Mapping[PeerId, Standing], now: float) -> list[Action]:
         """The trust file of this device says something else: so do we, to everybody."""
         assert self.membership is not None, "without devices there is no trust file"
-        change = self.membership.trust(standing)
-        return self._after([*self._recount(change), *self._speak()], now)
+        self.membership.trust(standing)
+        return self._after([], now)
 
     # The own rounds
 
@@ -337,6 +348,7 @@ class PeerMachine:
         """Let the round machine look again, and say what has changed."""
         actions = [
             *actions,
+            *self._tell_records(now),
             *self.rounds.step(now),
             *self._compaction.look_for_cut(self._closed_round, now),
         ]
@@ -391,6 +403,7 @@ class PeerMachine:
             base_set=self.base.set_digest,
             num_included=self.base.num_included,
             marks=self._bases.marks(rounds.nothing_new_through, self._heartbeat_at),
+            members=b"" if self.membership is None else self.membership.digest,
         )
         return sign_heartbeat(body, self._signer)
 
@@ -404,30 +417,20 @@ class PeerMachine:
 
     # Who counts.
 
-    def _record(self, sender: PeerId, record: Record) -> list[Action]:
-        """Take a record of the membership, and pass on what is news."""
+    def _record(self, record: Record) -> list[Action]:
+        """Take a record of the membership; what follows from it shows when somebody asks."""
         if self.membership is None:
             raise RemoteProtocolError("a record of devices in a run that anyone may join")
-        change = self.membership.take(record)
-        if change is None:
-            return []
-        others = tuple(n for n in self.sync.neighbours() if n != sender)
-        passed_on = [Send(others, record)] if others else []
-        return [*passed_on, *self._recount(change), *self._speak()]
+        self.membership.take(record)
+        return []
 
-    def _speak(self) -> list[Action]:
-        """Say of other devices what is due, and have it kept with what is new besides."""
-        assert self.membership is not None
-        made, change = self.membership.speak(self.rounds.round + 1)
-        neighbours = self.sync.neighbours()
-        said = [Send(neighbours, each) for each in made] if neighbours else []
-        return [*said, *self._recount(change), Keep(tuple(self.membership.records()))]
-
-    def _recount(self, change: Change) -> list[Action]:
+    def _settle_records(self) -> list[Action]:
         """Let the updates count, or not, as the membership has changed its mind."""
-        assert self.membership is not None
-        first = self.updates.recount(change.first_rounds)
+        if self.membership is None:
+            return []
+        change = self.membership.settle()
         actions: list[Action] = [Tell(Level.WARNING, text) for text in change.told]
+        first = self.updates.recount(change.first_rounds) if change.first_rounds else None
         if first is not None:
             self.rounds.changed(first, by_arrival=False)
             if first <= self._closed_round:
@@ -442,23 +445,52 @@ class PeerMachine:
             actions.append(Tell(Level.WARNING, text))
         return actions
 
+    def _tell_records(self, now: float) -> list[Action]:
+        """Say of other devices what is due; pass on and keep what is new, once a heartbeat."""
+        actions = self._settle_records()
+        if self.membership is None or not self.membership.has_news or now < self._records_due_at:
+            return actions
+        self.membership.speak(self.rounds.next_round_for_all(now))
+        actions += self._settle_records()
+        self._records_due_at = now + self._cfg.heartbeat_s
+        if news := self.membership.take_news():
+            if neighbours := self.sync.neighbours():
+                actions += [Send(neighbours, record) for record in news]
+            actions.append(Keep(tuple(self.membership.records())))
+        return actions
+
+    def _tell_all_records(self, peer: PeerId, body: HeartbeatBody, now: float) -> list[Action]:
+        """Tell a neighbour everything again whose records differ from ours for long."""
+        told = self._records_told[peer]
+        if self.membership is None or body.members == self.membership.digest:
+            told.wait_s = self._cfg.liveness_s
+            told.again_at = now + told.wait_s
+            return []
+        if now < told.again_at:
+            return []
+        told.wait_s *= 2  # what we cannot agree on is not to fill the link
+        told.again_at = now + told.wait_s
+        return [Send((peer,), record) for record in self.membership.records()]
+
     # What others say of themselves.
 
     def _hear(self, sender: PeerId, message: HeartbeatMessage, now: float) -> list[Action]:
         peer, body = read_heartbeat(message, self.run)
         if peer == self.me:
             return self._hear_own(message, body)
-        if self.membership is not None and not self.membership.is_in(peer):
-            return []
+        actions = self._settle_records()
         is_neighbour = peer == sender
+        if is_neighbour:
+            actions += self._tell_all_records(peer, body, now)
+        if not self.roster.takes_part(peer):
+            return actions
         if is_neighbour:
             self._neighbourhood.heard(peer, now)
         if not self.roster.is_news(peer, body):
-            return []
+            return actions
         if not self.roster.has_room_for(peer, now, is_neighbour=is_neighbour):
-            return []
+            return actions
         verify_heartbeat(message, self._cfg.admission.signature_valid)
-        actions: list[Action] = []
         if self.roster.hear(peer, body, message, now):
             others = tuple(
                 n

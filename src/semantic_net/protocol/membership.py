@@ -12,14 +12,19 @@ function of all of them, whatever the order in which they came:
 
 What a revoked device has said of others still counts: otherwise two that revoke each other would
 have no answer. With one vote, therefore, any device that is trusted can put out any other.
+
+Only the words of devices that belong are kept, and of each device only so much, the lowest ids
+first: so what is kept does not depend on the order either. What a peer lacks, because it could not
+take it in when it came, it is told again by neighbours whose heartbeats show another `digest`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -42,11 +47,18 @@ from semantic_net.protocol.update import MALFORMED, MAX_AUTHORS, MAX_ROUND, RunD
 NEVER = MAX_ROUND + 1
 """The round from which on a device is out that is not."""
 
-MAX_BINDINGS = 4 * MAX_AUTHORS
-"""Most peers that are remembered with their devices; who does not belong gives way first."""
+MAX_PEERS = 64
+"""Most peers of one device: those with the lowest ids."""
 
 MAX_SPOKEN_OF = MAX_AUTHORS
-"""Most devices that one may speak of."""
+"""Most devices that one may speak of: those with the lowest ids."""
+
+MAX_STRANGERS = 256
+"""Most bindings that wait for somebody to vouch for their device; the oldest gives way."""
+
+DIGEST_BYTES = 8
+
+_LATER = -1
 
 _CONTEXT = b"statement 1"
 
@@ -113,6 +125,13 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    out_from: int
+    device: PeerId
+    """The first of its devices."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Said:
     body: StatementBody
     message: Statement
@@ -145,31 +164,32 @@ class Membership:
             is_valid: Checks signatures.
         """
         self._device = device
+        self._me = device.peer_id
+        self._peer = peer.peer_id
         self._run = run
         self._votes = votes
         self._is_valid = is_valid
-        self._standing: Mapping[PeerId, Standing] = {}
+        self._standing: Mapping[PeerId, Standing] | None = None
         self._let_in: set[PeerId] = set()  # by the trust file, at one time or another
-        self._bindings: dict[tuple[PeerId, PeerId], Binding] = {}  # by peer and device
-        self._devices: dict[PeerId, tuple[PeerId, ...]] = {}  # of each peer, ascending
-        self._said: dict[tuple[PeerId, PeerId], _Said] = {}  # by signer and subject
-        self._belonging: dict[PeerId, int] = {}  # devices, and from when on each is out
-        self._out_from: dict[PeerId, int] = {}  # of each peer
-        self._keep(
-            Binding(
-                peer.public_key,
-                device.public_key,
-                endorse(device, peer.public_key),
-                consent(peer, device.public_key),
-            )
-        )
-        self._settle()
+        self._to_say: set[PeerId] = set()  # on whom the trust file has a word that may be new
+        self._bindings: dict[PeerId, dict[PeerId, Binding]] = {}  # by device and peer
+        self._waiting: dict[tuple[PeerId, PeerId], Binding] = {}  # of strangers, oldest first
+        self._said: dict[PeerId, dict[PeerId, _Said]] = {}  # by signer and subject
+        self._out_from: dict[PeerId, int] = {}  # of each device that belongs
+        self._places: dict[PeerId, _Place] = {}  # of each peer
+        self._news: dict[tuple[PeerId, PeerId, type[Record]], Record] = {}
+        self._is_stale = self._may_speak = True
+        self._digest: bytes | None = None
+        words = endorse(device, peer.public_key), consent(peer, device.public_key)
+        self._keep(Binding(peer.public_key, device.public_key, *words))
+        self.settle()
 
     # What counts.
 
     def out_from(self, peer: PeerId) -> int:
         """Return the first round in which updates of a peer do not count; 0 for an unknown one."""
-        return self._out_from.get(peer, 0)
+        place = self._places.get(peer)
+        return 0 if place is None else place.out_from
 
     def is_in(self, peer: PeerId) -> bool:
         """Tell whether a peer takes part, and will."""
@@ -185,67 +205,143 @@ class Membership:
             return found
         first: dict[PeerId, PeerId] = {}
         for author in sorted(found):
-            first.setdefault(self._devices[author][0], author)
+            first.setdefault(self._places[author].device, author)
         return sorted(first.values())
 
     def device_of(self, peer: PeerId) -> PeerId | None:
         """Return the device that a peer runs on, if that is known."""
-        return next(iter(self._devices.get(peer, ())), None)
+        place = self._places.get(peer)
+        return None if place is None else place.device
+
+    def name_of(self, device: PeerId) -> str:
+        """Return what people call a device."""
+        if device == self._me:
+            return "this device"
+        standing = (self._standing or {}).get(device)
+        return (standing.name if standing else "") or f"{device[:4]}-{device[4:8]}"
 
     # What is known.
 
     def records(self) -> list[Record]:
-        """Return everything that is known, in an order in which it can be taken in."""
-        return [*self._bindings.values(), *(said.message for said in self._said.values())]
+        """Return everything that is known of those who belong.
 
-    def load(self, records: Iterable[Record]) -> None:
-        """Take in what an earlier process of this peer has kept.
-
-        Raises:
-            RemoteProtocolError: It was not kept by this peer, in this run.
+        In an order in which who trusts us can take it in: bindings first, and nobody's word before
+        one that vouches for it.
         """
-        for record in records:
-            self.take(record)
+        found: list[Record] = []
+        reached = self._closure({self._me})
+        others = self._closure({self._me, *self._roots()})
+        order = [device for device in reached | others if device in self._out_from]
+        for device in order:
+            found += self._bindings.get(device, {}).values()
+        for device in order:
+            found += (said.message for said in self._said.get(device, {}).values())
+        return found
 
-    def take(self, record: Record) -> Change | None:
-        """Take in a record; return what it has changed, or None where it is no news.
+    @property
+    def digest(self) -> bytes:
+        """A hash that is equal where the records are, in whatever order."""
+        if self._digest is None:
+            hasher = hashlib.sha256()
+            for encoded in sorted(map(msgspec.msgpack.encode, self.records())):
+                hasher.update(len(encoded).to_bytes(4, "big") + encoded)
+            self._digest = hasher.digest()[:DIGEST_BYTES]
+        return self._digest
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something is to be passed on and kept, or perhaps to be said."""
+        return bool(self._news) or self._may_speak
+
+    def take(self, record: Record) -> None:
+        """Take in a record; what follows from it, `settle` tells.
 
         Raises:
             RemoteProtocolError: It is malformed, or not signed by those whose word it is.
         """
-        is_news = self._bind(record) if isinstance(record, Binding) else self._hear(record)
-        return self._settle() if is_news else None
+        if isinstance(record, Binding):
+            self._bind(record)
+        else:
+            self._hear(record)
 
-    def trust(self, standing: Mapping[PeerId, Standing]) -> Change:
+    def take_news(self) -> list[Record]:
+        """Return what has come, or was said, since the last time: it goes to all neighbours."""
+        news, self._news = self._news, {}
+        return sorted(news.values(), key=lambda record: not isinstance(record, Binding))
+
+    def trust(self, standing: Mapping[PeerId, Standing]) -> None:
         """Take what the trust file says from now on; `speak` says it to the others."""
+        before = self._standing
+        if before is None:  # whatever an earlier process has said may be old
+            self._to_say.update(standing, self._said.get(self._me, ()))
+            before = standing
+        devices = before.keys() | standing.keys()
+        self._to_say.update(d for d in devices if before.get(d) != standing.get(d))
         self._standing = dict(standing)
         self._let_in |= {device for device, each in standing.items() if each.lets_in}
-        return self._settle()
+        self._is_stale = self._may_speak = True
 
-    def speak(self, next_round: int) -> tuple[list[Statement], Change]:
+    def speak(self, next_round: int | None) -> None:
         """Make the statements that are due: of those who take part, where it matters.
 
+        Only a word of the trust file that is new is held against what this device has said
+        before: another process of it may have read a later one.
+
         Args:
-            next_round: From which those are out that the trust file keeps out, if it names none.
+            next_round: From which those are out that the trust file keeps out, if it names none;
+                None: nobody can say yet, and so that waits.
         """
-        me = self._device.peer_id
-        made: list[Statement] = []
+        self._may_speak = False
         # Those whom others reach by statements, once they reach us, need no word of ours.
-        reached = self._closure({me})
-        subjects = {device for devices in self._devices.values() for device in devices}
-        for about in sorted(subjects - {me}):
-            out_from = self._word_on(about, next_round, is_reached=about in reached)
+        reached = self._closure({self._me})
+        for about in sorted(self._bindings.keys() - {self._me}):
+            said = self._said.get(self._me, {}).get(about)
+            if said is not None and about not in self._to_say:
+                continue
+            out_from = self._word_on(about, said, next_round, is_reached=about in reached)
+            if out_from == _LATER:
+                self._may_speak = True
+                continue
+            self._to_say.discard(about)
             if out_from is not None:
-                made.append(self._say(about, out_from))
-                reached = self._closure({me})
-        return made, self._settle() if made else Change({})
+                self._say(about, out_from)
+                reached = self._closure({self._me})
+
+    def settle(self) -> Change:
+        """Find out anew who belongs and who is out, if records have come; return what changed."""
+        if not self._is_stale:
+            return Change({})
+        self._let_strangers_in()
+        self._is_stale, self._digest = False, None
+        were, places = self._out_from, self._places
+        belonging = self._closure({self._me, *self._roots()})
+        self._out_from = {device: self._last_word(device, belonging) for device in belonging}
+        self._places = self._find_places()
+        told = [
+            self._tell_out(device, out_from)
+            for device, out_from in sorted(self._out_from.items())
+            if out_from < NEVER and out_from != were.get(device)
+        ]
+        told += [
+            f"{self.name_of(device)} counts again"
+            for device, out_from in sorted(were.items())
+            if out_from < NEVER == self._out_from.get(device)
+        ]
+        nowhere = _Place(0, PeerId(""))
+        changed = {}
+        for peer in places.keys() | self._places.keys():
+            was, is_now = places.get(peer, nowhere), self._places.get(peer, nowhere)
+            if was != is_now:
+                differs = was.out_from != is_now.out_from
+                changed[peer] = max(min(was.out_from, is_now.out_from), 1) if differs else 1
+        return Change(changed, tuple(told))
 
     # The inside.
 
-    def _bind(self, binding: Binding) -> bool:
+    def _bind(self, binding: Binding) -> None:
         peer, device = peer_id_of(binding.peer_key), peer_id_of(binding.device_key)
-        if (peer, device) in self._bindings:
-            return False
+        if peer in self._bindings.get(device, ()) or (device, peer) in self._waiting:
+            return
         if not is_bound(
             binding.device_key,
             binding.peer_key,
@@ -254,29 +350,21 @@ class Membership:
             self._is_valid,
         ):
             raise RemoteProtocolError("a peer's device that one of the two did not sign")
-        self._keep(binding)
-        return True
+        if self._belongs(device):
+            self._keep(binding)
+            return
+        self._waiting[device, peer] = binding
+        if len(self._waiting) > MAX_STRANGERS:
+            del self._waiting[next(iter(self._waiting))]
 
     def _keep(self, binding: Binding) -> None:
         peer, device = peer_id_of(binding.peer_key), peer_id_of(binding.device_key)
-        self._bindings[peer, device] = binding
-        self._devices[peer] = tuple(sorted({*self._devices.get(peer, ()), device}))
-        if len(self._bindings) > MAX_BINDINGS:
-            self._forget_one()
+        peers = self._bindings.setdefault(device, {})
+        peers[peer] = binding
+        if self._cut(peers, MAX_PEERS, peer, device):
+            self._note(device, peer, binding)
 
-    def _forget_one(self) -> None:
-        """Forget the oldest peer of a device that does not belong, or else the last to come."""
-        newest = next(reversed(self._bindings))
-        strangers = (key for key in self._bindings if key[1] not in self._belonging)
-        peer, device = next((key for key in strangers if key != newest), newest)
-        del self._bindings[peer, device]
-        left = tuple(other for other in self._devices[peer] if other != device)
-        if left:
-            self._devices[peer] = left
-        else:
-            del self._devices[peer]
-
-    def _hear(self, statement: Statement) -> bool:
+    def _hear(self, statement: Statement) -> None:
         try:
             body = _BODY.decode(statement.body)
         except MALFORMED as exc:
@@ -285,124 +373,123 @@ class Membership:
             raise RemoteProtocolError("a statement of another run")
         signer, about = peer_id_of(statement.device_key), PeerId(body.about)
         said = _Said(body, statement)
-        before = self._said.get((signer, about))
-        if before is not None and said.rank <= before.rank:
-            return False
-        if before is None and (
-            signer == about or not self._is_heard(signer) or self._num_said(signer) >= MAX_SPOKEN_OF
-        ):
-            return False
+        before = self._said.get(signer, {}).get(about)
+        if signer == about or (before is not None and said.rank <= before.rank):
+            return
+        if not (self._belongs(signer) and signer in self._bindings):
+            return  # told again once it belongs
         if not self._is_valid(statement.device_key, _CONTEXT, statement.body, statement.signature):
             raise RemoteProtocolError("a statement that its device did not sign")
-        self._said[signer, about] = said
-        return True
+        subjects = self._said.setdefault(signer, {})
+        subjects[about] = said
+        if self._cut(subjects, MAX_SPOKEN_OF, about, signer):
+            self._note(signer, about, statement)
 
-    def _is_heard(self, signer: PeerId) -> bool:
-        """Tell whether a device takes part; what others say is not kept."""
-        return signer in self._belonging or any(device == signer for _, device in self._bindings)
+    def _cut(self, kept: dict[PeerId, Any], most: int, added: PeerId, device: PeerId) -> bool:
+        """Keep the lowest ids only, and our own peer's; tell whether what was added is kept."""
+        if len(kept) > most:
+            last = max(key for key in kept if key != self._peer)
+            del kept[last]
+            self._news.pop((device, last, Binding), None)
+            self._news.pop((device, last, Statement), None)
+        return added in kept
 
-    def _num_said(self, signer: PeerId) -> int:
-        return sum(own == signer for own, _ in self._said)
+    def _note(self, device: PeerId, other: PeerId, record: Record) -> None:
+        self._news[device, other, type(record)] = record
+        self._is_stale = self._may_speak = True
+        self._digest = None
 
-    def _word_on(self, about: PeerId, next_round: int, *, is_reached: bool) -> int | None:
+    def _belongs(self, device: PeerId) -> bool:
+        if device not in self._out_from and self._is_stale:
+            self._let_strangers_in()
+        return device in self._out_from
+
+    def _let_strangers_in(self) -> None:
+        """Keep the bindings of those who belong by now; with them their words count."""
+        while True:
+            for device in self._closure({self._me, *self._roots()}):
+                self._out_from.setdefault(device, NEVER)  # until it is settled
+            known = [key for key in self._waiting if key[0] in self._out_from]
+            if not known:
+                return
+            for key in known:
+                self._keep(self._waiting.pop(key))
+
+    def _roots(self) -> set[PeerId]:
+        """Return those that this device vouches for."""
+        own = self._said.get(self._me, {}).items()
+        return self._let_in.union(about for about, said in own if said.body.vouches)
+
+    def _closure(self, found: Iterable[PeerId]) -> dict[PeerId, None]:
+        """Return who belongs if these do: add those for whom enough of them vouch, and so on."""
+        votes: Counter[PeerId] = Counter()
+        belonging = dict.fromkeys(sorted(found))
+        new = list(belonging)
+        for device in new:  # it grows meanwhile
+            for about, said in self._said.get(device, {}).items():
+                votes[about] += said.body.vouches
+                if votes[about] >= self._votes and about not in belonging:
+                    belonging[about] = None
+                    new.append(about)
+        return belonging
+
+    def _word_on(
+        self, about: PeerId, said: _Said | None, next_round: int | None, *, is_reached: bool
+    ) -> int | None:
         """Return from which round on a device shall be out, if that is to be said now."""
-        said = self._said.get((self._device.peer_id, about))
         before = None if said is None else said.body.out_from
-        standing = self._standing.get(about)
+        standing = (self._standing or {}).get(about)
         if standing is not None and standing.lets_in:
-            if before is None:
-                return None if is_reached else NEVER
-            return NEVER if before != NEVER else None
+            is_said = is_reached if before is None else before == NEVER
+            return None if is_said else NEVER
         if standing is None and before is None:
             return None
         void_from = None if standing is None else standing.void_from
-        wanted = next_round if void_from is None else min(void_from, next_round)
-        if before is None or before == NEVER:
-            return wanted
-        return wanted if void_from is not None and wanted < before else None
+        if before is not None and before < NEVER and (void_from is None or void_from >= before):
+            return None
+        if next_round is None:
+            return _LATER
+        return next_round if void_from is None else min(void_from, next_round)
 
-    def _say(self, about: PeerId, out_from: int) -> Statement:
-        me = self._device.peer_id
-        before = self._said.get((me, about))
+    def _say(self, about: PeerId, out_from: int) -> None:
+        subjects = self._said.setdefault(self._me, {})
+        before = subjects.get(about)
         version = 1 if before is None else before.body.version + 1
         vouches = about in self._let_in or (before is not None and before.body.vouches)
         body = StatementBody(self._run, about, version, out_from, vouches)
         encoded = msgspec.msgpack.encode(body)
-        statement = Statement(
-            encoded, self._device.public_key, self._device.sign(_CONTEXT, encoded)
-        )
-        self._said[me, about] = _Said(body, statement)
-        return statement
+        signature = self._device.sign(_CONTEXT, encoded)
+        statement = Statement(encoded, self._device.public_key, signature)
+        subjects[about] = _Said(body, statement)
+        if self._cut(subjects, MAX_SPOKEN_OF, about, self._me):
+            may_speak = self._may_speak
+            self._note(self._me, about, statement)
+            self._may_speak = may_speak
 
-    def _settle(self) -> Change:
-        """Find out anew who belongs and who is out; return what has changed."""
-        were, before = self._out_from, self._belonging
-        spoken_of: dict[PeerId, list[PeerId]] = {}
-        for signer, about in self._said:
-            spoken_of.setdefault(about, []).append(signer)
-        belonging = self._who_belongs()
-        last_words = {
-            device: self._last_word(device, belonging.intersection(spoken_of.get(device, ())))
-            for device in belonging
-        }
-        told = [
-            self._tell_out(device, out_from, spoken_of[device])
-            for device, out_from in sorted(last_words.items())
-            if out_from < NEVER and out_from != before.get(device)
-        ]
-        told += [
-            f"{self.name_of(device)} counts again"
-            for device, out_from in sorted(before.items())
-            if out_from < NEVER == last_words.get(device)
-        ]
-        self._belonging = last_words
-        # This one goes on with what it has, whatever the others make of it.
-        rounds = last_words | {self._device.peer_id: NEVER}
-        self._out_from = {
-            peer: min(rounds.get(device, 0) for device in devices)
-            for peer, devices in self._devices.items()
-        }
-        changed = {
-            peer: max(min(was, is_now), 1)
-            for peer in were.keys() | self._out_from.keys()
-            if (was := were.get(peer, 0)) != (is_now := self.out_from(peer))
-        }
-        return Change(changed, tuple(told))
+    def _find_places(self) -> dict[PeerId, _Place]:
+        places: dict[PeerId, _Place] = {}
+        for device in sorted(self._out_from):
+            for peer in self._bindings.get(device, ()):
+                # This one goes on with what it has, whatever the others make of it.
+                out_from = NEVER if peer == self._peer else self._out_from[device]
+                before = places.get(peer)
+                if before is None:
+                    places[peer] = _Place(out_from, device)
+                else:
+                    places[peer] = _Place(min(before.out_from, out_from), before.device)
+        return places
 
-    def _who_belongs(self) -> set[PeerId]:
-        me = self._device.peer_id
-        own = (about for (by, about), said in self._said.items() if by == me and said.body.vouches)
-        return self._closure({me, *self._let_in, *own})
-
-    def _closure(self, found: set[PeerId]) -> set[PeerId]:
-        """Return who belongs if these do: add those for whom enough of them vouch, and so on."""
-        votes: Counter[PeerId] = Counter()
-        subjects: dict[PeerId, list[PeerId]] = {}
-        for (signer, about), said in self._said.items():
-            if said.body.vouches:
-                subjects.setdefault(signer, []).append(about)
-        found, new = set(found), list(found)
-        while new:
-            for about in subjects.get(new.pop(), ()):
-                votes[about] += 1
-                if votes[about] >= self._votes and about not in found:
-                    found.add(about)
-                    new.append(about)
-        return found
-
-    def _last_word(self, device: PeerId, signers: Iterable[PeerId]) -> int:
-        rounds = sorted(self._said[signer, device].body.out_from for signer in signers)
+    def _last_word(self, device: PeerId, belonging: Iterable[PeerId]) -> int:
+        words = (self._said.get(signer, {}).get(device) for signer in belonging)
+        rounds = sorted(said.body.out_from for said in words if said is not None)
         return rounds[self._votes - 1] if len(rounds) >= self._votes else NEVER
 
-    def _tell_out(self, device: PeerId, out_from: int, signers: Iterable[PeerId]) -> str:
-        against = [s for s in signers if self._said[s, device].body.out_from < NEVER]
-        who = ", ".join(sorted(map(self.name_of, against)))
+    def _tell_out(self, device: PeerId, out_from: int) -> str:
+        against = [
+            self.name_of(signer)
+            for signer in self._out_from
+            if (said := self._said.get(signer, {}).get(device)) and said.body.out_from < NEVER
+        ]
         name = self.name_of(device)
+        who = ", ".join(sorted(against))
         return f"nothing of {name} counts from round {out_from} on: revoked on {who}"
-
-    def name_of(self, device: PeerId) -> str:
-        """Return what people call a device."""
-        if device == self._device.peer_id:
-            return "this device"
-        standing = self._standing.get(device)
-        return (standing.name if standing else "") or f"{device[:4]}-{device[4:8]}"

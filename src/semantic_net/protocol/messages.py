@@ -29,7 +29,7 @@ from semantic_net.protocol.identity import (
     peer_id_of,
     signature_valid,
 )
-from semantic_net.protocol.membership import Binding, Statement
+from semantic_net.protocol.membership import DIGEST_BYTES, Binding, Statement
 from semantic_net.protocol.update import (
     MALFORMED,
     MAX_ROUND,
@@ -102,6 +102,8 @@ class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     marks: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=MAX_MARKS)] = ()
     """Rounds up to which nothing more of this author will come, other than the frontier, and the
     set digests of what is held through them."""
+    members: Annotated[bytes, msgspec.Meta(max_length=DIGEST_BYTES)] = b""
+    """Digest of the membership's records; empty where anyone may join."""
 
 
 class HeartbeatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -8,12 +8,13 @@ ever compared. At most `MAX_SIGHTINGS` peers are remembered: anyone can make up 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, KeysView, Mapping
+from collections.abc import Iterable, KeysView, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.membership import Membership
 from semantic_net.protocol.messages import HeartbeatBody, HeartbeatMessage
 from semantic_net.protocol.update import MAX_AUTHORS
 
@@ -40,18 +41,18 @@ class Roster:
         self,
         liveness_s: float,
         max_liars: int = 0,
-        device_of: Callable[[PeerId], PeerId | None] = lambda peer: None,
+        membership: Membership | None = None,
     ) -> None:
         """Begin with nobody.
 
         Args:
             liveness_s: Seconds of silence after which a peer counts as gone.
             max_liars: Devices that may say what is not so.
-            device_of: Tells on which device a peer runs, if that is known.
+            membership: Which peers take part, and on which devices; None: everybody does.
         """
         self._liveness_s = liveness_s
         self._max_liars = max_liars
-        self._device_of = device_of
+        self._membership = membership
         self._sightings: dict[PeerId, Sighting] = {}
         self._alive: Mapping[PeerId, HeartbeatBody] = {}  # asked for far more often than changed
         self._alive_from = 0.0
@@ -163,7 +164,7 @@ class Roster:
         """
         reached: dict[PeerId, int] = {}
         for peer, body in self.alive(now).items():
-            whose = self._device_of(peer) or peer
+            whose = self.device_of(peer)
             reached[whose] = max(reached.get(whose, 0), body.round)
         rounds = sorted(reached.values())
         if self._max_liars == 0 and len(rounds) == 1:
@@ -173,7 +174,20 @@ class Roster:
 
     def num_devices(self, peers: Iterable[PeerId]) -> int:
         """Return on how many devices peers run, as far as that is known."""
-        return len({self._device_of(peer) or peer for peer in peers})
+        return len(set(map(self.device_of, peers)))
+
+    def takes_part(self, peer: PeerId) -> bool:
+        """Tell whether a peer is to be heard: others may be connected and count for nothing."""
+        return self._membership is None or self._membership.is_in(peer)
+
+    def may_take_part(self, peer: PeerId) -> bool:
+        """Tell whether a peer takes part, or has not yet shown its device."""
+        return self.takes_part(peer) or self.device_of(peer) == peer
+
+    def device_of(self, peer: PeerId) -> PeerId:
+        """Return the device that a peer runs on; itself, where that is not known."""
+        device = None if self._membership is None else self._membership.device_of(peer)
+        return device or peer
 
     def next_expiry(self, now: float) -> float | None:
         """Return when the next live peer would count as gone, if it stays silent."""

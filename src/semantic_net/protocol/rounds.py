@@ -287,7 +287,8 @@ class Rounds:
         first = max(self._past.last_round + 1, self._own_from(), self._open_elsewhere(now))
         alive = self._roster.alive(now)
         is_behind = not self._sync.settled(alive, self._start_goal or first, self._me, now)
-        heard = all(self._roster.latest(p) is not None for p in self._sync.neighbours())
+        neighbours = filter(self._roster.may_take_part, self._sync.neighbours())
+        heard = all(self._roster.latest(p) is not None for p in neighbours)
         actions: list[Action] = []
         if self._past.closed_round >= self._cfg.rounds:
             return self._finish(
@@ -337,6 +338,13 @@ class Rounds:
         if self._past.last_round:
             return [_info(f"resumed at round {first}{others}")]
         return [_info(f"joining at round {first}{others}")] if first > 1 else []
+
+    def next_round_for_all(self, now: float) -> int | None:
+        """Return the round after any that is open somewhere; None as long as we do not know."""
+        if self.phase is Phase.STARTING:
+            return None
+        open_now = max(self.round, self._past.last_round, self._updates.frontier)
+        return max(open_now, self._open_elsewhere(now)) + 1
 
     def _own_from(self) -> int:
         """Return the first round without an own update, as far as anyone here knows."""

@@ -67,6 +67,9 @@ LIST_PATIENCE = 4
 MAX_RIVALS = 2
 """Most updates of a slot that one neighbour may announce: what is held of a void one."""
 
+MAX_GRANTS = 256
+"""Latest requests to one neighbour of which it is known how much they let it send."""
+
 SPARE_BYTES = 4 * MAX_CHUNK_BYTES
 """Bytes that a neighbour may send beyond what it was asked for."""
 
@@ -98,6 +101,8 @@ class _Neighbour:
     """Compressed parts opened since it was asked, or one went on with what we lacked."""
     may_send: int = SPARE_BYTES
     """Bytes of what it was asked for that have not come."""
+    granted: dict[UpdateId, int] = field(default_factory=dict)
+    """How many of them are of what, for what it turns out not to have."""
     is_opened: bool = False
     """The chunk that comes next was in a compressed part, and is counted."""
 
@@ -280,6 +285,8 @@ class Sync:
 
     def absent(self, peer: PeerId, message: Absent, now: float) -> list[Action]:
         """Look elsewhere for what a neighbour does not hold after all."""
+        neighbour = self._neighbours[peer]
+        neighbour.may_send -= neighbour.granted.pop(message.id, 0)
         for item in self._items_of(peer, message.id):
             self._transfers.not_served(peer, item)
             if (transfer := self._transfers.get(item)) is not None:
@@ -300,6 +307,7 @@ class Sync:
             self._transfers.move(transfer, _slot(update))
         if transfer.size is None:  # until now it could have been of any size
             self._neighbours[peer].may_send += update.payload_bytes - self._max_item_bytes
+            self._neighbours[peer].granted[update.id] = update.payload_bytes
         self._transfers.header_arrived(transfer, update, now)
         if rivals := self._rivals(update):
             return self._void(update, rivals, now), True
@@ -570,6 +578,9 @@ class Sync:
             neighbour.vain_parts = 0
             size = self._max_item_bytes if transfer.size is None else transfer.size
             neighbour.may_send += size - transfer.received
+            neighbour.granted[transfer.id] = size - transfer.received
+            while len(neighbour.granted) > MAX_GRANTS:
+                del neighbour.granted[next(iter(neighbour.granted))]
             wants.append(Send((peer,), Want(transfer.id, transfer.received)))
         return [*map(Discard, self._transfers.forgotten()), *wants]
 

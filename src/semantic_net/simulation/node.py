@@ -330,7 +330,8 @@ class Node:
         membership = Membership(
             self.device, self.signer, RUN, votes=max_liars + 1, is_valid=stub_signature_valid
         )
-        membership.load(self.disk.records)
+        for record in self.disk.records:
+            membership.take(record)
         membership.trust(self.standing)
         return membership
 

@@ -83,19 +83,22 @@ class AdHocTransport(HubTransport):
             await self.close()
             raise self._start_error(exc) from exc
         self._dial_peers()
-        self._look_at_trust()
+        if self._pins is not None:
+            self._look_later()
 
     def _look_at_trust(self) -> None:
         """End the sessions with devices that have been revoked, and look again soon."""
-        if self._pins is None:
-            return
-        loop = asyncio.get_running_loop()
-        self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
+        assert self._pins is not None, "without TLS there is nobody to trust"
+        self._look_later()
         if self._pins.refresh():
             self._hub.report(TrustChanged(self._pins.trust.standing()))
         for peer, device in self._hub.devices().items():
             if (refusal := self._pins.objection(device)) is not None:
                 self._hub.disconnect(peer, refusal.code, refusal.reason)
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
 
     async def _bind(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()

@@ -16,6 +16,7 @@ from semantic_net.protocol.handshake import (
     BUSY,
     DUPLICATE_CONNECTION,
     DUPLICATE_KEY,
+    QUARANTINED,
     SELF,
     Refusal,
 )
@@ -33,7 +34,7 @@ LASTING_S = 5.0
 FIRST_REFUSED_S = 1.0
 """Longest wait before the second dial of an address that refuses us."""
 
-PASSING = (DUPLICATE_CONNECTION, DUPLICATE_KEY, BUSY)
+PASSING = (DUPLICATE_CONNECTION, DUPLICATE_KEY, BUSY, QUARANTINED)
 """Refusals that pass by themselves: sessions come up and end, an old instance falls silent."""
 
 HOPELESS_DIALS = 20

@@ -44,6 +44,9 @@ share of the processor, and TCP makes it wait."""
 MAX_SHARE = 0.25
 """Share of the processor that a flood of frames on one connection may take."""
 
+BUSY_S = 0.02
+"""Seconds of work after which that share is looked at."""
+
 MAX_EMPTY_BYTES = 256 * 1024
 """Sealed bytes in a row that hold nothing, each a small piece of work: TLS has such messages."""
 
@@ -80,6 +83,7 @@ class SocketWire(asyncio.BufferedProtocol):
         self._decoder: FrameDecoder | None = FrameDecoder()
         self._paused = False
         self._frames_this_turn = 0
+        self._busy_s, self._busy_since = 0.0, self._loop.time()
         self._empty_bytes = 0
         self._breathing = False  # enough frames for now: those that have come wait
         self._finishing = False
@@ -171,11 +175,20 @@ class SocketWire(asyncio.BufferedProtocol):
             connection.broke_protocol(exc)
         if connection.is_over:
             self._stop_decoding()
-        elif self._frames_this_turn >= FRAMES_A_TURN:
+        elif (wait_s := self._breath_after(self._loop.time() - began)) > 0:
             self._breathing = True
             self._transport.pause_reading()
-            wait_s = max(BREATH_S, (self._loop.time() - began) * (1 / MAX_SHARE - 1))
             self._loop.call_later(wait_s, self._take_more, decoder)
+
+    def _breath_after(self, took_s: float) -> float:
+        """Return the seconds for which others have their turn; 0 for none."""
+        wait_s = BREATH_S if self._frames_this_turn >= FRAMES_A_TURN else 0.0
+        self._busy_s += took_s
+        if self._busy_s > BUSY_S:
+            now = self._loop.time()
+            wait_s = max(wait_s, self._busy_s / MAX_SHARE - (now - self._busy_since))
+            self._busy_s, self._busy_since = 0.0, now + wait_s
+        return wait_s
 
     def _take_more(self, decoder: FrameDecoder) -> None:
         self._breathing = False
