@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import difflib
 import logging
 import os
 import signal
@@ -39,7 +40,9 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        arguments.command.refuse(unknown)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         return run(arguments)
@@ -64,6 +67,14 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
+    def refuse(self, arguments: Sequence[str]) -> NoReturn:
+        """End with what a command does not know, and the flag that is most like it."""
+        flag = arguments[0].partition("=")[0]
+        known = [option for action in self._actions for option in action.option_strings]
+        like = difflib.get_close_matches(flag, known, n=1)
+        hint = f"; did you mean {like[0]}?" if like else ""
+        self.error(f"unrecognized arguments: {' '.join(arguments)}{hint}")
+
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
@@ -85,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         add_arguments(command)
+        command.set_defaults(command=command)
     return parser
 
 

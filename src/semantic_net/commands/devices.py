@@ -18,7 +18,7 @@ from semantic_net.errors import ConfigError
 from semantic_net.protocol.handshake import printable
 from semantic_net.protocol.identity import PeerId
 from semantic_net.transport.address import parse_address
-from semantic_net.transport.device import DeviceIdentity
+from semantic_net.transport.device import DeviceIdentity, Profile
 from semantic_net.transport.invite import Invite, read_id, read_invite, write_id, write_invite
 from semantic_net.transport.trust import MAX_VOID_FROM, Device, looks_like_id
 
@@ -79,12 +79,12 @@ def add_id(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST:PORT",
-        help="where others can dial this device (default: its address on the network, port "
-        f"{DEFAULT_PORT}); repeatable",
+        help="where others can dial this device (default: as given last, else its address on the "
+        f"network, port {DEFAULT_PORT}); repeatable",
     )
     parser.add_argument("--run", dest="run_name", default="default", metavar="NAME", help="p2p.run")
     parser.add_argument(
-        "--name", default=socket.gethostname(), help="what people call it (default: its host name)"
+        "--name", help="what people call it (default: as given last, else its host name)"
     )
     parser.set_defaults(run=_id)
 
@@ -135,7 +135,14 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 def _id(arguments: argparse.Namespace) -> int:
     device = _device(arguments)
-    known = _checked(device.certificate, arguments.address or _own_addresses(), arguments.name)
+    told = device.profile()
+    addresses = arguments.address or list(told.addresses) or _own_addresses()
+    name = arguments.name or told.name or socket.gethostname()
+    known = _checked(device.certificate, addresses, name)
+    if arguments.address or arguments.name:
+        device.keep_profile(
+            Profile(name, tuple(known.addresses) if arguments.address else told.addresses)
+        )
     if len(arguments.run_name) > 64:
         raise ConfigError("--run: at most 64 characters")
     invite = write_invite(

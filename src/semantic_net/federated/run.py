@@ -33,6 +33,7 @@ from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.security import (
     device_of_run,
+    security_mode,
     tell_who_may_join,
     with_known_addresses,
 )
@@ -179,7 +180,11 @@ async def _run(
         options.printer(config.training.rounds, task.metric),
     )
     if checkpoint is None or checkpoint.progress.closed_round < config.training.rounds:
-        resolved = replace(config, semantic=config.semantic.resolved())
+        resolved = replace(
+            config,
+            semantic=config.semantic.resolved(),
+            security=replace(config.security, mode=security_mode(config)),
+        )
         _leave(folder.config, dump_config(resolved))  # else it says how the model was made
     runner = ThreadRunner()
     max_rate = None if config.p2p.max_rate is None else 1000 * config.p2p.max_rate

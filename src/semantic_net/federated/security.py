@@ -6,6 +6,7 @@ import ipaddress
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from semantic_net.config import Config, P2PConfig
 from semantic_net.errors import ConfigError
@@ -14,10 +15,13 @@ from semantic_net.transport.device import DeviceIdentity
 
 log = logging.getLogger(__name__)
 
-OPEN, PINNED = "open", "pinned"
+Mode = Literal["pinned", "open"]
+
+OPEN: Mode = "open"
+PINNED: Mode = "pinned"
 
 
-def security_mode(config: Config) -> str:
+def security_mode(config: Config) -> Mode:
     """Return which mode holds: as configured, else open where nothing leaves this machine."""
     return config.security.mode or (OPEN if _is_loopback(config.p2p) else PINNED)
 
@@ -62,7 +66,9 @@ def tell_who_may_join(config: Config, device: DeviceIdentity | None) -> None:
             )
         else:
             log.info("TLS with paired devices: %d", len(trusted))
-    elif not _is_loopback(config.p2p):
+    elif _is_loopback(config.p2p):
+        log.info("among addresses of this machine only: no TLS, no pairing (security.mode open)")
+    else:
         log.warning(
             "security.mode is open: updates are signed, but anyone on this network may join "
             "run %r, and nothing is encrypted; use it on a network that you trust",

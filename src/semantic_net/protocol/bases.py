@@ -125,7 +125,7 @@ class Bases:
             self.offered(body) == base and self._contradicts(body) for body in alive.values()
         ):
             return False
-        if self._cfg.max_liars and self._num_vouching(base, alive) <= self._cfg.max_liars:
+        if self._cfg.max_liars and not self._has_vouchers(base, alive):
             return False
         if _claim(base) == _claim(self.base):
             # Equal sets fold to equal states: one of the two is a lie, or an error.
@@ -246,8 +246,21 @@ class Bases:
         on_it = (p for p, b in alive.items() if is_in_use(b) and b.base == base.digest)
         return self._roster.num_devices(on_it)
 
+    def _has_vouchers(self, base: Base, alive: Mapping[PeerId, HeartbeatBody]) -> bool:
+        """Tell whether more devices than may lie vouch for a base.
+
+        That is, stand on this very one. Where the honest ones are apart, each on a later base than
+        the other, there is none such: then those count that have signed what it includes.
+        """
+        if self._num_vouching(base, alive) > self._cfg.max_liars:
+            return True
+        others = (other for body in alive.values() if (other := self.offered(body)) is not None)
+        if any(self._num_vouching(other, alive) > self._cfg.max_liars for other in others):
+            return False
+        signed = self._standing_by(base, alive, in_use=False)
+        return self._roster.num_devices(signed) > self._cfg.max_liars
+
     def _num_vouching(self, base: Base, alive: Mapping[PeerId, HeartbeatBody]) -> int:
-        """Return on how many devices peers stand on this very base."""
         is_origin = base.frontier == 0
         on_it = (
             p for p, b in alive.items() if b.base == base.digest and (is_origin or is_in_use(b))

@@ -13,9 +13,10 @@ function of all of them, whatever the order in which they came:
 What a revoked device has said of others still counts: otherwise two that revoke each other would
 have no answer. With one vote, therefore, any device that is trusted can put out any other.
 
-Only the words of devices that belong are kept, and of each device only so much, the lowest ids
-first: so what is kept does not depend on the order either. What a peer lacks, because it could not
-take it in when it came, it is told again by neighbours whose heartbeats show another `digest`.
+Only the words of devices that belong are kept, with the bindings of those that they vouch for, and
+of each device only so much, the lowest ids first: so what is kept does not depend on the order
+either. What a peer lacks, because it could not take it in when it came, it is told again by
+neighbours whose heartbeats show another `digest`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from semantic_net.protocol.update import MALFORMED, MAX_AUTHORS, MAX_ROUND, RunD
 NEVER = MAX_ROUND + 1
 """The round from which on a device is out that is not."""
 
-MAX_PEERS = 64
+MAX_PEERS = 16
 """Most peers of one device: those with the lowest ids."""
 
 MAX_SPOKEN_OF = MAX_AUTHORS
@@ -232,7 +233,8 @@ class Membership:
         reached = self._closure({self._me})
         others = self._closure({self._me, *self._roots()})
         order = [device for device in reached | others if device in self._out_from]
-        for device in order:
+        heard_of = self._heard_of(order)
+        for device in [*order, *sorted(heard_of.difference(order))]:
             found += self._bindings.get(device, {}).values()
         for device in order:
             found += (said.message for said in self._said.get(device, {}).values())
@@ -350,7 +352,7 @@ class Membership:
             self._is_valid,
         ):
             raise RemoteProtocolError("a peer's device that one of the two did not sign")
-        if self._belongs(device):
+        if self._belongs(device) or device in self._heard_of(self._out_from):
             self._keep(binding)
             return
         self._waiting[device, peer] = binding
@@ -409,11 +411,20 @@ class Membership:
         while True:
             for device in self._closure({self._me, *self._roots()}):
                 self._out_from.setdefault(device, NEVER)  # until it is settled
-            known = [key for key in self._waiting if key[0] in self._out_from]
+            heard_of = self._heard_of(self._out_from) if self._waiting else set()
+            known = [key for key in self._waiting if key[0] in heard_of]
             if not known:
                 return
             for key in known:
                 self._keep(self._waiting.pop(key))
+
+    def _heard_of(self, belonging: Iterable[PeerId]) -> set[PeerId]:
+        """Return who belongs, or is vouched for by one that does: of them all are to hear."""
+        found = set(belonging)
+        for device in tuple(found):
+            subjects = self._said.get(device, {}).items()
+            found.update(about for about, said in subjects if said.body.vouches)
+        return found
 
     def _roots(self) -> set[PeerId]:
         """Return those that this device vouches for."""

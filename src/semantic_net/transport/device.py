@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
@@ -15,6 +16,14 @@ from semantic_net.transport.certificate import make_certificate
 from semantic_net.transport.identity import RAW_KEY_BYTES, load_or_create_private_key
 from semantic_net.transport.tls import Pins
 from semantic_net.transport.trust import TrustFile, make_private_folder
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What the owner of a device has said of it."""
+
+    name: str = ""
+    addresses: tuple[str, ...] = ()
+    """Where others can dial it."""
 
 
 class DeviceIdentity:
@@ -30,6 +39,7 @@ class DeviceIdentity:
         self.key = folder / "key.pem"
         self.certificate_file = folder / "certificate.pem"
         self.trust_file = TrustFile(folder / "trust.txt")
+        self._profile_file = folder / "device.json"
         try:
             make_private_folder(folder)
         except OSError as exc:
@@ -42,6 +52,29 @@ class DeviceIdentity:
         """In DER."""
         self.id: PeerId = self.signer.peer_id
         self._write_certificate()
+
+    def profile(self) -> Profile:
+        """Return what its owner has said of it; nothing where nobody has.
+
+        Raises:
+            StartError: The file cannot be read.
+        """
+        try:
+            return msgspec.json.decode(self._profile_file.read_bytes(), type=Profile)
+        except FileNotFoundError:
+            return Profile()
+        except OSError as exc:
+            raise StartError(f"{self._profile_file} cannot be read: {exc.strerror}") from exc
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            raise StartError(f"{self._profile_file}: {exc}; remove it to begin anew") from exc
+
+    def keep_profile(self, profile: Profile) -> None:
+        """Write down what its owner says of it.
+
+        Raises:
+            StartError: It cannot be written.
+        """
+        self._replace(self._profile_file, msgspec.json.encode(profile) + b"\n")
 
     def endorse(self, public_key: bytes) -> bytes:
         """Return this device's word that a key is that of a peer which runs on it."""
@@ -58,13 +91,16 @@ class DeviceIdentity:
     def _write_certificate(self) -> None:
         """Write what follows from the key, where it is not written yet."""
         pem = load_der_x509_certificate(self.certificate).public_bytes(Encoding.PEM)
-        path = self.certificate_file
+        self._replace(self.certificate_file, pem)
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        """Put a file in place as a whole, unless it is there as it should be."""
         try:
-            if path.exists() and path.read_bytes() == pem:
+            if path.exists() and path.read_bytes() == content:
                 return
             part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
             try:
-                part.write_bytes(pem)
+                part.write_bytes(content)
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
