@@ -155,3 +155,53 @@ def test_nothing_is_lost_when_two_pair_at_once(ours: Cli, theirs: Cli, tmp_path:
     file = TrustFile(ours.folder / "trust.txt")
     assert len(file.read().trusted) == len(invites)
     assert not list(ours.folder.glob(".trust.txt.*[!k]")), "nothing is left behind"
+
+
+def test_what_its_owner_calls_a_device_is_remembered(ours: Cli) -> None:
+    first = ours.json("id", "--name", "drone A", "--address", "10.0.0.3:5000")
+    assert (first["name"], first["addresses"]) == ("drone-A", ["10.0.0.3:5000"])
+    again = ours.json("id")
+    assert (again["name"], again["addresses"]) == (first["name"], first["addresses"])
+    renamed = ours.json("id", "--name", "drone-B")
+    assert (renamed["name"], renamed["addresses"]) == ("drone-B", first["addresses"])
+    (ours.folder / "device.json").write_text("{")
+    assert "remove it to begin anew" in ours("id", code=3)
+
+
+def test_a_revocation_may_reach_back(ours: Cli, theirs: Cli) -> None:
+    ours("pair", theirs.invite("--name", "drone"))
+    ours("revoke", "drone")
+    assert ours.json("peers")[0]["void_from"] is None
+    said = ours("revoke", "drone", "--void-from", "12")
+    assert "nothing of it counts from round 12 on" in said
+    ours("revoke", "drone", "--void-from", "40")
+    assert ours.json("peers")[0]["void_from"] == 12, "the earliest holds"
+    assert "revoked@12" in (ours.folder / "trust.txt").read_text()
+    assert ours("peers").startswith("revoked@12")
+    ours("pair", "--again", theirs.invite())
+    assert ours.json("peers")[0]["void_from"] is None
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1.5", "9" * 12])
+def test_a_round_that_is_none_is_told(ours: Cli, number: str) -> None:
+    with pytest.raises(SystemExit) as exited:
+        ours("revoke", "drone", f"--void-from={number}")
+    assert exited.value.code == 2
+    assert f"not '{number}'" in ours.capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["peer", "--peer", "x"], "unrecognized arguments: --peer x; did you mean --peers?"),
+        (["peer", "--round=3"], "did you mean --rounds?"),
+        (["demo", "--everything"], "unrecognized arguments: --everything; see semantic-net demo"),
+    ],
+)
+def test_a_flag_that_is_none_gets_the_one_most_like_it(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    assert exited.value.code == 2
+    assert said in capsys.readouterr().err
