@@ -34,6 +34,7 @@ from torch import nn
 import semantic_net.aggregation.folder as folder_module
 import semantic_net.aggregation.state as state_module
 import semantic_net.federated.peer as peer_module
+import semantic_net.protocol.machine as machine_module
 from semantic_net.config import load_config
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import RunFolder
@@ -73,6 +74,8 @@ PARTS = {
     "state digest": (state_module, "state_digest"),
     "loading": (ModelLearner, "_load"),
     "payload copies": (Peer, "_write"),
+    "update signatures": (machine_module, "admit"),
+    "heartbeat signatures": (machine_module, "verify_heartbeat"),
 }
 """Where a round's processor time is counted; what is left is the event loop and the sockets."""
 

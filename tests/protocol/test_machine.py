@@ -24,6 +24,7 @@ from protocol_support import (
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol import history as history_module
+from semantic_net.protocol import machine as machine_module
 from semantic_net.protocol import roster as module
 from semantic_net.protocol.actions import (
     Action,
@@ -774,6 +775,18 @@ def test_a_divergence_known_before_the_own_fold_is_reported_with_it() -> None:
     hear(machine, ALICE, next_round=2, closed=(1, close.plan.set_digest, b"t" * 32))
     [report] = only(machine.folded(close.plan, b"s" * 32, 0.0), Diverged)
     assert (report.peer, report.ours, report.theirs) == (A, b"s" * 32, b"t" * 32)
+
+
+def test_a_liar_gets_only_so_many_divergences_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_module, "MAX_DIVERGED", 1)
+    machine = started()
+    for who in (ALICE, BOB):
+        meet(machine, who)
+    machine._digests = {1: (b"x" * 32, b"s" * 32)}
+    found = [
+        only(hear(machine, who, closed=(1, b"x" * 32, b"t" * 32)), Diverged) for who in (ALICE, BOB)
+    ]
+    assert list(map(len, found)) == [1, 0]
 
 
 def test_only_so_many_digests_are_kept() -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from protocol_support import heartbeat, heartbeat_body, signer, update
+from protocol_support import RUN, heartbeat, heartbeat_body, signer, update
 
 from semantic_net.protocol import roster as module
-from semantic_net.protocol.identity import Signer
+from semantic_net.protocol.identity import Signer, consent, endorse
+from semantic_net.protocol.membership import (
+    NEVER,
+    Binding,
+    Membership,
+    Standing,
+    Statement,
+    StatementBody,
+)
 from semantic_net.protocol.messages import HeartbeatBody, HeartbeatMessage
 from semantic_net.protocol.roster import Roster
 
@@ -44,6 +53,30 @@ def test_at_the_announced_expiry_somebody_has_expired(heard_at: float, liveness_
     assert expiry is not None
     assert roster.alive(expiry) == {}
     assert roster.next_expiry(expiry) is None
+
+
+def test_who_is_known_by_the_word_of_another_speaks_with_its_voice() -> None:
+    """One insider made up three devices, and everybody skipped to the last round."""
+    mine, theirs, others = (signer(name) for name in ("mine", "theirs", "others"))
+    membership = Membership(mine, signer("me"), RUN)
+    membership.trust({device.peer_id: Standing(lets_in=True) for device in (theirs, others)})
+    made_up = [signer(f"made up {number}") for number in range(3)]
+    for who, device in ((ALICE, theirs), (BOB, others), *((who, who) for who in made_up)):
+        words = endorse(device, who.public_key), consent(who, device.public_key)
+        membership.take(Binding(who.public_key, device.public_key, *words))
+    for who in made_up:
+        body = msgspec.msgpack.encode(StatementBody(RUN, who.peer_id, 1, NEVER, True))
+        signature = theirs.sign(b"statement 1", body)
+        membership.take(Statement(body, theirs.public_key, signature))
+    for who, device in ((who, who) for who in made_up):
+        words = endorse(device, who.public_key), consent(who, device.public_key)
+        membership.take(Binding(who.public_key, device.public_key, *words))
+    membership.settle()
+    assert all(membership.is_in(who.peer_id) for who in made_up)
+    heard = Roster(LIVENESS_S, 0, membership)
+    for who, number in ((ALICE, 9999), (BOB, 7), *((who, 9999) for who in made_up)):
+        hear(heard, who, 0.0, heartbeat_body(round_index=number))
+    assert heard.open_round(0.0) == 7
 
 
 def test_news_is_a_later_heartbeat_or_a_later_process(roster: Roster) -> None:

@@ -23,7 +23,15 @@ from semantic_net.protocol.bases import Bases
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import Chunk, Have, HaveEntry
 from semantic_net.protocol.roster import Roster
-from semantic_net.protocol.rounds import NEVER, START_PATIENCE, Past, Phase, Rounds, RoundsConfig
+from semantic_net.protocol.rounds import (
+    MAX_IN_VAIN,
+    NEVER,
+    START_PATIENCE,
+    Past,
+    Phase,
+    Rounds,
+    RoundsConfig,
+)
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.update import Update
 from semantic_net.protocol.update_set import UpdateSet
@@ -555,6 +563,21 @@ def test_nobody_waits_for_those_who_turn_us_away() -> None:
     scene.rounds.refused = frozenset(scene.rounds.waiting_for)
     [close] = only(scene.step(), Close)
     assert (close.reason, close.unreachable) == ("nobody expected", scene.rounds.waiting_for)
+
+
+def test_who_lets_deadlines_pass_is_not_waited_for_until_something_of_it_comes() -> None:
+    """It was ready in every heartbeat, published nothing, and each round waited for it."""
+    scene = scene_in_round(1, "a")
+    for number in range(1, MAX_IN_VAIN + 1):
+        assert closed(scene.publish()) is None
+        assert closed(scene.wait(LISTEN_S)) == (number, "deadline, 1 missing")
+        scene.hear("a", round_index=number + 1, next_round=number + 1)
+        scene.fold()
+    assert closed(scene.publish()) == (MAX_IN_VAIN + 1, "nobody expected")
+    scene.hold(update(signer("a"), 1))
+    scene.hear("a", round_index=MAX_IN_VAIN + 2, next_round=MAX_IN_VAIN + 2)
+    scene.fold()
+    assert scene.rounds.expected == peers("a")
 
 
 def test_a_peer_that_hears_others_again_says_so(scene: Scene) -> None:

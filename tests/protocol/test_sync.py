@@ -451,6 +451,15 @@ def part(offset: int, data: bytes = b"x") -> PackedChunk:
     return PackedChunk(BASE, offset, memoryview(data))
 
 
+def test_what_is_of_rounds_far_ahead_is_wanted_later() -> None:
+    """Whoever makes up updates of a million rounds to come would fill the disk."""
+    sync = make()
+    sync.horizon = 1
+    assert wants(sync.have(A, have(X1, X2), 0.0)) == [(A, X1.id, 0)]
+    sync.horizon = 2
+    assert wants(sync.have(A, have(X2), 0.0)) == [(A, X2.id, 0)], "it is told again"
+
+
 def test_who_sends_more_than_it_was_asked_for_breaks_the_protocol(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -914,7 +923,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             of_peer = {t.item for t in items.values() if t.source == peer}
             assert set(holder.under_way) == of_peer
             assert of_peer <= set(holder.line)
-            assert holder.num_offered == sum(peer in t.holders for t in items.values())
+            assert holder.items == {i for i, t in items.items() if peer in t.holders}
             assert holder.num_checking == sum(t.checked_for == peer for t in items.values())
         for transfer in items.values():
             assert transfer.id not in self.held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,7 @@ from semantic_net.transport.quarantine import (
     STRIKES,
     Quarantine,
 )
-from semantic_net.transport.sessions import MAX_PEERS_WITH_LOST, SessionTable
+from semantic_net.transport.sessions import MAX_OF_DEVICE, MAX_PEERS_WITH_LOST, SessionTable
 
 KEY = signer(1)
 
@@ -244,6 +244,7 @@ class Line:
     """As much of a connection as the table looks at."""
 
     heard_at: float = 0.0
+    device: PeerId | None = None
 
 
 @dataclass
@@ -310,6 +311,19 @@ def test_when_there_are_many_sessions_only_whom_we_dial_gets_another() -> None:
     assert refusal == Refusal("busy", "1 peers are connected, as many as may call")
     assert table.objection(other, 1, dialled=True) is None
     assert table.objection(KEY.peer_id, 1, dialled=False) is None, "it may have lost its session"
+
+
+def test_the_peers_of_one_device_get_only_so_many_sessions() -> None:
+    table: SessionTable[Line] = SessionTable(99, 10.0, Clock())
+    device, other = PeerId("device"), PeerId("other")
+    for number in range(MAX_OF_DEVICE):
+        peer = PeerId(f"peer{number}")
+        assert table.objection(peer, 1, dialled=False, device=device) is None
+        table.begin(replace(session(1), peer=peer), Line(device=device))
+    refusal = table.objection(other, 1, dialled=False, device=device)
+    assert refusal == Refusal("busy", f"{MAX_OF_DEVICE} peers of this device are connected")
+    assert table.objection(other, 1, dialled=False, device=other) is None
+    assert table.objection(other, 1, dialled=True, device=device) is None
 
 
 def test_lost_sessions_are_kept_until_one_holds() -> None:

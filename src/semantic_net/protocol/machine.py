@@ -66,6 +66,13 @@ from semantic_net.protocol.update_set import UpdateSet
 MAX_DIALLED = 1024
 """Learned addresses that are remembered, so that each is dialled once."""
 
+MAX_ROUNDS_AHEAD = 64
+"""Rounds beyond those that we know to be open of which updates are taken in: who makes some up for
+rounds to come shall not fill the disk."""
+
+MAX_DIVERGED = 64
+"""Reports of divergence in one process: each is an error in the log and a look at the updates."""
+
 DIGESTS_KEPT = 64
 """Rounds whose digests are kept for comparison with what peers report."""
 
@@ -349,7 +356,7 @@ class PeerMachine:
         actions = [
             *actions,
             *self._tell_records(now),
-            *self.rounds.step(now),
+            *self._step(now),
             *self._compaction.look_for_cut(self._closed_round, now),
         ]
         neighbours = self.sync.neighbours()
@@ -359,6 +366,12 @@ class PeerMachine:
             now >= self._heartbeat_at + self._cfg.heartbeat_s or self._news() != self._said
         ):
             actions += self._heartbeat(now)
+        return actions
+
+    def _step(self, now: float) -> list[Action]:
+        actions = self.rounds.step(now)
+        ahead = max(MAX_ROUNDS_AHEAD, 4 * self._cfg.bases.every)
+        self.sync.horizon = self.rounds.latest_open(now) + ahead
         return actions
 
     def _news(self) -> tuple[object, ...]:
@@ -541,6 +554,7 @@ class PeerMachine:
             or body.set_digest != mine[0]
             or body.state_digest == mine[1]
             or (peer, body.closed_round) in self._diverged
+            or len(self._diverged) >= MAX_DIVERGED
         ):
             return []
         self._diverged.add((peer, body.closed_round))

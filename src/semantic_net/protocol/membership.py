@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -130,6 +130,8 @@ class _Place:
     out_from: int
     device: PeerId
     """The first of its devices."""
+    voice: PeerId
+    """Which device that we trust ourselves it was vouched for through, itself perhaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,14 @@ class Membership:
         """Return the device that a peer runs on, if that is known."""
         place = self._places.get(peer)
         return None if place is None else place.device
+
+    def voice_of(self, peer: PeerId) -> PeerId | None:
+        """Return through which device that we trust ourselves we know a peer.
+
+        Whoever may vouch for any number of others may not speak with as many voices.
+        """
+        place = self._places.get(peer)
+        return None if place is None else place.voice
 
     def name_of(self, device: PeerId) -> str:
         """Return what people call a device."""
@@ -329,11 +339,11 @@ class Membership:
             for device, out_from in sorted(were.items())
             if out_from < NEVER == self._out_from.get(device)
         ]
-        nowhere = _Place(0, PeerId(""))
+        nowhere = _Place(0, PeerId(""), PeerId(""))
         changed = {}
         for peer in places.keys() | self._places.keys():
             was, is_now = places.get(peer, nowhere), self._places.get(peer, nowhere)
-            if was != is_now:
+            if (was.out_from, was.device) != (is_now.out_from, is_now.device):
                 differs = was.out_from != is_now.out_from
                 changed[peer] = max(min(was.out_from, is_now.out_from), 1) if differs else 1
         return Change(changed, tuple(told))
@@ -477,17 +487,29 @@ class Membership:
             self._note(self._me, about, statement)
             self._may_speak = may_speak
 
+    def _voices(self) -> dict[PeerId, PeerId]:
+        """Return of each device through which of those that we trust it was vouched for."""
+        voices = {root: root for root in sorted({self._me, *self._roots()})}
+        new = list(voices)
+        for device in new:  # it grows meanwhile
+            for about, said in sorted(self._said.get(device, {}).items()):
+                if said.body.vouches and about not in voices:
+                    voices[about] = voices[device]
+                    new.append(about)
+        return voices
+
     def _find_places(self) -> dict[PeerId, _Place]:
         places: dict[PeerId, _Place] = {}
+        voices = self._voices() if self._votes == 1 else {}
         for device in sorted(self._out_from):
             for peer in self._bindings.get(device, ()):
                 # This one goes on with what it has, whatever the others make of it.
                 out_from = NEVER if peer == self._peer else self._out_from[device]
                 before = places.get(peer)
                 if before is None:
-                    places[peer] = _Place(out_from, device)
+                    places[peer] = _Place(out_from, device, voices.get(device, device))
                 else:
-                    places[peer] = _Place(min(before.out_from, out_from), before.device)
+                    places[peer] = replace(before, out_from=min(before.out_from, out_from))
         return places
 
     def _last_word(self, device: PeerId, belonging: Iterable[PeerId]) -> int:

@@ -156,7 +156,8 @@ class Roster:
         """Return the highest round that two live peers have reached; 0 if none is open.
 
         One that is wrong or lies makes nobody skip rounds where there are more. Where more may
-        lie it takes one more than those, each on a device of its own.
+        lie it takes one more than those, each on a device of its own. Whom we know by the word of
+        another only speaks with that one's voice.
 
         Args:
             now: The time.
@@ -164,13 +165,17 @@ class Roster:
         """
         reached: dict[PeerId, int] = {}
         for peer, body in self.alive(now).items():
-            whose = self.device_of(peer)
+            whose = self._voice_of(peer)
             reached[whose] = max(reached.get(whose, 0), body.round)
         rounds = sorted(reached.values())
         if self._max_liars == 0 and len(rounds) == 1:
             return rounds[0] if believes_one else 0
         needed = max(self._max_liars, 1) + 1
         return rounds[-needed] if len(rounds) >= needed else 0
+
+    def _voice_of(self, peer: PeerId) -> PeerId:
+        voice = None if self._membership is None else self._membership.voice_of(peer)
+        return voice or peer
 
     def num_devices(self, peers: Iterable[PeerId]) -> int:
         """Return on how many devices peers run, as far as that is known."""

@@ -41,6 +41,10 @@ START_PATIENCE = 10
 
 MAX_ROUNDS_NAMED = 5
 
+MAX_IN_VAIN = 3
+"""Deadlines in a row that a peer may let pass, alive and ready, before nobody waits for it until an
+update of it has come."""
+
 NEVER = MAX_ROUND + 1
 """The next round of who publishes nothing."""
 
@@ -157,6 +161,8 @@ class Rounds:
         self._is_cut_off = False
         self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
+        self._in_vain: dict[PeerId, tuple[int, int]] = {}
+        """Who was waited for to the deadline: how often in a row, and its last round then."""
 
     @property
     def is_ready(self) -> bool:
@@ -341,10 +347,12 @@ class Rounds:
 
     def next_round_for_all(self, now: float) -> int | None:
         """Return the round after any that is open somewhere; None as long as we do not know."""
-        if self.phase is Phase.STARTING:
-            return None
-        open_now = max(self.round, self._past.last_round, self._updates.frontier)
-        return max(open_now, self._open_elsewhere(now)) + 1
+        return None if self.phase is Phase.STARTING else self.latest_open(now) + 1
+
+    def latest_open(self, now: float) -> int:
+        """Return the last round that is open here or, as far as we know, elsewhere."""
+        here = max(self.round, self._past.last_round, self._updates.frontier)
+        return max(here, self._roster.open_round(now))
 
     def _own_from(self) -> int:
         """Return the first round without an own update, as far as anyone here knows."""
@@ -393,7 +401,21 @@ class Rounds:
         if number == 1:  # whoever said hello in time, even if it is still getting ready
             hello = alive if self._cfg.num_peers else set(self._sync.neighbours())
             expected |= {p for p, b in alive.items() if p in hello and b.next_round <= 1}
-        self.expected = frozenset(expected | self._published.keys())
+        waited_for = {p for p in expected if not self._is_given_up(p)}
+        self.expected = frozenset(waited_for | self._published.keys())
+
+    def _is_given_up(self, peer: PeerId) -> bool:
+        """Tell whether a peer was waited for often, and nothing of it has come since."""
+        times, last_round = self._in_vain.get(peer, (0, 0))
+        return times >= MAX_IN_VAIN and self._updates.last_round_of(peer) == last_round
+
+    def _note_in_vain(self, alive: Alive) -> None:
+        for peer in self.expected:
+            if self._is_settled(peer, alive):
+                continue
+            times, before = self._in_vain.get(peer, (0, 0))
+            last_round = self._updates.last_round_of(peer)
+            self._in_vain[peer] = (times + 1 if last_round == before else 1, last_round)
 
     def _open_elsewhere(self, now: float) -> int:
         return min(self._roster.open_round(now), self._cfg.rounds)
@@ -520,6 +542,8 @@ class Rounds:
         late = self._tell_late()
         missing = tuple(sorted(p for p in self.expected if not self._updates.holds(self.round, p)))
         reason = self._why_close(self._num_outstanding(self._roster.alive(now)) or 0, len(missing))
+        if self._is_late:
+            self._note_in_vain(self._roster.alive(now))
         plan = self.plan(self.round)
         return [*late, Close(self.round, reason, missing, self.waiting_for, plan)]
 

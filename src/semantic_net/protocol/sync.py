@@ -46,11 +46,11 @@ from semantic_net.protocol.transfers import (
     Transfer,
     Transfers,
 )
-from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.update import MAX_ROUND, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
-MAX_OFFERED = 1 << 16
-"""Most updates that one neighbour may announce beyond those held: about 45 MB of notes."""
+MAX_OFFERED = 1 << 14
+"""Most updates that one neighbour may announce beyond those held: about 11 MB of notes."""
 
 MAX_UNANSWERED = 1 << 12
 """Most entries of our list that wait for a neighbour's word: what it may lack, or not have read."""
@@ -131,6 +131,8 @@ class Sync:
         self._neighbours: dict[PeerId, _Neighbour] = {}
         self._transfers = Transfers(stall_s, progress_bytes)
         self._inadmissible: dict[Slot, Update] = {}  # headers alone
+        self.horizon = MAX_ROUND
+        """The last round of which anything is wanted yet: what is later is told again later."""
 
     # What the machine asks.
 
@@ -518,6 +520,7 @@ class Sync:
         refused = self._inadmissible.get((entry.round, author))
         return (
             entry.id in self._updates
+            or entry.round > self.horizon
             or entry.round <= self._updates.frontier
             or self._updates.is_void(entry.round, author)
             or (refused is not None and refused.id == entry.id)

@@ -128,7 +128,8 @@ class _Holder:
     """Their authors."""
     slots: Counter[Slot] = field(default_factory=Counter)
     """Both."""
-    num_offered: int = 0
+    items: set[Item] = field(default_factory=set)
+    """What it offers."""
     line: dict[Item, None] = field(default_factory=dict)
     """What it was asked for and has not served or passed over, in order; wanted still or not."""
     under_way: dict[Item, Transfer] = field(default_factory=dict)
@@ -150,16 +151,16 @@ class _Holder:
         """Tell whether it has nothing to do, and would do it."""
         return not (self.line or self.queue or self.num_checking or self.num_stalls)
 
-    def offers(self, slot: Slot) -> None:
+    def offers(self, item: Item, slot: Slot) -> None:
         """Count an item that it offers."""
-        self.num_offered += 1
+        self.items.add(item)
         self.rounds.add(slot[0])
         self.authors[slot[1]] += 1
         self.slots[slot] += 1
 
-    def offers_no_more(self, slot: Slot) -> None:
+    def offers_no_more(self, item: Item, slot: Slot) -> None:
         """Count no longer what was counted."""
-        self.num_offered -= 1
+        self.items.discard(item)
         self.rounds.remove(slot[0])
         _count_down(self.authors, slot[1])
         _count_down(self.slots, slot)
@@ -213,7 +214,7 @@ class Transfers:
     def num_offered_by(self, peer: PeerId, slot: Slot | None = None) -> int:
         """Return how many wanted items a neighbour says that it holds, of a slot or of all."""
         holder = self._holders[peer]
-        return holder.num_offered if slot is None else holder.slots[slot]
+        return len(holder.items) if slot is None else holder.slots[slot]
 
     def is_pending(self, slot: Slot, peers: Collection[PeerId]) -> bool:
         """Tell whether an item of the slot is here unchecked, or one of these peers serves it."""
@@ -243,8 +244,8 @@ class Transfers:
 
     def disconnected(self, peer: PeerId) -> None:
         """Ask a neighbour for nothing more."""
-        for transfer in [t for t in self._items.values() if peer in t.holders]:
-            self.unhold(transfer, peer)
+        for item in list(self._holders[peer].items):
+            self.unhold(self._items[item], peer)
         for transfer in self._checking.values():
             if transfer.checked_for == peer:
                 transfer.checked_for = None
@@ -259,7 +260,7 @@ class Transfers:
         if peer in transfer.holders:
             return
         transfer.holders[peer] = _Claim(slot)
-        self._holders[peer].offers(slot)
+        self._holders[peer].offers(item, slot)
         if transfer.source is None and not transfer.checking:
             self._enqueue(transfer, (peer,))
 
@@ -269,7 +270,7 @@ class Transfers:
         if claim is None:
             return
         holder = self._holders[peer]
-        holder.offers_no_more(claim.slot)
+        holder.offers_no_more(transfer.item, claim.slot)
         holder.line.pop(transfer.item, None)
         if transfer.source == peer:
             self._release(transfer)
@@ -285,7 +286,7 @@ class Transfers:
         if transfer.source is not None:
             self._take_back(transfer)
         for peer, claim in transfer.holders.items():
-            self._holders[peer].offers_no_more(claim.slot)
+            self._holders[peer].offers_no_more(transfer.item, claim.slot)
         del self._items[transfer.item]
         self._parked.pop(transfer.item, None)
         self._end_check(transfer)
@@ -529,7 +530,7 @@ class Transfers:
             holder = self._holders[peer]
             num_vain = transfer.holders[peer].num_vain
             heapq.heappush(holder.queue, (num_vain, transfer.slot[0], transfer.item))
-            if _is_mostly_stale(holder.queue, holder.num_offered):
+            if _is_mostly_stale(holder.queue, len(holder.items)):
                 holder.queue = sorted({e for e in holder.queue if self._is_queued(peer, e)})
 
     def _is_queued(self, peer: PeerId, entry: tuple[int, int, Item]) -> bool:

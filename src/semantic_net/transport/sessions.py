@@ -23,6 +23,9 @@ from semantic_net.protocol.handshake import (
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.transport.quarantine import Quarantine
 
+MAX_OF_DEVICE = 8
+"""Most sessions with peers of one device that call us: each costs memory."""
+
 MAX_PEERS_WITH_LOST = 1024
 """Peers whose lost sessions are remembered; strangers can invent any number of peers."""
 
@@ -33,6 +36,11 @@ class LiveConnection(Protocol):
     @property
     def heard_at(self) -> float:
         """When the last byte arrived."""
+        ...
+
+    @property
+    def device(self) -> PeerId | None:
+        """Which device it has proven to come from."""
         ...
 
 
@@ -89,6 +97,8 @@ class SessionTable(Generic[C]):
         if (refusal := self._quarantine.objection(device or peer, self._clock())) is not None:
             return refusal
         if (entry := self._live.get(peer)) is None:
+            if not dialled and self._num_of(device) >= MAX_OF_DEVICE:
+                return Refusal(BUSY, f"{MAX_OF_DEVICE} peers of this device are connected")
             if dialled or len(self._live) < self._max_sessions or self._is_named(peer):
                 return None
             return Refusal(BUSY, f"{self._max_sessions} peers are connected, as many as may call")
@@ -100,6 +110,11 @@ class SessionTable(Generic[C]):
         return Refusal(
             DUPLICATE_KEY, f"another instance of {short_id(peer)} is connected and alive"
         )
+
+    def _num_of(self, device: PeerId | None) -> int:
+        if device is None:
+            return 0
+        return sum(connection.device == device for _, connection in self._live.values())
 
     def no_room(self, candidate: Established) -> Refusal | None:
         """Refuse a second connection, unless the other end lost the first or is a new instance."""
