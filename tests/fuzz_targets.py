@@ -27,13 +27,21 @@ from semantic_net.protocol.bases import Base
 from semantic_net.protocol.frames import HEADER, Frame, FrameDecoder, Kind, encode_frame
 from semantic_net.protocol.handshake import Handshake, HelloContent
 from semantic_net.protocol.history import decode_history, encode_history, history_of_origin
-from semantic_net.protocol.identity import Signer
+from semantic_net.protocol.identity import Signer, consent, endorse
+from semantic_net.protocol.membership import (
+    Binding,
+    Membership,
+    Standing,
+    Statement,
+    StatementBody,
+)
 from semantic_net.protocol.messages import Absent, Have, HaveEntry, Message, Want, decode_message
 from semantic_net.protocol.messages import encode_message as encode
 from semantic_net.protocol.packing import Packer, Unpacker
 from semantic_net.semantic.decoder import parse_payload
 from semantic_net.semantic.payloads import CODECS
 from semantic_net.semantic.schema import ModelSchema, TensorSpec
+from semantic_net.simulation.stubs import StubSigner, stub_signature_valid
 from semantic_net.transport.certificate import key_of, make_certificate
 from semantic_net.transport.invite import Invite, read_invite, seal_invite
 from semantic_net.transport.trust import TrustFile, to_text
@@ -210,6 +218,41 @@ def _message_examples() -> list[bytes]:
     return [encode(message) for message in messages]
 
 
+_DEVICE, _OTHER_DEVICE = StubSigner(b"device"), StubSigner(b"other device")
+
+
+def _records(data: bytes) -> None:
+    """Read a record of the membership, signed by a stub, so that its content gets further."""
+    kind = Kind.BINDING if data[:1] < b"\x80" else Kind.STATEMENT
+    membership = Membership(_DEVICE, _OURS, b"r" * 16, is_valid=stub_signature_valid)
+    membership.trust({_OTHER_DEVICE.peer_id: Standing(lets_in=True)})
+    record = decode_message(Frame(kind, data[1:]))
+    assert isinstance(record, Binding | Statement)
+    membership.take(_bound_to(_OTHER_DEVICE))
+    membership.take(record)
+    membership.settle()
+    membership.speak(1)
+    assert membership.is_in(_OURS.peer_id)
+    assert len(membership.records()) <= 5
+
+
+def _bound_to(device: Signer) -> Binding:
+    peer = StubSigner(b"peer of " + device.public_key)
+    words = endorse(device, peer.public_key), consent(peer, device.public_key)
+    return Binding(peer.public_key, device.public_key, *words)
+
+
+def _record_examples() -> list[bytes]:
+    body = msgspec.msgpack.encode(StatementBody(b"r" * 16, _DEVICE.peer_id, 1, 5, True))
+    signature = _OTHER_DEVICE.sign(b"statement 1", body)
+    statement = Statement(body, _OTHER_DEVICE.public_key, signature)
+    return [
+        b"\0" + msgspec.msgpack.encode(_bound_to(_OTHER_DEVICE)),
+        b"\0" + msgspec.msgpack.encode(_bound_to(StubSigner(b"stranger"))),
+        b"\x80" + msgspec.msgpack.encode(statement),
+    ]
+
+
 def _as_kind_and_body(frame: bytes) -> bytes:
     kind = Kind(frame[5])
     return bytes([list(Kind).index(kind)]) + frame[HEADER.size :]
@@ -226,6 +269,7 @@ TARGETS: dict[str, Target] = {
     "stream": Target(_stream, _stream_examples),
     "handshake": Target(_handshake, _handshake_examples),
     "packed_part": Target(_packed_part, _packed_part_examples),
+    "records": Target(_records, _record_examples),
     "history": Target(_history, lambda: [encode_history(history_of_origin(b"o" * 32))]),
     "snapshot": Target(_snapshot, _snapshot_examples),
     **{
