@@ -29,8 +29,9 @@ for python in $(candidates); do
         echo "compat: installing for Python $version into $env"
         mkdir -p "$envs"
         "$python" -m venv --clear "$env"
-        # Every pin, not only those that the tests import: an unsolvable set must show here.
-        sed '/^torch==/d' constraints.txt >"$env/requirements.txt"
+        # Every pin, not only those that the tests import: an unsolvable set must show here. Opacus
+        # would bring torch along.
+        sed '/^torch==/d; /^opacus==/d' constraints.txt >"$env/requirements.txt"
         "$env/bin/python" -m pip --disable-pip-version-check install --quiet -r "$env/requirements.txt"
         touch "$env/.ready"
     fi
