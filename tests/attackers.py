@@ -144,9 +144,9 @@ class Insider:
                 on.say(data)
             return await on.refusal()
 
-    async def bring_from_another_run(self) -> str:
+    async def bring_from_another_run(self, round_index: int) -> str:
         """Announce an update, and serve one that was signed for another run."""
-        foreign = update(self.peer, 1_000_000, "z" * 40, run=b"another run's id")
+        foreign = update(self.peer, round_index, "z" * 40, run=b"another run's id")
         async with self.line() as on:
             assert isinstance(await self.shake_hands(on), Established)
             entry = HaveEntry(foreign.round, foreign.author, foreign.id)

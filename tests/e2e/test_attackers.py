@@ -22,8 +22,10 @@ PACED = (
 )
 
 
-async def attack(address: str, insider: Insider, twin: Insider, forged: tuple[Path, Path]) -> None:
-    """Try everything, some of it at once."""
+async def attack(
+    address: str, insider: Insider, twin: Insider, forged: tuple[Path, Path], round_index: int
+) -> None:
+    """Try everything, some of it at once, around a round that is open."""
     dribbling = asyncio.create_task(attackers.dribble(address, NUM_SLOW))
     await attackers.blob(address)
     assert await insider.replay() == "signature"
@@ -35,7 +37,7 @@ async def attack(address: str, insider: Insider, twin: Insider, forged: tuple[Pa
         await on.ended()
     assert await insider.break_protocol(attackers.oversized) == "protocol"
     assert await insider.break_protocol(attackers.bomb) == "protocol"
-    assert await insider.bring_from_another_run() == "protocol"
+    assert await insider.bring_from_another_run(round_index + 20) == "protocol"
     async with insider.line() as on:
         refusal = await insider.shake_hands(on)
         assert isinstance(refusal, Refusal)
@@ -65,7 +67,8 @@ def test_whoever_means_harm_delays_nobody_and_is_counted(tmp_path: Path) -> None
         insider = Insider(paired[2], address)
         twin = Insider(paired[1], address, load_or_create_key(b.out / "key.pem"))
         forged = attackers.forged_certificate(tmp_path / "forged", paired[1].id)
-        asyncio.run(asyncio.wait_for(attack(address, insider, twin, forged), 60))
+        begun = attack(address, insider, twin, forged, a.read_rounds()[-1])
+        asyncio.run(asyncio.wait_for(begun, 60))
         expected = {
             "timeout": NUM_SLOW,  # the slow ones
             "protocol": 4,  # the noise, and three that end a session
