@@ -31,3 +31,8 @@ def test_peers_learn_with_noise_and_keep_account_of_it(tmp_path: Path) -> None:
         assert peers[0].rounds[-1].round == 4
         assert peers[0].rounds[-1].updates_in == []
         assert "privacy.max_epsilon" in peers[0].said()
+
+    with running(tmp_path, 2, rounds=5) as peers:
+        assert [peer.wait() for peer in peers] == [2, 2], "no epsilon would hold of it"
+        assert "the rounds so far in" in peers[0].said()
+        assert "name another --out" in peers[0].said()

@@ -555,6 +555,15 @@ def test_who_knows_of_peers_and_has_met_none_is_cut_off() -> None:
     assert (close.reason, close.unreachable) == ("deadline, cut off", ("10.0.0.3:5000",))
 
 
+def test_the_start_waits_for_none_that_turn_us_away() -> None:
+    scene = Scene()
+    scene.rounds.waiting_for = ("10.0.0.2:5000", "10.0.0.3:5000")
+    scene.rounds.refused = frozenset({"10.0.0.2:5000"})
+    assert only(scene.begin(), Train) == []
+    scene.rounds.refused = frozenset(scene.rounds.waiting_for)
+    assert opened(scene.step()) == (1, peers())
+
+
 def test_nobody_waits_for_those_who_turn_us_away() -> None:
     scene = scene_in_round(2)
     scene.rounds.waiting_for = ("10.0.0.3:5000", "10.0.0.4:5000")

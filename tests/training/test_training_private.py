@@ -210,7 +210,7 @@ def test_nothing_more_is_learned_once_the_budget_is_used_up() -> None:
         one.train_round(number, RUNNING)
         number += 1
     before = [p.clone() for p in one.model.parameters()]
-    with pytest.raises(TrainingError, match=r"privacy.max_epsilon = 3 would be exceeded"):
+    with pytest.raises(TrainingError, match=r"^privacy.max_epsilon = 3 would be exceeded"):
         one.train_round(number, RUNNING)
     assert all(map(torch.equal, before, one.model.parameters()))
     assert number > 2

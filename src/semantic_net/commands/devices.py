@@ -216,8 +216,11 @@ def _revoke(arguments: argparse.Namespace) -> int:
     if known.void_from is None:
         print("In a run of this device nothing of it counts from the next round on, for any peer.")
     else:
-        print(f"In a run of this device nothing of it counts from round {known.void_from} on, for")
-        print("any peer, but for what is part of a snapshot already.")
+        print(
+            f"In a run of this device nothing of it counts from round {known.void_from} on, or from"
+        )
+        print("the next one if that comes first, for any peer. What is part of a snapshot already")
+        print("stays: the run says up to which round.")
     print("Other devices still connect to it: revoke it on them, too, or copy this trust file:")
     print(device.trust_file.path)
     return 0

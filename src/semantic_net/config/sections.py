@@ -402,6 +402,12 @@ class PrivacyConfig:
         require(0 < self.clip_norm <= 1e6, "privacy.clip_norm", "in (0, 1e6]", self.clip_norm)
         require(0 < self.delta < 1, "privacy.delta", "in (0, 1)", self.delta)
         require(limit is None or limit > 0, "privacy.max_epsilon", "> 0, or null", limit)
+        require(
+            limit is None or noise is not None,
+            "privacy.max_epsilon",
+            "null without a privacy.noise_multiplier, since it bounds nothing then",
+            limit,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,6 +137,7 @@ async def _run(
             )
         _check_fits(checkpoint, facts, schema, folder)
         trainer.load_state(checkpoint.trainer)
+        _check_account(checkpoint, trainer, folder)
     # What was published after the last checkpoint has cost as much.
     closed = checkpoint.progress.closed_round if checkpoint is not None else 0
     trainer.count_lost_rounds(journal.num_after(closed))
@@ -388,6 +389,23 @@ def _is_unpublished(update: Update, identity: Identity) -> bool:
     """Tell whether an own update was stored but not journaled: no byte of it has left."""
     is_own = update.author == identity.signer.peer_id
     return is_own and update.round > identity.journal.last_round
+
+
+def _check_account(checkpoint: Checkpoint, trainer: Trainer, folder: RunFolder) -> None:
+    """Refuse to mix rounds with noise and rounds without: no promise would hold of them.
+
+    Raises:
+        ConfigError: The rounds so far were of the other kind.
+    """
+    was_private = bool(dict(checkpoint.trainer.get("privacy", {})).get("history"))
+    is_private = trainer.private is not None
+    if checkpoint.progress.closed_round and was_private != is_private:
+        before, now = ("with", "without") if was_private else ("without", "with")
+        raise ConfigError(
+            f"privacy.noise_multiplier: the rounds so far in {folder.root} were trained {before} "
+            f"noise, and no epsilon holds if it goes on {now}; set it as before, or name another "
+            "--out"
+        )
 
 
 def _check_fits(

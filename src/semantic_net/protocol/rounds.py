@@ -304,7 +304,8 @@ class Rounds:
         # Where two say that the first round is over, nobody waits for those who may be anywhere.
         is_over = self._roster.open_round(now, believes_one=False) > 1
         is_alone = self._roster.num_known < self._cfg.num_peers
-        is_early = bool(self.waiting_for or is_alone) and not is_over
+        is_unmet = not self.refused.issuperset(self.waiting_for)
+        is_early = (is_unmet or is_alone) and not is_over
         if is_early or is_behind or not heard:
             if now < self.deadline:
                 return []
@@ -330,7 +331,7 @@ class Rounds:
 
     def _why_unready(self, is_early: bool, is_behind: bool) -> str:
         limit_s = self._cfg.start_timeout_s
-        if is_early and self.waiting_for:
+        if is_early and not self.refused.issuperset(self.waiting_for):
             return f"not connected to {', '.join(self.waiting_for)} in {limit_s:g} s; going on"
         if is_early:
             heard, all_peers = self._roster.num_known, self._cfg.num_peers

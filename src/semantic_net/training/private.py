@@ -97,8 +97,8 @@ class PrivateSteps:
         limit = self._cfg.max_epsilon
         if limit is not None and (spent := self.epsilon(more_steps=num_steps)) > limit:
             raise TrainingError(
-                f"round {round_index}: privacy.max_epsilon = {limit:g} would be exceeded "
-                f"({spent:.3g} with this round): nothing more is learned from this device's data"
+                f"privacy.max_epsilon = {limit:g} would be exceeded ({spent:.3g} with round "
+                f"{round_index}): nothing more is learned from this device's data"
             )
         self._generator.manual_seed(secrets.randbits(63))
 
