@@ -8,6 +8,7 @@ codecs and the fold are those of a run, without a network: all peers hold all up
 what the honest send before they send, and send float32. A cell is one rule under one attack with
 one seed. Differences are in pairs of equal seeds, in points of accuracy, against the mean of all
 ten without liars; intervals are Student's t at 95%.
+A run whose loss becomes infinite counts as a guess (10%).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from semantic_net.aggregation.fold import fold_round
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState
 from semantic_net.config import Config
+from semantic_net.errors import TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.snapshot import read_base
@@ -145,7 +147,10 @@ def run_cell(cell: Cell) -> Result:
         model = make_initial_model(task, config.task.seed)
         trainer = Trainer(task, config.training, seed=index, model=model)
         learners.append(_Learner(trainer, config.aggregation, BaseStore()))
-    accuracy = _run(learners, config, attack, seed)
+    try:
+        accuracy = _run(learners, config, attack, seed)
+    except TrainingError:  # the loss is infinite: the model is worth as much as a guess
+        accuracy = 1 / fashion_mnist.NUM_CLASSES
     return {"rule": rule, "attack": attack, "seed": seed, "accuracy": accuracy}
 
 
