@@ -8,18 +8,13 @@ from pathlib import Path
 
 import attackers
 from attackers import Insider
-from processes_support import ROOT, PeerProcess, running
-from test_pinned import devices, flags_of
+from processes_support import PeerProcess, running
+from test_pinned import PACED, devices, flags_of
 
 from semantic_net.protocol.handshake import Refusal
 from semantic_net.transport.identity import load_or_create_key
 
 NUM_SLOW = 50
-PACED = (
-    "training.steps=5",
-    "task.options={step_s: 0.06}",
-    f"task.name={ROOT / 'tests' / 'faults' / 'paced_task.py'}",
-)
 
 
 async def attack(

@@ -255,7 +255,9 @@ def test_a_flood_that_takes_long_to_check_gets_a_share_of_the_processor(
         handle = a.handle
 
         def slow(event: TransportEvent) -> None:
-            time.sleep(0.001)
+            time.sleep(
+                0.001
+            )  # stands in for a signature to verify: it takes, and waits for nothing
             handle(event)
 
         monkeypatch.setattr(a.transport._hub, "_handler", slow)  # type: ignore[attr-defined]
