@@ -12,6 +12,16 @@ pytest.importorskip("opacus", reason="the extra privacy is not installed")
 NOISY = ("privacy.noise_multiplier=1.5", "privacy.delta=0.001")
 
 
+def test_a_budget_too_small_for_a_round_can_be_raised_later(tmp_path: Path) -> None:
+    """Rounds without an own update counted as rounds without noise."""
+    for limit, authors in ((0.001, 0), (100, 1)):
+        budget = f"privacy.max_epsilon={limit}"
+        with running(tmp_path, 1, *NOISY, budget, rounds=1 + authors) as [peer]:
+            assert peer.wait() == 0, peer.said()
+            peer.read_rounds()
+            assert len(peer.rounds[-1].updates_in) == authors
+
+
 def test_peers_learn_with_noise_and_keep_account_of_it(tmp_path: Path) -> None:
     with running(tmp_path, 2, *NOISY, rounds=3) as peers:
         assert [peer.wait() for peer in peers] == [0, 0], peers[0].said()

@@ -137,7 +137,8 @@ async def _run(
             )
         _check_fits(checkpoint, facts, schema, folder)
         trainer.load_state(checkpoint.trainer)
-        _check_account(checkpoint, trainer, folder)
+        if journal.num_after(0):  # else nothing of this device's data has left it
+            _check_account(checkpoint, trainer, folder)
     # What was published after the last checkpoint has cost as much.
     closed = checkpoint.progress.closed_round if checkpoint is not None else 0
     trainer.count_lost_rounds(journal.num_after(closed))
@@ -397,9 +398,9 @@ def _check_account(checkpoint: Checkpoint, trainer: Trainer, folder: RunFolder) 
     Raises:
         ConfigError: The rounds so far were of the other kind.
     """
-    was_private = bool(dict(checkpoint.trainer.get("privacy", {})).get("history"))
+    was_private = "history" in dict(checkpoint.trainer.get("privacy", {}))
     is_private = trainer.private is not None
-    if checkpoint.progress.closed_round and was_private != is_private:
+    if was_private != is_private:
         before, now = ("with", "without") if was_private else ("without", "with")
         raise ConfigError(
             f"privacy.noise_multiplier: the rounds so far in {folder.root} were trained {before} "
