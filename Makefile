@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # auto: never replace a torch that the machine brings; no: install one into VENV all the same.
 SYSTEM_TORCH ?= auto
-# Passed on to the command behind demo, unit, coverage, faults, network, soak, bench, fuzz and compat.
+# Passed on to the command behind a target, except test and its parts but for unit and coverage.
 ARGS ?=
 
 bin := $(VENV)/bin
@@ -15,7 +15,8 @@ setup_inputs := pyproject.toml constraints.txt tools/setup_venv.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types layers unit coverage faults network soak bench bench-full fuzz compat setup clean
+.PHONY: help demo test lint types layers unit coverage faults network soak bench bench-full oracle \
+    fuzz compat setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -67,6 +68,9 @@ bench-full: $(VENV)/.ready-bench ## accuracy against bytes in full: hours, but i
 	$(bin)/python benchmarks/bytes_and_accuracy.py --data dubai cicv5g \
 	    --methods dense balanced extreme --plot docs/figures/real_data $(ARGS)
 
+oracle: $(VENV)/.ready-bench $(VENV)/.ready-byzfl ## the robust rules against those of byzfl
+	$(bin)/python benchmarks/byzfl_oracle.py --byzfl $(VENV)/byzfl $(ARGS)
+
 fuzz: $(VENV)/.ready-fuzz ## a million inputs for each reader of strangers' bytes (x86, half an hour)
 	$(bin)/python tools/fuzz.py $(ARGS)
 
@@ -90,6 +94,11 @@ $(VENV)/.ready-bench: $(VENV)/.ready-dev
 
 $(VENV)/.ready-fuzz: $(VENV)/.ready-dev
 	@$(setup) ".[dev,fuzz]"
+	@touch $@
+
+# Beside the environment and without what it needs: torchvision, which would have to fit torch.
+$(VENV)/.ready-byzfl: $(VENV)/.ready-dev
+	@$(bin)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/byzfl byzfl==0.0.11
 	@touch $@
 
 $(VENV)/.ready-dev: $(setup_inputs)

@@ -17,13 +17,14 @@ import argparse
 import gc
 import os
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import fashion_mnist
 import numpy as np
 import torch
+from attacks import ATTACKS, Seen
 from cells import Result, machine, run_cells
 from data_sets import DATA_SETS, seeded
 from paired import interval
@@ -36,7 +37,7 @@ from semantic_net.config import Config
 from semantic_net.errors import TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
-from semantic_net.federated.snapshot import read_base
+from semantic_net.federated.snapshot import read_start
 from semantic_net.fixed_point import Float32Array
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.deltas import DenseFloats, ParsedDelta
@@ -51,51 +52,6 @@ JUDGED_ROUNDS = 3
 
 Cell = tuple[str, str, int]
 
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What liars know before they send."""
-
-    honest: Float32Array
-    """(N, P): what the honest peers have sent."""
-    own: Float32Array
-    """(P,): what the liar's own training, and its codec, gave."""
-    rng: np.random.Generator
-
-
-Attack = Callable[[Seen], Float32Array]
-
-
-def _alie(seen: Seen) -> Float32Array:
-    """A little is enough (Baruch et al., 2019): as far off as the honest are from each other."""
-    told: Float32Array = seen.honest.mean(0) - 1.5 * seen.honest.std(0)
-    return told
-
-
-def _ipm(seen: Seen) -> Float32Array:
-    """Inner product manipulation (Xie et al., "Fall of Empires", 2020)."""
-    told: Float32Array = -seen.honest.mean(0)
-    return told
-
-
-def _gaussian(seen: Seen) -> Float32Array:
-    norm = np.linalg.norm(seen.honest, axis=1).mean()
-    noise = seen.rng.standard_normal(seen.own.size).astype(np.float32)
-    told: Float32Array = noise * np.float32(10 * norm / np.linalg.norm(noise))
-    return told
-
-
-ATTACKS: dict[str, Attack] = {
-    "none": lambda seen: seen.own,
-    "silent": lambda seen: seen.own,  # it sends nothing: the best that any rule could make of it
-    "sign_flip": lambda seen: -seen.own,
-    "alie": _alie,
-    "ipm": _ipm,
-    "label_flip": lambda seen: seen.own,  # its data lies
-    "gaussian": _gaussian,
-    "huge": lambda seen: -1000 * seen.own,
-    "weight": lambda seen: -seen.own,  # and its number of examples lies, too
-}
 
 RULES: dict[str, tuple[str, ...]] = {
     "mean": (),
@@ -119,7 +75,7 @@ class _Learner(ModelLearner):
 
     def start(self) -> FoldState:
         """Return the state that the first round is folded on."""
-        return read_base(self.bases.read(self.base), self.base, self.fold_config)[1]
+        return read_start(self.bases.read(self.base), self.fold_config)
 
     def update(self, round_index: int, codec: Codec) -> tuple[ParsedDelta, int]:
         """Train for a round; return what others read of it, and the number of examples."""
