@@ -22,7 +22,7 @@ from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.state import start_state
 from semantic_net.errors import RemoteProtocolError, StartError
 from semantic_net.federated.packed_chunks import pack_part, unpack_part
-from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_base
+from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_start
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.frames import HEADER, Frame, FrameDecoder, Kind, encode_frame
 from semantic_net.protocol.handshake import Handshake, HelloContent
@@ -140,7 +140,7 @@ def _snapshot(data: bytes) -> None:
     for base in (origin, replace(origin, frontier=1)):
         with contextlib.suppress(RemoteProtocolError):
             decode_base(view, base, FOLD)
-    _, state = read_base(view, _SNAPSHOT_DIGEST, FOLD)
+    state = read_start(view, FOLD)
     assert state.parameters.size == FOLD.num_parameters
 
 

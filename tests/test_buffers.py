@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from semantic_net.buffers import LARGE_BYTES, new_array, new_buffer, trim_heap
+from semantic_net.buffers import LARGE_BYTES, forget_pages, new_array, new_buffer, trim_heap
 
 
 @pytest.mark.parametrize("num_bytes", [0, 5, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 5])
@@ -35,6 +36,23 @@ def test_large_ones_are_mapped_and_stay_so_while_a_view_is_left() -> None:
     tail = array[-3:].view(np.uint32)
     del array
     assert tail.view(np.float32).tolist() == [1.5] * 3
+
+
+def test_pages_of_a_file_are_let_go_of_and_nothing_else_is(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4096
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    for view in (mapped, mapped[5000:], memoryview(content), new_buffer(2 * LARGE_BYTES)):
+        before = bytes(view)
+        forget_pages(view)
+        assert bytes(view) == before
+    anonymous = new_buffer(2 * LARGE_BYTES)
+    anonymous[:3] = b"own"
+    for view in (anonymous, anonymous.toreadonly()):
+        forget_pages(view)
+        assert bytes(anonymous[:3]) == b"own", "no file to read it again from"
 
 
 def test_huge_pages_are_no_condition(monkeypatch: pytest.MonkeyPatch) -> None:

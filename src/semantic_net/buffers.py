@@ -36,6 +36,16 @@ def new_array(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.frombuffer(new_buffer(size * np.dtype(dtype).itemsize), dtype)
 
 
+def forget_pages(view: memoryview) -> None:
+    """Let go of what was read of a mapped file: the system reads it again where it is asked for.
+
+    Nothing is done where the view is of anything else; what is in the memory of this process alone
+    would be lost.
+    """
+    if isinstance(view.obj, mmap.mmap) and memoryview(view.obj).readonly:
+        view.obj.madvise(mmap.MADV_DONTNEED)
+
+
 def trim_heap() -> None:
     """Give the system back what the heap holds free, holes included; with glibc only."""
     with contextlib.suppress(AttributeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import shutil
@@ -17,6 +18,7 @@ from semantic_net.aggregation.fold import FoldConfig, fold_round
 from semantic_net.aggregation.folder import CACHE_EVERY, Folder, KeepPolicy, keep_sparser
 from semantic_net.aggregation.ratio import ONE
 from semantic_net.aggregation.rules import Contribution
+from semantic_net.aggregation.state import FoldState
 from semantic_net.errors import CheckpointError
 
 CFG = FoldConfig(2, 1, ONE // 2, ONE)
@@ -284,15 +286,27 @@ def test_rounds_of_the_start_can_neither_be_asked_for_nor_change() -> None:
     assert updates.asked == [8, 9]
 
 
-@given(st.integers(1, 12), st.integers(0, 5), st.booleans())
-def test_a_later_start_never_shows_in_the_result(frontier: int, more: int, in_place: bool) -> None:
+@given(st.integers(1, 12), st.integers(0, 5), st.booleans(), st.booleans())
+def test_a_later_start_never_shows_in_the_result(
+    frontier: int, more: int, in_place: bool, is_read: bool
+) -> None:
     updates, through = Updates(), frontier + more
     for number in range(1, through + 1):
         updates.add(number, update_of(number))
-    folder = Folder(CFG, state_of(START, CFG), in_place=in_place)
+
+    def origin() -> FoldState:
+        return state_of(START, CFG)
+
+    through_frontier = Folder(CFG, origin()).fold(frontier, updates.contributions)
+
+    def start() -> FoldState:
+        return copy.deepcopy(through_frontier)
+
+    folder = Folder(CFG, origin if is_read else origin(), in_place=in_place)
     updates.fold(folder, through)
-    start = Folder(CFG, state_of(START, CFG)).fold(frontier, updates.contributions)
-    folder.rebase(frontier, start)
+    updates.fold(folder, frontier)  # as for a snapshot
+    folder.let_go(frontier)
+    folder.rebase(frontier, start if is_read else start())
     updates.asked.clear()
     assert updates.fold(folder, through) == updates.from_scratch(through)
     updates.add(through + 1, update_of(through + 1))

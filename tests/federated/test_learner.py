@@ -22,7 +22,7 @@ from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import REACH, ModelLearner
 from semantic_net.federated.parts import LearningStoppedError
 from semantic_net.federated.snapshot import _MAGIC as MAGIC
-from semantic_net.federated.snapshot import encode_snapshot, read_base
+from semantic_net.federated.snapshot import encode_snapshot, read_start
 from semantic_net.fixed_point import MAX_MOMENTUM, MAX_STATE, NARROW_LIMIT
 from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
@@ -338,7 +338,7 @@ def test_a_snapshot_that_no_fold_can_arrive_at_is_refused(
     """Momentum beyond its bound overflows the fold; one state in two widths has two digests."""
     one = learner(1, AggregationConfig(outer_momentum=0.9))
     history = one.history.grown([(4, b"m" * 32)], [])
-    _, state = read_base(one.bases.read(one.base), one.base, one.fold_config)
+    state = read_start(one.bases.read(one.base), one.fold_config)
     forged = replace(
         state,
         parameters=np.full(state.parameters.size, parameter, width),

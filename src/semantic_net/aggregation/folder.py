@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 CACHE_EVERY = 8
 DEFAULT_BUDGET_BYTES = 64 << 20
 
+Start = FoldState | Callable[[], FoldState]
+"""Where folding begins; a function reads it anew, whenever that is needed."""
+
 KeepPolicy = Callable[[int, int], bool]
 """``keep(round_index, through)``: whether to keep that round's state once the fold has reached
 ``through``. What it has let go it may not want back later."""
@@ -41,7 +44,7 @@ class Folder:
     def __init__(
         self,
         cfg: FoldConfig,
-        start: FoldState,
+        start: Start,
         *,
         start_round: int = 0,
         cache_dir: Path | None = None,
@@ -53,7 +56,8 @@ class Folder:
 
         Args:
             cfg: Equal on all peers.
-            start: The state through ``start_round``; belongs to the folder from now on.
+            start: The state through ``start_round``; belongs to the folder from now on. What a
+                function returns does, too.
             start_round: Rounds up to this one are never asked for.
             cache_dir: Where states beyond the memory budget go; old ones in it are removed.
             memory_budget_bytes: What cached states may take in memory beside the last two.
@@ -71,7 +75,7 @@ class Folder:
         self._budget_bytes = memory_budget_bytes
         self._keep = keep
         self._in_place = in_place
-        self._cached: dict[int, FoldState | Path] = {start_round: start}
+        self._cached: dict[int, Start | Path] = {start_round: start}
         if cache_dir is not None:
             cache_dir.mkdir(parents=True, exist_ok=True)
             for path in cache_dir.glob("fold-*.state*"):
@@ -97,7 +101,7 @@ class Folder:
                 where there is no such round.
 
         Raises:
-            CheckpointError: The start itself was on disk and can no longer be read.
+            CheckpointError: The start itself can no longer be read.
             ValueError: A round lies before the start.
         """
         if through < self._start_round:
@@ -124,7 +128,18 @@ class Folder:
         self._make_room(through, num_exempt=2)
         return state
 
-    def rebase(self, start_round: int, start: FoldState) -> None:
+    def let_go(self, round_index: int) -> None:
+        """Say that a state is not looked at any more: it goes where only one is held, and not it.
+
+        Args:
+            round_index: What it was folded through.
+        """
+        state = self._cached.get(round_index)
+        is_latest = round_index == max(self._cached)
+        if self._in_place and isinstance(state, FoldState) and not is_latest:
+            self._spill(round_index, state)
+
+    def rebase(self, start_round: int, start: Start) -> None:
         """Fold from another start on: states of rounds before it are of no use any more.
 
         Those of later rounds stay, unless the next `fold` says that they have changed.
@@ -185,7 +200,7 @@ class Folder:
         used = 0
         for round_index in sorted(self._cached, reverse=True):
             cached = self._cached[round_index]
-            if isinstance(cached, Path):
+            if not isinstance(cached, FoldState):
                 continue
             num_exempt -= 1
             if num_exempt < 0:
@@ -219,12 +234,15 @@ class Folder:
         cached = self._cached.pop(round_index)
         if isinstance(cached, FoldState):
             return cached
-        _unlink(cached)
+        if isinstance(cached, Path):
+            _unlink(cached)
         return None
 
-    def _read(self, path: Path) -> FoldState:
+    def _read(self, cached: Path | Callable[[], FoldState]) -> FoldState:
+        if not isinstance(cached, Path):
+            return cached()
         return read_state(
-            path,
+            cached,
             num_parameters=self._cfg.num_parameters,
             num_buffers=self._cfg.num_buffers,
             momentum=self._cfg.beta > 0,

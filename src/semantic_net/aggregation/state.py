@@ -73,9 +73,11 @@ def start_state(values: Float32Array, num_parameters: int, *, momentum: bool) ->
     """
     parameters, parameters_bound = _to_state(values[:num_parameters])
     buffers, buffers_bound = _to_state(values[num_parameters:])
+    at_rest = new_array(num_parameters if momentum else 0, parameters.dtype)
+    at_rest.fill(0)
     return FoldState(
         parameters=parameters,
-        momentum=np.zeros(num_parameters if momentum else 0, parameters.dtype),
+        momentum=at_rest,
         buffers=buffers,
         parameters_bound=parameters_bound,
         momentum_bound=0,

@@ -23,6 +23,7 @@ from semantic_net.protocol.update import UpdateId
 log = logging.getLogger(__name__)
 
 _NAME_CHARS = 16
+_BLOCK_BYTES = 1 << 20
 
 
 class BaseStore:
@@ -78,12 +79,27 @@ class BaseStore:
         Raises:
             CheckpointError: It is not here, or damaged.
         """
-        data = self.read(digest)
-        if hashlib.sha256(data).digest() != digest:
+        if self._digest_of(digest) != digest:
             raise CheckpointError(
                 f"base {self._path(digest)}: damaged (its content does not match its name)"
             )
-        return data
+        return self.read(digest)
+
+    def _digest_of(self, named: UpdateId) -> UpdateId:
+        """Return the hash of what lies under a name; a file is not mapped for it as a whole."""
+        hasher = hashlib.sha256()
+        path = self._path(named)
+        if named in self._in_memory or path is None:
+            hasher.update(self.read(named))
+            return hasher.digest()
+        block = bytearray(_BLOCK_BYTES)
+        try:
+            with path.open("rb", buffering=0) as file:
+                while size := file.readinto(block):
+                    hasher.update(memoryview(block)[:size])
+        except OSError as exc:
+            raise CheckpointError(f"base {path}: cannot be read: {exc}") from exc
+        return hasher.digest()
 
     def persist(self, digest: UpdateId) -> None:
         """Make sure that a base is on disk, if there is a disk.

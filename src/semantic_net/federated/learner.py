@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from semantic_net.aggregation.fold import FoldConfig
-from semantic_net.aggregation.folder import Folder
+from semantic_net.aggregation.folder import Folder, Start
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState
 from semantic_net.buffers import trim_heap
@@ -26,7 +26,7 @@ from semantic_net.config import AggregationConfig
 from semantic_net.errors import CheckpointError, RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.parts import Encoded, LearningStoppedError, Trained
-from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_base
+from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_history, read_start
 from semantic_net.fixed_point import Float32Array
 from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
@@ -129,7 +129,9 @@ class ModelLearner:
     ) -> tuple[UpdateId, int]:
         """Store the base that includes all that a plan folds; return its digest and its size."""
         self._stand_on(plan.base)
-        return self.bases.put(encode_snapshot(history, self._fold(plan, parsed)))
+        made = self.bases.put(encode_snapshot(history, self._fold(plan, parsed)))
+        self._folder.let_go(plan.through)
+        return made
 
     def parse(self, codec: str, payload: memoryview) -> ParsedDelta:
         """Return what the fold reads; runs in any thread.
@@ -204,6 +206,8 @@ class ModelLearner:
             total += self.residual
         encoded = encode(total, self.schema, codec, max_bytes=max_bytes, overwrite=True)
         self.residual, self.changed_norm = encoded.residual, changed_norm
+        del total
+        self._trim()
         return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes, encoded.kept_ratio)
 
     def take_back(self, own: Update, parsed: ParsedDelta) -> None:
@@ -257,7 +261,7 @@ class ModelLearner:
     def _trim(self) -> None:
         # What training took and let go of would stay on the heap, beside the buffers of the
         # exchange; taking it anew each round costs less than a training step.
-        if self.schema.dense_bytes >= LARGE_BYTES:
+        if self._is_large:
             trim_heap()
 
     def _fold(self, plan: FoldPlan, parsed: Callable[[Update], ParsedDelta]) -> FoldState:
@@ -273,23 +277,36 @@ class ModelLearner:
         self.base = base
         self._folder.rebase(self.history.frontier, start)
 
-    def _read_base(self, base: UpdateId) -> tuple[History, FoldState]:
+    def _read_base(self, base: UpdateId) -> tuple[History, Start]:
+        """Return its history, and its state; that of a large model is read when needed."""
         try:
-            return read_base(self.bases.read_checked(base), base, self.fold_config)
+            history = read_history(self.bases.read_checked(base), base, self.fold_config)
         except RemoteProtocolError as exc:
             raise CheckpointError(f"base {base.hex()[:16]}: {exc}") from exc
+        start = functools.partial(self._read_start, base)
+        return history, start if self._is_large else start()
+
+    def _read_start(self, base: UpdateId) -> FoldState:
+        try:
+            return read_start(self.bases.read_checked(base), self.fold_config)
+        except RemoteProtocolError as exc:
+            raise CheckpointError(f"base {base.hex()[:16]}: {exc}") from exc
+
+    @property
+    def _is_large(self) -> bool:
+        return self.schema.dense_bytes >= LARGE_BYTES
 
     def _origin(self) -> memoryview:
         values = flatten(self.trainer.model).cpu().numpy()
         return values.astype("<f4", copy=False).data.cast("B")
 
-    def _new_folder(self, start_round: int, start: FoldState) -> Folder:
+    def _new_folder(self, start_round: int, start: Start) -> Folder:
         folder = functools.partial(
             Folder,
             self.fold_config,
             start,
             start_round=start_round,
-            in_place=self.schema.dense_bytes >= LARGE_BYTES,
+            in_place=self._is_large,
         )
         try:
             return folder(cache_dir=self._cache_dir)

@@ -15,7 +15,7 @@ import numpy as np
 
 from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.state import FoldState, start_state
-from semantic_net.buffers import new_array
+from semantic_net.buffers import forget_pages, new_array
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.fixed_point import (
     MAX_MOMENTUM,
@@ -38,6 +38,7 @@ from semantic_net.protocol.history import (
 _HEADER = struct.Struct("<8sQQQQBB")
 _MAGIC = b"SNBASE\x01\n"
 _WIDTHS = (4, 8)
+_COPIED_ENTRIES = 1 << 20
 
 
 def origin_bytes(cfg: FoldConfig) -> int:
@@ -97,20 +98,30 @@ def decode_base(data: memoryview, base: Base, cfg: FoldConfig) -> History:
     return history
 
 
-def read_base(data: memoryview, digest: bytes, cfg: FoldConfig) -> tuple[History, FoldState]:
-    """Return the history of a base and the state that rounds are folded on.
+def read_history(data: memoryview, digest: bytes, cfg: FoldConfig) -> History:
+    """Return the history of a base.
 
     Raises:
         RemoteProtocolError: It is no base of this model.
     """
-    if len(data) == origin_bytes(cfg) and not _is_snapshot(data):
-        state = start_state(_origin_values(data), cfg.num_parameters, momentum=cfg.beta > 0)
-        return history_of_origin(digest), state
-    history, parts, widths = _parse(data, cfg)
+    if _is_origin(data, cfg):
+        return history_of_origin(digest)
+    return _parse(data, cfg)[0]
+
+
+def read_start(data: memoryview, cfg: FoldConfig) -> FoldState:
+    """Return the state of a base, that rounds are folded on.
+
+    Raises:
+        RemoteProtocolError: It is no base of this model.
+    """
+    if _is_origin(data, cfg):
+        return start_state(_origin_values(data), cfg.num_parameters, momentum=cfg.beta > 0)
+    _, parts, widths = _parse(data, cfg)
     parameters, momentum, buffers = (
         _array(part, width) for part, width in zip(parts, widths, strict=True)
     )
-    state = FoldState(
+    return FoldState(
         parameters=parameters,
         momentum=momentum,
         buffers=buffers,
@@ -118,13 +129,17 @@ def read_base(data: memoryview, digest: bytes, cfg: FoldConfig) -> tuple[History
         momentum_bound=magnitude(momentum),
         buffers_bound=magnitude(buffers),
     )
-    return history, state
+
+
+def _is_origin(data: memoryview, cfg: FoldConfig) -> bool:
+    return len(data) == origin_bytes(cfg) and not _is_snapshot(data)
 
 
 def _origin_values(data: memoryview) -> Float32Array:
     values: Float32Array = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     if not largest_magnitude(values) < np.inf:
         raise RemoteProtocolError("an origin with entries that are not finite")
+    forget_pages(data)
     return values
 
 
@@ -155,7 +170,10 @@ def _array(part: memoryview, width: int) -> FixedArray:
     """Return a copy of an array: the fold writes to it."""
     values = np.frombuffer(part, f"<i{width}")
     array: FixedArray = new_array(values.size, np.int32 if width == 4 else np.int64)
-    array[:] = values
+    for start in range(0, values.size, _COPIED_ENTRIES):
+        here = slice(start, start + _COPIED_ENTRIES)
+        array[here] = values[here]
+        forget_pages(part)  # a device shares its memory with more than this process
     return array
 
 
