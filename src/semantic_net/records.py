@@ -58,6 +58,17 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a person should know: skipped rounds, halved batches, re-folds, cut off, ..."""
 
 
+class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that took part, as far as this peer knows."""
+
+    id: str
+    name: str
+    peers: list[str]
+    """The peers that run on it."""
+    out_from: int | None = None
+    """The first round in which its updates count no more; None: they do."""
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """``summary.json``: a finished or interrupted run as a whole."""
 
@@ -85,6 +96,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     num_parameters: int
     versions: dict[str, str]
     """Of semantic-net, Python, torch and numpy."""
+    devices: list[DeviceRecord] = []
+    """Whose updates count; empty where devices are not pinned."""
+    refused: list[str] = []
+    """Addresses where this peer was turned away, or turned the other away, to the end."""
 
 
 class HeldUpdate(msgspec.Struct, frozen=True, kw_only=True):

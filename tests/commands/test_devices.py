@@ -97,7 +97,7 @@ def test_mistakes_are_one_line_that_says_what_to_do(ours: Cli, theirs: Cli) -> N
     assert "the invite is not whole" in ours("pair", invite[:-9], code=2)
     assert "an invite begins with" in ours("pair", "drone", code=2)
     assert "this device's own" in ours("pair", ours.invite(), code=2)
-    assert "neither an id nor a name" in ours("revoke", "drone", code=2)
+    assert "nor how one begins, nor a name" in ours("revoke", "drone", code=2)
     assert "could be taken for" in ours("id", "--name", "a" * 40, code=2)
     stranger = theirs.json("id")["id_for_people"]
     assert "no device " + stranger in ours("revoke", stranger, code=2)
@@ -106,7 +106,7 @@ def test_mistakes_are_one_line_that_says_what_to_do(ours: Cli, theirs: Cli) -> N
     assert "could be dialled" in ours("id", "--address", "0.0.0.0:5000", code=2)
     ours("pair", invite)
     ours("pair", Cli(theirs.folder.with_name("third"), ours.capsys).invite("--name", "drone"))
-    assert "2 devices are named 'drone'; give one's id" in ours("revoke", "drone", code=2)
+    assert "'drone' stands for 2 devices; give one's id" in ours("revoke", "drone", code=2)
     ours.folder.joinpath("trust.txt").write_text("# fine\ntrusted what\n")
     assert "trust.txt:2: expected: trusted or revoked" in ours("peers", code=3)
 
@@ -166,6 +166,17 @@ def test_what_its_owner_calls_a_device_is_remembered(ours: Cli) -> None:
     assert (renamed["name"], renamed["addresses"]) == ("drone-B", first["addresses"])
     (ours.folder / "device.json").write_text("{")
     assert "remove it to begin anew" in ours("id", code=3)
+
+
+def test_an_id_may_be_cut_short_where_only_one_device_is_meant(ours: Cli, theirs: Cli) -> None:
+    victim = theirs.json("id")
+    ours("pair", theirs.invite())
+    assert "nor how one begins" in ours("revoke", victim["id"][:3], code=2), "too short"
+    assert ours.json("revoke", victim["id_for_people"][:9])["id"] == victim["id"]
+    third = Cli(theirs.folder.with_name("third"), ours.capsys)
+    ours("pair", third.invite("--name", victim["id_for_people"][:9]))
+    said = ours("revoke", victim["id_for_people"][:9], code=2)
+    assert "stands for 2 devices" in said, "a name must not shadow another device's id"
 
 
 def test_a_revocation_may_reach_back(ours: Cli, theirs: Cli) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from processes_support import ROOT, PeerProcess, running, settings
@@ -81,6 +82,8 @@ def test_one_device_takes_back_for_all_what_another_has_taught(tmp_path: Path) -
     assert gone.rounds[0].peer not in a.rounds[-1].updates_in
     for peer in (a, b):
         assert "counts from round 2 on: revoked on" in peer.said()
+        standing = {device["id"]: device["out_from"] for device in peer.summary()["devices"]}
+        assert standing == {paired[0].id: None, paired[1].id: None, paired[2].id: 2}
         assert "rounds from 2 on are folded anew" in peer.said()
 
 
@@ -95,7 +98,10 @@ def test_a_device_that_is_revoked_in_a_run_is_left_behind(tmp_path: Path) -> Non
         for device in paired[:2]:
             device.trust_file.revoke(paired[2].id)
         assert [peer.wait() for peer in (a, b)] == [0, 0], a.said()
-        gone.kill()
+        gone.send(signal.SIGINT)
+        assert gone.wait() == 130
     assert a.digests()[-1] == b.digests()[-1]
     assert gone.rounds[0].peer not in a.rounds[-1].updates_in
     assert "the device is revoked" in gone.said()
+    assert "turned this peer away" in gone.said(), "it has not simply done its rounds"
+    assert len(gone.summary()["refused"]) == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import socket
 from pathlib import Path
@@ -24,6 +25,8 @@ from semantic_net.transport.trust import MAX_VOID_FROM, Device, looks_like_id
 
 DEFAULT_PORT = 5000
 HOME_VARIABLE = "SEMANTIC_NET_HOME"
+MIN_ID_START = 4
+"""Letters of an id that may stand for it."""
 
 ID_HELP = """show who this device is, and the invite that others pair with; make its key at first
 
@@ -107,7 +110,9 @@ def add_peers(parser: argparse.ArgumentParser) -> None:
 def add_revoke(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``revoke``."""
     _add_shared(parser)
-    parser.add_argument("device", metavar="ID", help="its id, or its name if only one has it")
+    parser.add_argument(
+        "device", metavar="ID", help="its id or how that begins, or its name, if only one has it"
+    )
     parser.add_argument(
         "--void-from",
         type=_round,
@@ -183,7 +188,9 @@ def _pair(arguments: argparse.Namespace) -> int:
         print(f"dialled at {', '.join(known.addresses)} unless --peers says otherwise")
     if invite.run != "default":
         print(f"for its run: --set p2p.run={shlex.quote(printable(invite.run, 64))}")
-    print("It has to be paired with this one, too: `semantic-net id` shows what to run there.")
+    print("It lets this one in once it has been told of it, too: `semantic-net id` here shows how.")
+    if arguments.again:
+        print("Where another device has revoked it, it stays out until that is run there as well.")
     return 0
 
 
@@ -244,13 +251,22 @@ def _peer_named(text: str, device: DeviceIdentity) -> PeerId:
             return read_id(text)
         except ValueError as exc:
             raise ConfigError(f"ID: {exc}") from exc
-    named = [peer for peer, other in known.items() if other.name == text]
-    if len(named) > 1:
-        ids = ", ".join(map(write_id, named))
-        raise ConfigError(f"ID: {len(named)} devices are named {text!r}; give one's id: {ids}")
-    if named:
-        return named[0]
-    raise ConfigError(f"ID: {text!r} is neither an id nor a name; see `semantic-net peers`")
+    begins = re.sub(r"[\s-]", "", text).lower()
+    found = [
+        peer
+        for peer, other in known.items()
+        # Both count: a device calls itself what it likes, also as another's id begins.
+        if other.name == text or (len(begins) >= MIN_ID_START and peer.startswith(begins))
+    ]
+    if len(found) > 1:
+        ids = ", ".join(map(write_id, found))
+        raise ConfigError(f"ID: {text!r} stands for {len(found)} devices; give one's id: {ids}")
+    if found:
+        return found[0]
+    raise ConfigError(
+        f"ID: {text!r} is neither a device's id, nor how one begins, nor a name; see "
+        "`semantic-net peers`"
+    )
 
 
 def _described(peer: PeerId, known: Device) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.actions import Diverged
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.update import Update
-from semantic_net.records import Divergence, HeldUpdate, RoundRecord, Summary
+from semantic_net.records import DeviceRecord, Divergence, HeldUpdate, RoundRecord, Summary
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.task.base import Task
 
@@ -297,7 +297,16 @@ class Recording:
             set_digest=last.set_digest,
             num_parameters=self._learner.schema.num_parameters,
             versions=_versions(),
+            devices=self._devices(),
+            refused=sorted(self._machine.rounds.refused),
         )
+
+    def _devices(self) -> list[DeviceRecord]:
+        membership = self._machine.membership
+        return [
+            DeviceRecord(id=each.id, name=each.name, peers=list(each.peers), out_from=each.out_from)
+            for each in (membership.devices() if membership is not None else ())
+        ]
 
 
 def _joined(before: RoundRecord, again: RoundRecord) -> RoundRecord:

@@ -217,6 +217,12 @@ async def _run(
     try:
         reason = await peer.run(stop)
         log.info("%s", reason)
+        if machine.rounds.refused:
+            log.warning(
+                "%s turned this peer away, or it them, to the end: what either side has learned "
+                "since then is not part of the other's model",
+                ", ".join(sorted(machine.rounds.refused)),
+            )
     finally:
         # Not in this thread: it waits for a training step, and a second signal must still get in.
         await asyncio.to_thread(runner.close)

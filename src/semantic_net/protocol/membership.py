@@ -126,6 +126,18 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberDevice:
+    """A device whose updates count, or did, as this peer knows it."""
+
+    id: PeerId
+    name: str
+    peers: tuple[PeerId, ...]
+    """That run on it."""
+    out_from: int | None
+    """The first round in which they count no more."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Place:
     out_from: int
     device: PeerId
@@ -232,6 +244,19 @@ class Membership:
         return (standing.name if standing else "") or f"{device[:4]}-{device[4:8]}"
 
     # What is known.
+
+    def devices(self) -> list[MemberDevice]:
+        """Return those that take part, or did, this one first."""
+        order = sorted(self._out_from, key=lambda device: (device != self._me, device))
+        return [
+            MemberDevice(
+                device,
+                self.name_of(device),
+                tuple(sorted(self._bindings.get(device, ()))),
+                None if self._out_from[device] == NEVER else self._out_from[device],
+            )
+            for device in order
+        ]
 
     def records(self) -> list[Record]:
         """Return everything that is known of those who belong.
