@@ -19,7 +19,8 @@ from torch.utils.data import TensorDataset
 from semantic_net.config import AggregationConfig, TrainingConfig
 from semantic_net.errors import RemoteProtocolError, TrainingError
 from semantic_net.federated.base_store import BaseStore
-from semantic_net.federated.learner import REACH, ModelLearner
+from semantic_net.federated.learner import ModelLearner
+from semantic_net.federated.local import REACH
 from semantic_net.federated.parts import LearningStoppedError
 from semantic_net.federated.snapshot import _MAGIC as MAGIC
 from semantic_net.federated.snapshot import encode_snapshot, read_start

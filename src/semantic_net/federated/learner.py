@@ -1,19 +1,16 @@
 """The model's side of a peer: training, codecs and the exact fold, behind one narrow face.
 
-The model's parameters are only ever two things: the float32 view of the fold, which is what is
-evaluated and shared, or that view plus some of what this peer has learned and not sent, which is
-where its training goes on from (docs/decisions/0007). The state itself is the fold's whole numbers.
+What is shared is the float32 view of the fold (`semantic_net.federated.local` says what becomes of
+it); the state itself is the fold's whole numbers.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,32 +18,21 @@ from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.folder import Folder, Start
 from semantic_net.aggregation.rules import Contribution
 from semantic_net.aggregation.state import FoldState
-from semantic_net.buffers import trim_heap
 from semantic_net.config import AggregationConfig
-from semantic_net.errors import CheckpointError, RemoteProtocolError, TrainingError
+from semantic_net.errors import CheckpointError, RemoteProtocolError
 from semantic_net.federated.base_store import BaseStore
-from semantic_net.federated.parts import Encoded, LearningStoppedError, Trained
+from semantic_net.federated.local import LocalLearner
 from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_history, read_start
-from semantic_net.fixed_point import Float32Array
 from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History
 from semantic_net.protocol.update import Update, UpdateId
-from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import ParsedDelta, parse_payload
-from semantic_net.semantic.encoder import encode
-from semantic_net.semantic.flat import flatten, load_flat
+from semantic_net.semantic.flat import flatten
 from semantic_net.semantic.schema import ModelSchema
-from semantic_net.training.trainer import Trainer, TrainingInterrupted
+from semantic_net.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-REACH = 0.5
-"""How far from the shared model a round's training may begin, along the residual: in lengths of
-what the training before has changed."""
-
-LARGE_BYTES = 8 << 20
-"""Float32 size from which on a model is folded in place, with few states of the past, on disk."""
 
 
 def fold_config_of(schema: ModelSchema, aggregation: AggregationConfig) -> FoldConfig:
@@ -62,10 +48,8 @@ def fold_config_of(schema: ModelSchema, aggregation: AggregationConfig) -> FoldC
     )
 
 
-class ModelLearner:
+class ModelLearner(LocalLearner):
     """Trains, encodes and folds one torch model."""
-
-    reach = REACH
 
     def __init__(
         self,
@@ -88,22 +72,12 @@ class ModelLearner:
         Raises:
             CheckpointError: The base is damaged, or of another model.
         """
-        self.trainer = trainer
-        self.schema = ModelSchema.of(trainer.model)
+        super().__init__(trainer)
         self.fold_config = fold_config_of(self.schema, aggregation)
         self.bases = bases
-        self.residual: Tensor | None = None
-        """(schema.size,) float32: what the own updates left over; None for nothing."""
         self.taken_back: dict[UpdateId, int] = {}
         """The rounds of the own updates that are taken back: the residual has carried them."""
-        self.changed_norm = 0.0
-        """Length of what the last training has changed, of the parameters; 0 before the first."""
-        self._trained_from: Tensor | None = None
-        """What of the residual was in the model when training began."""
-        self._set_aside: Tensor | None = None
-        """(schema.size,) float32: what was trained ahead of the fold."""
         self._cache_dir = cache_dir
-        self._stop = threading.Event()
         if base is None:
             base, _ = bases.put([self._origin()])
             bases.settle(base)
@@ -112,8 +86,6 @@ class ModelLearner:
         self.history, start = self._read_base(self.base)
         """Of the base."""
         self._folder = self._new_folder(self.history.frontier, start)
-        self._view: Float32Array = np.empty(self.schema.size, np.float32)
-        self._reference = torch.from_numpy(self._view)
         self._load(self._folder.fold(self.history.frontier, lambda number: ()))
 
     def history_of(self, data: memoryview, base: Base) -> History:
@@ -149,67 +121,6 @@ class ModelLearner:
         self._trim()
         return bytes.fromhex(state.digest)
 
-    def train(self, round_index: int, *, is_ahead: bool = False) -> Trained:
-        """Train for a round.
-
-        Args:
-            round_index: From 1.
-            is_ahead: The round before is not folded yet: go on from what it has trained, and set
-                aside what changes. The delta is then one fold stale.
-
-        Raises:
-            TrainingError: No update can come of it.
-            LearningStoppedError: ``stop`` was called.
-        """
-        before = None
-        if is_ahead:
-            before = flatten(self.trainer.model)
-        else:
-            self._trained_from = self._within_reach()
-            if self._trained_from is not None:
-                self._load_vector(self._reference + self._trained_from)
-        try:
-            result = self.trainer.train_round(round_index, self._stop)
-        except TrainingInterrupted as exc:
-            raise LearningStoppedError(str(exc)) from exc
-        except TrainingError:
-            self._trained_from = None  # as large as the model
-            raise
-        if before is not None:
-            self._set_aside = flatten(self.trainer.model).sub_(before)
-        self._trim()
-        return Trained(result.loss, result.num_examples, result.notes, result.epsilon)
-
-    def encode(self, codec: Codec, max_bytes: int | None = None) -> Encoded:
-        """Encode what training changed and the residual; what is left is the new residual.
-
-        Args:
-            codec: Mode and strength.
-            max_bytes: Most that the payload should take, for which less may be kept.
-
-        Raises:
-            TrainingError: Training has left the finite numbers.
-        """
-        total, self._set_aside = self._set_aside, None
-        if total is None:
-            total = flatten(self.trainer.model).sub_(self._reference)
-            if self._trained_from is not None:
-                total -= self._trained_from
-                self._trained_from = None  # as large as the model
-        else:
-            # What comes next is trained from there, as if the fold had come first.
-            self._load_vector(self._reference + total)
-        parameters = total[: self.schema.num_parameters]
-        # Finite entries have a finite length in float64, whatever they are.
-        changed_norm = float(torch.linalg.vector_norm(parameters, dtype=torch.float64))
-        if self.residual is not None:
-            total += self.residual
-        encoded = encode(total, self.schema, codec, max_bytes=max_bytes, overwrite=True)
-        self.residual, self.changed_norm = encoded.residual, changed_norm
-        del total
-        self._trim()
-        return Encoded(encoded.codec, encoded.payload, self.schema.dense_bytes, encoded.kept_ratio)
-
     def take_back(self, own: Update, parsed: ParsedDelta) -> None:
         """Add to the residual, once, what an own update carried: it does not count any more."""
         if own.id not in self.taken_back:
@@ -224,45 +135,10 @@ class ModelLearner:
             self.residual = -carried if self.residual is None else self.residual - carried
             del self.taken_back[own.id]
 
-    def evaluate(self) -> dict[str, float]:
-        """Return the validation metrics of the model.
-
-        Raises:
-            TrainingError: It does not fit into memory.
-        """
-        return self.trainer.evaluate()
-
-    def restore(self) -> None:
-        """Load the model with the last fold again: without what training has changed since."""
-        load_flat(self.trainer.model, self._view)
-
-    def stop(self) -> None:
-        """Make a running ``train`` end early."""
-        self._stop.set()
-
-    def _within_reach(self) -> Tensor | None:
-        """Return what of the residual training begins with; None for nothing."""
-        if self.residual is None:
-            return None
-        length = float(torch.linalg.vector_norm(self.residual, dtype=torch.float64))
-        limit = self.reach * self.changed_norm if self.changed_norm else 0.0
-        if limit == 0:
-            return None
-        return self.residual.clone() if length <= limit else self.residual * (limit / length)
-
     def _carried(self, parsed: ParsedDelta) -> Tensor:
         carried = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)
         carried[self.schema.num_parameters :] = 0  # buffers are sent anew each round
         return carried
-
-    def _load_vector(self, flat: Tensor) -> None:
-        load_flat(self.trainer.model, flat.cpu().numpy())
-
-    def _trim(self) -> None:
-        # What training took and let go of would stay on the heap, beside the buffers of the
-        # exchange; taking it anew each round costs less than a training step.
-        if self._is_large:
-            trim_heap()
 
     def _fold(self, plan: FoldPlan, parsed: Callable[[Update], ParsedDelta]) -> FoldState:
         def contributions(number: int) -> list[Contribution]:
@@ -292,10 +168,6 @@ class ModelLearner:
         except RemoteProtocolError as exc:
             raise CheckpointError(f"base {base.hex()[:16]}: {exc}") from exc
 
-    @property
-    def _is_large(self) -> bool:
-        return self.schema.dense_bytes >= LARGE_BYTES
-
     def _origin(self) -> memoryview:
         values = flatten(self.trainer.model).cpu().numpy()
         return values.astype("<f4", copy=False).data.cast("B")
@@ -317,6 +189,4 @@ class ModelLearner:
     def _load(self, state: FoldState) -> None:
         state.to_float32(out=self._view)
         self.schema.keep_bounds(self._view)
-        load_flat(self.trainer.model, self._view)
-        # On the CPU this is the view itself, and no copy of it.
-        self._reference = torch.from_numpy(self._view).to(self.trainer.device)
+        self._load_view()
