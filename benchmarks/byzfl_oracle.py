@@ -55,12 +55,13 @@ def main() -> int:
         updates, num_liars = random_round(rng)
         for name, case in CASES.items():
             theirs, ours = case(byzfl, updates.copy(), num_liars)
-            worst[name] = max(worst[name], math.dist(theirs, ours) / np.linalg.norm(theirs))
+            distance = math.dist(theirs, ours) / np.linalg.norm(theirs)
+            worst[name] = float(np.maximum(worst[name], distance))  # keeps what is no number
     print(f"{arguments.rounds} random rounds of 3 to 12 authors, seed {arguments.seed}\n")
     print("| rule or attack | greatest relative distance from byzfl's |\n|---|---|")
     for name, distance in worst.items():
         print(f"| {name} | {distance:.1e} |")
-    return 1 if max(worst.values()) > ALLOWED else 0
+    return 0 if all(distance <= ALLOWED for distance in worst.values()) else 1
 
 
 def modules_of(folder: Path) -> Any:

@@ -39,6 +39,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "fuzz")
     arguments = parser.parse_args()
+    if arguments.runs < 1:
+        parser.error(f"--runs: at least 1, got {arguments.runs}")
     if unknown := set(arguments.targets) - set(TARGETS):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
     failed = []
@@ -59,9 +61,10 @@ def main() -> int:
 def _fuzz(name: str, corpus: Path, runs: int, seed: int, log: TextIO) -> int:
     """Give a target its inputs, process by process; return the exit code, that of a failure."""
     for begun in range(0, runs, RUNS_A_PROCESS):
+        known = sum(1 for _ in corpus.iterdir())  # each process begins with all of these
         command = [
             *(sys.executable, __file__, TARGET_FLAG, name, str(corpus)),
-            *(f"-runs={min(RUNS_A_PROCESS, runs - begun)}", f"-max_len={MAX_BYTES}"),
+            *(f"-runs={known + min(RUNS_A_PROCESS, runs - begun)}", f"-max_len={MAX_BYTES}"),
             *(f"-rss_limit_mb={MEMORY_MB}", f"-timeout={INPUT_S}", "-print_final_stats=1"),
             *(f"-seed={seed + begun // RUNS_A_PROCESS}", f"-artifact_prefix={corpus}-"),
         ]

@@ -97,9 +97,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     """Of semantic-net, Python, torch and numpy."""
     devices: list[DeviceRecord] = []
-    """Whose updates count; empty where devices are not pinned."""
-    refused: list[str] = []
-    """Addresses where this peer was turned away, or turned the other away, to the end."""
+    """That take part, or did; empty where devices are not pinned."""
+    refused_by: list[str] = []
+    """Who has turned this peer away, and has not let it in since. What it has learned may have
+    reached them through others."""
 
 
 class HeldUpdate(msgspec.Struct, frozen=True, kw_only=True):

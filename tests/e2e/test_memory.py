@@ -18,8 +18,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """torch.optim imports the compiler, torch._dynamo: 72 MB that every training loop takes."""
 
 
-MODES = ("none", "gradients_topk", "weights_quantize")
-"""One a peer: each reads what all of them write, which takes more than a run in one mode."""
+MODES = {"none": 15.5, "gradients_topk": 17.0, "weights_quantize": 17.0}
+"""One a peer, and how many models that may take: each reads what all of them write, which takes
+more than a run in one mode, and who compresses has a residual."""
 
 
 def test_a_peer_takes_seventeen_models_at_most(tmp_path: Path) -> None:
@@ -32,13 +33,14 @@ def test_a_peer_takes_seventeen_models_at_most(tmp_path: Path) -> None:
     )
 
     def each(index: int) -> list[str]:
-        return ["--set", f"semantic.mode={MODES[index]}"]
+        return ["--set", f"semantic.mode={list(MODES)[index]}"]
 
     with running(tmp_path, 3, *overrides, rounds=8, each=each, is_fresh=True) as peers:
         assert [peer.wait() for peer in peers] == [0, 0, 0], peers[0].said()
     printed = subprocess.run([sys.executable, "-c", BARE], capture_output=True, check=True)
     bare_mb = int(printed.stdout) * 1024 / 1e6
-    for mode, peer in zip(MODES, peers, strict=True):
-        peer.read_rounds()
+    digests = {tuple(peer.digests()) for peer in peers}
+    assert len(digests) == 1, "a large model takes ways of its own through the fold"
+    for (mode, most), peer in zip(MODES.items(), peers, strict=True):
         taken = [(record.metrics["peak_mb"] - bare_mb) / MODEL_MB for record in peer.rounds]
-        assert taken[-1] < 17, (mode, taken)
+        assert taken[-1] < most, (mode, taken)

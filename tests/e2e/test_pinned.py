@@ -67,6 +67,31 @@ def test_paired_devices_learn_one_model_and_a_stranger_does_not_disturb(tmp_path
     assert all(record.updates_in == [record.peer] for record in knocking.rounds)
 
 
+def test_whoever_is_let_in_later_was_not_turned_away_to_the_end(tmp_path: Path) -> None:
+    one, other = devices(tmp_path, 2)
+    known = other.trust_file.path.read_bytes()
+    other.trust_file.path.unlink()
+
+    def each(index: int) -> list[str]:
+        return flags_of((one, other)[index])
+
+    def turned_away(peer: PeerProcess) -> bool:
+        return "refuses us" in peer.said()
+
+    def both(peer: PeerProcess) -> bool:
+        peer.read_rounds()
+        return bool(peer.rounds) and len(peer.rounds[-1].updates_in) == 2
+
+    with running(tmp_path, 2, *PACED, rounds=10_000, each=each) as (a, b):
+        a.wait_until(turned_away, "turned away")
+        other.trust_file.path.write_bytes(known)
+        a.wait_until(both, "let in")
+        for peer in (a, b):
+            peer.send(signal.SIGINT)
+        assert [peer.wait() for peer in (a, b)] == [130, 130], a.said()
+    assert a.summary()["refused_by"] == b.summary()["refused_by"] == []
+
+
 def test_one_device_takes_back_for_all_what_another_has_taught(tmp_path: Path) -> None:
     paired = devices(tmp_path, 3)
 
@@ -103,5 +128,6 @@ def test_a_device_that_is_revoked_in_a_run_is_left_behind(tmp_path: Path) -> Non
     assert a.digests()[-1] == b.digests()[-1]
     assert gone.rounds[0].peer not in a.rounds[-1].updates_in
     assert "the device is revoked" in gone.said()
-    assert "turned this peer away" in gone.said(), "it has not simply done its rounds"
-    assert len(gone.summary()["refused"]) == 2
+    assert "turned away to the end by" in gone.said(), "it has not simply done its rounds"
+    assert len(gone.summary()["refused_by"]) == 2
+    assert a.summary()["refused_by"] == []

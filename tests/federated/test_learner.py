@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.utils.data import TensorDataset
 
 from semantic_net.config import AggregationConfig, TrainingConfig
 from semantic_net.errors import RemoteProtocolError, TrainingError
+from semantic_net.federated import local
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.local import REACH
@@ -38,6 +40,15 @@ from semantic_net.training.trainer import TrainResult
 DENSE = Codec("none")
 TOPK = Codec("gradients_topk", topk=0.1)
 PLAIN = AggregationConfig(outer_momentum=0.0)
+
+
+@pytest.fixture(scope="module", params=["small", "large"], autouse=True)
+def _size(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Take each model for a large one, too: folded in place, its base read when needed."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "large":
+            patch.setattr(local, "LARGE_BYTES", 0)
+        yield
 
 
 def task(seed: int) -> Task:

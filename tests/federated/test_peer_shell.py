@@ -307,10 +307,16 @@ def test_a_refusal_says_who_refuses_whom(caplog: pytest.LogCaptureFixture) -> No
     a = Device(network(), "a", ())
     for by_us in (True, False):
         a.peer._refused(Refused("10.0.0.2:5000", "revoked", "the device is revoked", None, by_us))
-    assert [record.getMessage() for record in caplog.records] == [
+    a.peer._refused(Refused("10.0.0.3:5000", "busy", "too many", None, by_us=False))
+    assert [record.getMessage() for record in caplog.records][:2] == [
         "a stranger at 10.0.0.2:5000 is refused: the device is revoked",
         "a stranger at 10.0.0.2:5000 refuses us: the device is revoked",
     ]
+    assert a.peer.refused_by == [], "anybody may answer at an address"
+    b = PeerId("b" * 32)
+    for code, by_us in (("revoked", True), ("busy", False), ("revoked", False)):
+        a.peer._refused(Refused("10.0.0.2:5000", code, f"why: {code}", b, by_us))
+    assert a.peer.refused_by == ["bbbb-bbbb: why: revoked"]
 
 
 def test_who_has_left_is_not_lost_and_is_missed_in_silence(

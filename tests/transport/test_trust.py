@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import threading
 from pathlib import Path
@@ -12,12 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_net.errors import StartError
 from semantic_net.protocol.identity import PEER_ID_CHARS, PeerId, Signer
-from semantic_net.transport.certificate import device_of, make_certificate
+from semantic_net.transport.certificate import CERTIFICATE_BYTES, device_of, make_certificate
 from semantic_net.transport.invite import Invite, read_id, read_invite, write_id, write_invite
 from semantic_net.transport.trust import MAX_ADDRESSES, Device, TrustFile, looks_like_id
 
@@ -49,15 +51,22 @@ devices = st.builds(
 )
 
 
-def test_a_certificate_is_its_key_and_nothing_else() -> None:
+def test_a_certificate_is_what_a_library_makes_of_the_same_fields() -> None:
     key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
     made = make_certificate(key)
-    assert made == make_certificate(key)
     assert device_of(made) == Signer(b"k" * 32).peer_id
-    parsed = x509.load_der_x509_certificate(made)
-    assert parsed.subject.rfc4514_string() == f"CN={device_of(made)}"
-    assert parsed.not_valid_before_utc.year == 1950
-    assert parsed.not_valid_after_utc.year == 9999
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device_of(made))])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.datetime(1950, 1, 1))
+        .not_valid_after(datetime.datetime(9999, 12, 31, 23, 59, 59))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    )
+    assert made == builder.sign(key, algorithm=None).public_bytes(Encoding.DER)
 
 
 def altered(made: bytes) -> list[bytes]:
@@ -85,11 +94,18 @@ def test_what_is_no_devices_certificate_is_refused(number: int) -> None:
         device_of(altered(certificate(1))[number])
 
 
-@pytest.mark.parametrize("place", range(282))
+@pytest.mark.parametrize("place", range(CERTIFICATE_BYTES))
 def test_no_byte_of_a_certificate_may_differ(place: int) -> None:
-    """A serial number of 0 made the parser of X.509 warn of whom it had let in."""
-    made = bytearray(certificate(1))
+    """Not even signed anew with its key: another name, for one, would be another device's.
+
+    A serial number of 0 made the parser of X.509 warn of whom it had let in.
+    """
+    key = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
+    made = bytearray(make_certificate(key))
     made[place] ^= 1
+    signed_to = x509.load_der_x509_certificate(certificate(1)).tbs_certificate_bytes
+    if place < CERTIFICATE_BYTES - 64:
+        made[-64:] = key.sign(bytes(made[4 : 4 + len(signed_to)]))
     with pytest.raises(ValueError, match=r"the certificate is not"):
         device_of(bytes(made))
 

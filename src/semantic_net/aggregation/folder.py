@@ -128,16 +128,16 @@ class Folder:
         self._make_room(through, num_exempt=2)
         return state
 
-    def let_go(self, round_index: int) -> None:
+    def let_go(self, through: int) -> None:
         """Say that a state is not looked at any more: it goes where only one is held, and not it.
 
         Args:
-            round_index: What it was folded through.
+            through: What it was folded through; the last of these rounds may have been empty.
         """
-        state = self._cached.get(round_index)
-        is_latest = round_index == max(self._cached)
-        if self._in_place and isinstance(state, FoldState) and not is_latest:
-            self._spill(round_index, state)
+        reached = max(r for r in self._cached if r <= through)
+        state = self._cached[reached]
+        if self._in_place and isinstance(state, FoldState) and reached != max(self._cached):
+            self._spill(reached, state)
 
     def rebase(self, start_round: int, start: Start) -> None:
         """Fold from another start on: states of rounds before it are of no use any more.

@@ -82,6 +82,7 @@ from semantic_net.transport.base import (
     TrustChanged,
     Unreachable,
 )
+from semantic_net.transport.dialer import PASSING
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Peer(Generic[Parsed]):
         self._traffic = Traffic(0, 0)
         self._links = LinkWatch()
         self._refusals: set[tuple[str, str, str, bool]] = set()
+        self._refusers: dict[PeerId, str] = {}  # by device, where one is known, or peer
         self._skip_reason: str | None = None
         self._to_keep: tuple[Record, ...] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,6 +179,11 @@ class Peer(Generic[Parsed]):
             stopped.cancel()
             await self._shut_down()
 
+    @property
+    def refused_by(self) -> list[str]:
+        """Who has turned this peer away, and has not let it in since."""
+        return sorted(self._refusers.values())
+
     async def _shut_down(self) -> None:
         self._parts.learner.stop()
         self.carry_out(self._machine.leave(self._now()))
@@ -207,14 +214,19 @@ class Peer(Generic[Parsed]):
                 self._unpacking.add(event.peer)
             self._look_for_peers()
             addresses = tuple(dialable_addresses(event.hello, event.address))
+            for known in (event.device or event.peer, event.peer):
+                self._refusers.pop(known, None)
             self.carry_out(self._machine.connected(event.peer, now, addresses))
         elif isinstance(event, Disconnected):
             if self._machine.has_left(event.peer):
                 log.info("%s has left", self._name(event.peer))
             else:
                 log.info("lost %s: %s", self._name(event.peer), event.reason)
-            if event.by_us and event.code in REFUSAL_CODES and event.code != TIMEOUT:
-                self._count(event.code)
+            if event.code in REFUSAL_CODES and event.code != TIMEOUT:
+                if event.by_us:
+                    self._count(event.code)
+                elif event.code not in PASSING:
+                    self._is_refused(event.peer, None, event.reason)
             self._serving.pop(event.peer, None)
             self._unpacking.discard(event.peer)
             self.carry_out(self._machine.disconnected(event.peer, now))
@@ -242,10 +254,20 @@ class Peer(Generic[Parsed]):
             if len(self._refusals) == MAX_REFUSALS_TOLD:
                 log.warning("further refusals are told in the log file only")
         who = self._name(event.peer, event.device)
+        if not event.by_us and event.code not in PASSING:
+            self._is_refused(event.peer, event.device, event.reason)
         verb = "is refused" if event.by_us else "refuses us"
         hint = "; set it the same on both" if event.code == FACTS else ""
         level = logging.WARNING if is_news else logging.DEBUG
         log.log(level, "%s at %s %s: %s%s", who, event.address, verb, event.reason, hint)
+
+    def _is_refused(self, peer: PeerId | None, device: PeerId | None, reason: str) -> None:
+        membership = self._machine.membership
+        if membership is not None and device is None and peer is not None:
+            device = membership.device_of(peer)
+        known = device or peer
+        if known is not None and len(self._refusers) < MAX_REFUSALS_TOLD:
+            self._refusers[known] = f"{self._name(peer, device)}: {reason}"
 
     def _name(self, peer: PeerId | None, device: PeerId | None = None) -> str:
         """Return what people call a peer: by its device, where that has a name."""

@@ -135,7 +135,7 @@ class Recording:
                 )
                 for update in held
             ],
-            versions=_versions(),
+            versions=versions(),
         )
         if len(list(self._folder.root.glob("diverged-*.json"))) >= MAX_DIVERGENCES:
             return  # one tells as much as a hundred, and anyone may claim one
@@ -188,8 +188,12 @@ class Recording:
         except OSError as exc:
             self._warn(self._folder.checkpoint, exc)
 
-    def finish(self, *, finished: bool) -> None:
+    def finish(self, *, finished: bool, refused_by: Sequence[str] = ()) -> None:
         """Write the last checkpoint and the summary.
+
+        Args:
+            finished: The run has come to its end.
+            refused_by: Who has turned this peer away to the end.
 
         Raises:
             OutputError: The model or the checkpoint cannot be written.
@@ -200,7 +204,7 @@ class Recording:
             self.checkpoint()
             self._clear_away()
         if self._last is not None:
-            self._recorder.summary(self._summary(self._last, finished))
+            self._recorder.summary(self._summary(self._last, finished, refused_by))
         self._recorder.close()
         if self._notes:
             raise OutputError("; ".join(self._notes).replace(", the run goes on", ""))
@@ -275,7 +279,7 @@ class Recording:
         log.warning("%s", text)
         self._notes.append(text)
 
-    def _summary(self, last: RoundRecord, finished: bool) -> Summary:
+    def _summary(self, last: RoundRecord, finished: bool, refused_by: Sequence[str]) -> Summary:
         totals = self._totals
         payload, dense = totals["payload_bytes"], totals["dense_bytes"]
         return Summary(
@@ -296,9 +300,9 @@ class Recording:
             state_digest=last.state_digest,
             set_digest=last.set_digest,
             num_parameters=self._learner.schema.num_parameters,
-            versions=_versions(),
+            versions=versions(),
             devices=self._devices(),
-            refused=sorted(self._machine.rounds.refused),
+            refused_by=list(refused_by),
         )
 
     def _devices(self) -> list[DeviceRecord]:
@@ -327,7 +331,8 @@ def _joined(before: RoundRecord, again: RoundRecord) -> RoundRecord:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return what made a run: of semantic-net, Python, torch and numpy."""
     return {
         "semantic-net": semantic_net.__version__,
         "python": platform.python_version(),

@@ -217,16 +217,12 @@ async def _run(
     try:
         reason = await peer.run(stop)
         log.info("%s", reason)
-        if machine.rounds.refused:
-            log.warning(
-                "%s turned this peer away, or it them, to the end: what either side has learned "
-                "since then is not part of the other's model",
-                ", ".join(sorted(machine.rounds.refused)),
-            )
+        if peer.refused_by:
+            log.warning("turned away to the end by %s", "; ".join(peer.refused_by))
     finally:
         # Not in this thread: it waits for a training step, and a second signal must still get in.
         await asyncio.to_thread(runner.close)
-        recording.finish(finished=reason not in (None, INTERRUPTED))
+        recording.finish(finished=reason not in (None, INTERRUPTED), refused_by=peer.refused_by)
     return reason != INTERRUPTED
 
 

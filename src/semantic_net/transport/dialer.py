@@ -152,7 +152,7 @@ class Dialer:
         """Note who is at an address, whoever dialled: it need not be dialled now."""
         for target in self._targets.values():
             if target.peer == peer or str(target.address) in addresses:
-                target.peer, target.is_met = peer, True
+                target.peer, target.is_met, target.is_refused = peer, True, False
 
     def _is_named(self, peer: PeerId) -> bool:
         return any(t.peer == peer and not t.learned for t in self._targets.values())
