@@ -18,4 +18,5 @@ def device_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "SEMANTIC_NET_HOME", str(home))
+        patch.setitem(os.environ, "FLWR_TELEMETRY_ENABLED", "0")  # what the commands see to
         yield home

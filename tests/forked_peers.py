@@ -20,8 +20,8 @@ _server.set_forkserver_preload(["semantic_net.cli", "semantic_net.federated.run"
 class ForkedProcess:
     """What `subprocess.Popen` would be."""
 
-    def __init__(self, script: Path, arguments: list[str], log: Path, cwd: Path) -> None:
-        self._process = _server.Process(target=_run, args=(script, arguments, log, cwd))
+    def __init__(self, command: str, arguments: list[str], log: Path, cwd: Path) -> None:
+        self._process = _server.Process(target=_run, args=(command, arguments, log, cwd))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -53,12 +53,12 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(script: Path, arguments: list[str], log: Path, cwd: Path) -> None:
+def _run(command: str, arguments: list[str], log: Path, cwd: Path) -> None:
     written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(written, stream)
     os.chdir(cwd)
-    sys.argv = [str(script), *arguments]
+    sys.argv = [command, *arguments]
     from semantic_net.cli import main
 
-    sys.exit(main(["peer", *arguments]))
+    sys.exit(main([command, *arguments]))

@@ -20,7 +20,11 @@ from semantic_net.monitoring.recorder import RoundTail
 from semantic_net.records import RoundRecord
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "run_peer_training.py"
+SCRIPTS = {
+    "peer": ROOT / "run_peer_training.py",
+    "server": ROOT / "run_fed_server.py",
+    "client": ROOT / "run_fed_client.py",
+}
 LIMIT_S = 90.0
 """Seconds after which a process counts as hung."""
 
@@ -46,10 +50,16 @@ def free_ports(count: int) -> list[int]:
 
 
 class PeerProcess:
-    """One `run_peer_training.py`."""
+    """One `run_peer_training.py`, or another of the scripts beside it."""
 
     def __init__(
-        self, out: Path, arguments: list[str], prefix: Sequence[str] = (), *, is_fresh: bool = False
+        self,
+        out: Path,
+        arguments: list[str],
+        prefix: Sequence[str] = (),
+        *,
+        is_fresh: bool = False,
+        command: str = "peer",
     ) -> None:
         """Start it.
 
@@ -58,6 +68,7 @@ class PeerProcess:
             arguments: Of the script.
             prefix: A command that runs it, and becomes it, elsewhere.
             is_fresh: Whether it imports everything anew, as a user's does.
+            command: What it does.
         """
         self.out = out
         self._arguments = arguments
@@ -70,14 +81,14 @@ class PeerProcess:
         if prefix or is_fresh:
             with self._log.open("ab") as log:
                 self.process = subprocess.Popen(
-                    [*prefix, sys.executable, str(SCRIPT), *arguments],
+                    [*prefix, sys.executable, str(SCRIPTS[command]), *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     cwd=ROOT,
                 )
         else:
-            self.process = ForkedProcess(SCRIPT, arguments, self._log, ROOT)
+            self.process = ForkedProcess(command, arguments, self._log, ROOT)
         self._tail = RoundTail(out / "rounds.jsonl")
         self.rounds: list[RoundRecord] = []
 

@@ -28,8 +28,9 @@ from typing import Any, NoReturn
 import msgspec
 
 from semantic_net import __version__
-from semantic_net.commands import devices
-from semantic_net.config import Config, load_config
+from semantic_net.commands import classic, devices
+from semantic_net.commands.flags import add_shared, config_of, quoted
+from semantic_net.config import Config
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
 from semantic_net.records import RoundRecord
 
@@ -115,28 +116,11 @@ Examples:
 """
 
 
-def _add_shared(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file of settings; keys not given are as in configs/base.yaml",
-    )
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the run, from 1")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the configuration, such as p2p.listen_timeout_s=20; repeatable",
-    )
-
-
 # peer
 
 
 def _add_peer(parser: argparse.ArgumentParser) -> None:
-    _add_shared(parser)
+    add_shared(parser)
     parser.add_argument(
         "--peers",
         metavar="A,B",
@@ -204,31 +188,25 @@ def _without_notes(show: Callable[[RoundRecord], None]) -> Callable[[RoundRecord
 def _peer_config(arguments: argparse.Namespace) -> Config:
     from semantic_net.transport.address import parse_address
 
-    overrides = list(arguments.set)
-    if arguments.rounds is not None:
-        overrides.append(f"training.rounds={arguments.rounds}")
+    overrides = []
     if arguments.listen is not None:
         try:
             listen = parse_address(arguments.listen)
         except ValueError as exc:
             raise ConfigError(f"--listen: {exc}") from exc
-        overrides += [f"p2p.host={_quoted(listen.host)}", f"p2p.port={listen.port}"]
+        overrides += [f"p2p.host={quoted(listen.host)}", f"p2p.port={listen.port}"]
     if arguments.observe:
         overrides.append("p2p.observe=true")
     if arguments.peers is not None:
         addresses = [part.strip() for part in arguments.peers.split(",") if part.strip()]
-        overrides.append(f"p2p.peers=[{', '.join(_quoted(a) for a in addresses)}]")
-    config = load_config(arguments.config, overrides)
+        overrides.append(f"p2p.peers=[{', '.join(quoted(a) for a in addresses)}]")
+    config = config_of(arguments, overrides)
     for address in config.p2p.peers:
         try:
             parse_address(address)
         except ValueError as exc:
             raise ConfigError(f"p2p.peers (--peers): {exc}") from exc
     return config
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -249,7 +227,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    _add_shared(parser)
+    add_shared(parser)
     parser.add_argument("--peers", type=int, default=3, metavar="N", help="processes (default 3)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of data and training")
     parser.add_argument(
@@ -282,6 +260,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "peer": (PEER_HELP, _add_peer),
     "demo": (DEMO_HELP, _add_demo),
+    "server": (classic.SERVER_HELP, classic.add_server),
+    "client": (classic.CLIENT_HELP, classic.add_client),
+    "single": (classic.SINGLE_HELP, classic.add_single),
     "id": (devices.ID_HELP, devices.add_id),
     "pair": (devices.PAIR_HELP, devices.add_pair),
     "peers": (devices.PEERS_HELP, devices.add_peers),

@@ -140,6 +140,12 @@ class LocalLearner:
             return None
         return self.residual.clone() if length <= limit else self.residual * (limit / length)
 
+    def share(self, values: Float32Array) -> None:
+        """Take what is shared from now on, (schema.size,), and load the model with it."""
+        self._view[:] = values
+        self.schema.keep_bounds(self._view)
+        self._load_view()
+
     def _load_view(self) -> None:
         """Load the model with what is shared, after the view was written to."""
         load_flat(self.trainer.model, self._view)

@@ -165,6 +165,16 @@ class Trainer:
             return {}
         return self.evaluate_on(self.task.val_data)
 
+    def validation_loss(self) -> float:
+        """Return the task's mean loss on the local validation data; 0 without any."""
+        total, size = 0.0, self._chunk
+        self.model.eval()
+        with torch.inference_mode():
+            for inputs, targets in _batches(self.task.val_data, size):
+                output = self.model(inputs.to(self.device))
+                total += float(self.task.loss(output, targets.to(self.device))) * len(inputs)
+        return total / max(len(self.task.val_data), 1)
+
     def evaluate_on(self, dataset: MapDataset) -> dict[str, float]:
         """Return the task's metrics of the model on ``dataset``.
 

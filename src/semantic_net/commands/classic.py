@@ -1,0 +1,292 @@
+"""``server``, ``client`` and ``single``: the ways of training that peers are compared with.
+
+The classic mode is federated averaging over Flower (extra ``flower``), on the same tasks, trainer
+and codecs; ``single`` is one device on its own data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from semantic_net.commands.flags import add_shared, config_of, quoted
+from semantic_net.config import Config, dump_config
+from semantic_net.errors import ConfigError
+from semantic_net.records import RoundRecord
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from semantic_net.federated.folder import RunFolder
+    from semantic_net.federated.port_traffic import PortTraffic
+
+DONE, INTERRUPTED = 0, 130
+DEFAULT_PORT = 8080
+MISSING = "Flower is not installed: pip install 'semantic-net[flower]'"
+
+log = logging.getLogger(__name__)
+
+SERVER_HELP = """serve clients: federated averaging over Flower
+
+Waits for --clients, then all that are there train in each round. Start it first, then on each
+device `semantic-net client`. Without --tls anybody who reaches the port may join and listen.
+
+Examples:
+  semantic-net server --config configs/task_disaster.yaml --port 8080 --rounds 3
+  semantic-net server --clients 3 --set semantic.mode=none --set aggregation.outer_momentum=0
+"""
+
+CLIENT_HELP = """train on this device's data for a server
+
+Examples:
+  semantic-net client --config configs/task_disaster.yaml --server localhost:8080
+  semantic-net client --server 192.168.0.2:8080 --set data.partition.shard=0
+"""
+
+SINGLE_HELP = """train alone, on this device's data
+
+Examples:
+  semantic-net single --task disaster --epochs 1
+  semantic-net single --config configs/task_netqos.yaml --rounds 5 --out runs/alone
+"""
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``server``."""
+    add_shared(parser)
+    parser.add_argument(
+        "--host", default="0.0.0.0", help="where to listen (default: on all addresses)"
+    )
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help="default 8080")
+    parser.add_argument(
+        "--clients", type=int, default=2, metavar="N", help="to wait for in each round (default 2)"
+    )
+    parser.add_argument(
+        "--round-timeout",
+        type=float,
+        default=3600.0,
+        metavar="S",
+        help="a client that has not answered by then is left out of the round (default 3600)",
+    )
+    parser.add_argument(
+        "--tls",
+        nargs=3,
+        type=Path,
+        metavar=("CA", "CERT", "KEY"),
+        help="speak TLS: certificates of the authority and of this server, and its key, in PEM",
+    )
+    parser.add_argument("--init", type=Path, metavar="FILE", help="safetensors weights to start at")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="what the run leaves (default runs/server-<port>)"
+    )
+    parser.set_defaults(run=_server)
+
+
+def add_client(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``client``."""
+    add_shared(parser)
+    parser.add_argument(
+        "--server",
+        default=f"localhost:{DEFAULT_PORT}",
+        metavar="HOST:PORT",
+        help="default localhost:8080",
+    )
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="speak TLS: the authority's certificate, in PEM"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="what the run leaves (default runs/client-<host>[-<shard>])",
+    )
+    parser.set_defaults(run=_client)
+
+
+def add_single(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``single``."""
+    add_shared(parser)
+    parser.add_argument("--task", metavar="NAME", help="task.name: disaster, netqos or a file")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="passes over the data, a record each (default: the rounds of the configuration)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="what the run leaves (default runs/single)"
+    )
+    parser.set_defaults(run=_single)
+
+
+def _server(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    _need_flower()
+    for name, value in (
+        ("--clients", arguments.clients),
+        ("--round-timeout", arguments.round_timeout),
+    ):
+        if not value > 0:
+            raise ConfigError(f"{name}: must be above 0, got {value}")
+    if not 1 <= arguments.port <= 65535:
+        raise ConfigError(f"--port: must be in [1, 65535], got {arguments.port}")
+    from semantic_net.federated.plain_recording import PlainRecording
+    from semantic_net.federated.port_traffic import PortTraffic
+    from semantic_net.federated.server import FoldStrategy, ServerOptions, run_server
+
+    out = arguments.out or Path("runs") / f"server-{arguments.port}"
+    with _run_in(out, config) as (folder, show), PortTraffic(arguments.port) as traffic:
+        strategy = FoldStrategy(config, min_clients=arguments.clients, init=arguments.init)
+        recording = PlainRecording(
+            config,
+            strategy.task,
+            folder,
+            strategy.schema.num_parameters,
+            show(strategy.task.metric),
+        )
+
+        def closed(record: RoundRecord) -> None:
+            _leave_model(folder.model, strategy.model, config)
+            if recording.record(_with_bytes(record, traffic)):
+                _leave_model(folder.best_model, strategy.model, config)
+
+        strategy.on_round = closed
+        if arguments.tls is None and not arguments.host.startswith(("127.", "localhost", "::1")):
+            log.warning("no TLS: whoever reaches port %d may join, and listen", arguments.port)
+        options = ServerOptions(
+            host=arguments.host,
+            port=arguments.port,
+            round_timeout_s=arguments.round_timeout,
+            certificates=tuple(arguments.tls) if arguments.tls else None,
+        )
+        finished = False
+        try:
+            log.info("waiting for %d clients at port %d", arguments.clients, arguments.port)
+            run_server(strategy, options, config.training.rounds)
+            finished = True
+        finally:
+            recording.finish(finished=finished)
+    return DONE
+
+
+def _client(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    _need_flower()
+    if config.privacy.noise_multiplier is not None:
+        raise ConfigError(
+            "privacy.noise_multiplier: a client's account would not outlive its process; train as "
+            "a peer, which keeps it, or set it to null"
+        )
+    from semantic_net.federated.client import JetsonClient, run_client
+    from semantic_net.federated.plain_recording import PlainRecording
+    from semantic_net.federated.port_traffic import PortTraffic
+    from semantic_net.transport.address import parse_address
+
+    try:
+        address = parse_address(arguments.server)
+    except ValueError as exc:
+        raise ConfigError(f"--server: {exc}") from exc
+    shard = config.data.partition.shard
+    name = socket.gethostname() + ("" if shard is None else f"-{shard}")
+    out = arguments.out or Path("runs") / f"client-{name}"
+    with (
+        _run_in(out, config) as (folder, show),
+        PortTraffic(address.port, is_remote=True) as traffic,
+    ):
+        client = JetsonClient(config, name=name)
+        task, model = client.task, client.learner.trainer.model
+        recording = PlainRecording(
+            config, task, folder, client.learner.schema.num_parameters, show(task.metric)
+        )
+
+        def closed(record: RoundRecord) -> None:
+            _leave_model(folder.model, model, config)
+            if recording.record(_with_bytes(record, traffic)):
+                _leave_model(folder.best_model, model, config)
+
+        client.on_round = closed
+        finished = False
+        try:
+            run_client(
+                client, arguments.server, max_wait_s=config.p2p.start_timeout_s, ca=arguments.ca
+            )
+            finished = True
+        finally:
+            recording.finish(finished=finished)
+    return DONE
+
+
+def _single(arguments: argparse.Namespace) -> int:
+    more = [] if arguments.task is None else [f"task.name={quoted(arguments.task)}"]
+    if arguments.epochs is not None:
+        if arguments.rounds is not None:
+            raise ConfigError("--epochs: each is a round here; give one of --epochs and --rounds")
+        more += [f"training.rounds={arguments.epochs}", "training.epochs=1", "training.steps=null"]
+    config = config_of(arguments, more)
+    from semantic_net.federated.plain_recording import PlainRecording
+    from semantic_net.federated.single import Single
+
+    with _run_in(arguments.out or Path("runs/single"), config) as (folder, show):
+        single = Single(config)
+        recording = PlainRecording(
+            config, single.task, folder, single.num_parameters, show(single.task.metric)
+        )
+        finished = False
+        try:
+            for record in single.rounds():
+                _leave_model(folder.model, single.trainer.model, config)
+                if recording.record(record):
+                    _leave_model(folder.best_model, single.trainer.model, config)
+            finished = True
+        finally:
+            recording.finish(finished=finished)
+    return DONE
+
+
+def _need_flower() -> None:
+    if importlib.util.find_spec("flwr") is None:
+        raise ConfigError(MISSING)
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when it is imported
+
+
+Show = Callable[[str], Callable[[RoundRecord], None]]
+
+
+@contextmanager
+def _run_in(out: Path, config: Config) -> Iterator[tuple[RunFolder, Show]]:
+    """Open a run's folder, with the log in it and the configuration as resolved."""
+    from semantic_net.federated.folder import RunFolder
+    from semantic_net.monitoring.console import RoundPrinter, logging_to
+
+    flower = logging.getLogger("flwr")
+    if config.monitoring.log_level != "debug":  # a page of it a round, and advice to use its tools
+        flower.setLevel(logging.ERROR)
+    with RunFolder(out) as folder, logging_to(config.monitoring.log_level, folder.log):
+        resolved = replace(config, semantic=config.semantic.resolved())
+        folder.config.write_text(dump_config(resolved), encoding="utf-8")
+        yield folder, lambda metric: RoundPrinter(config.training.rounds, metric or "").print
+
+
+def _with_bytes(record: RoundRecord, traffic: PortTraffic) -> RoundRecord:
+    sent, received = traffic.since_last()
+    return msgspec.structs.replace(record, bytes_sent=sent, bytes_received=received)
+
+
+def _leave_model(path: Path, model: nn.Module, config: Config) -> None:
+    from semantic_net.federated.weights import save_state_dict
+
+    metadata = {"task": config.task.name, "run": config.p2p.run}
+    try:
+        save_state_dict(path, model.state_dict(), metadata)
+    except OSError as exc:
+        log.warning("%s cannot be written, the run goes on: %s", path, exc.strerror or exc)

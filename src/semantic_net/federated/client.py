@@ -1,0 +1,360 @@
+"""The classic mode's client: a Flower `NumPyClient` on the tasks, trainer and codecs of a peer.
+
+With a server of ours it sends encoded updates and takes encoded models (`..shared_model`); to any
+other Flower server it is a client like any: the whole model in, the whole model out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.client import Client, NumPyClient, start_client
+from flwr.common import (
+    Code,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    Parameters,
+    Status,
+)
+
+from semantic_net.config import Config
+from semantic_net.errors import ConfigError, RemoteProtocolError, StartError, TrainingError
+from semantic_net.federated.facts import run_facts
+from semantic_net.federated.learner import fold_config_of
+from semantic_net.federated.local import LocalLearner
+from semantic_net.federated.parts import Trained
+from semantic_net.federated.shared_model import Announcement, Scalar, SharedModel
+from semantic_net.protocol.handshake import differing_facts
+from semantic_net.records import RoundRecord
+from semantic_net.semantic.flat import flatten
+from semantic_net.semantic.rate import rate_controller
+from semantic_net.task import load_task
+from semantic_net.training.trainer import Trainer, make_initial_model
+from semantic_net.transport.address import parse_address
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 0.5
+
+NDArrays = list[npt.NDArray[np.generic]]
+Metrics = dict[str, Scalar]
+
+
+class JetsonClient(NumPyClient):
+    """Trains on this device's data for a Flower server."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        name: str = "client",
+    ) -> None:
+        """Load the task with this device's data, and make its model.
+
+        Args:
+            config: As for a peer; ``data.partition.shard`` says which part of the data is its own.
+            name: In the records.
+
+        Raises:
+            ConfigError: The configuration does not fit the task.
+            StartError: The data is not usable.
+        """
+        shard = config.data.partition.shard
+        self._seed = int.from_bytes(os.urandom(4), "little") if shard is None else shard
+        self.task = load_task(replace(config.task, data=config.data, peer_seed=self._seed))
+        model = make_initial_model(self.task, config.task.seed)
+        trainer = Trainer(
+            self.task, config.training, seed=self._seed, model=model, privacy=config.privacy
+        )
+        self.learner = LocalLearner(trainer)
+        schema = self.learner.schema
+        self.shared = SharedModel(schema)
+        self.shared.values[:] = flatten(trainer.model).cpu().numpy()
+        self._facts = run_facts(
+            config, self.task, schema, fold_config_of(schema, config.aggregation)
+        )
+        self._rate = rate_controller(config.semantic, schema)
+        self._name = name
+        self.on_round: Callable[[RoundRecord], None] = lambda record: None
+        """Gets a record of each round, once the server has asked for its evaluation."""
+        self._open: RoundRecord | None = None
+        self._round = 0
+
+    # What users of Flower know.
+
+    def get_properties(self, config: Mapping[str, Scalar]) -> Metrics:
+        """Return which model this client holds, so that a server of ours need not send it."""
+        return {"digest": self.shared.digest}
+
+    def get_parameters(self, config: Mapping[str, Scalar]) -> NDArrays:
+        """Return the model: the values of its ``state_dict``, in that order."""
+        return arrays_of(self.learner.trainer.model)
+
+    def set_parameters(self, parameters: NDArrays) -> None:
+        """Take a whole model.
+
+        Raises:
+            RemoteProtocolError: It is another one.
+        """
+        load_arrays(self.learner.trainer.model, parameters)
+        self.shared.replace(flatten(self.learner.trainer.model).cpu().numpy(), None)
+        self.learner.share(self.shared.values)
+
+    def fit(
+        self, parameters: NDArrays, config: Mapping[str, Scalar]
+    ) -> tuple[NDArrays, int, Metrics]:
+        """Train for a round, and return what has changed.
+
+        Returns:
+            The encoded update as one array of bytes, for a server of ours in any mode but ``none``;
+            else the whole model. The number of examples. What there is to tell: ``loss``, and with
+            an encoded update its ``codec``.
+
+        Raises:
+            RemoteProtocolError: What the server has sent makes no sense.
+            TrainingError: No update can come of this round.
+        """
+        began = time.monotonic()
+        said = self._take(parameters, config)
+        self._round = said.round if said is not None else self._round + 1
+        trained = self.learner.train(self._round)
+        train_s = time.monotonic() - began
+        choice = self._rate.choose(self._round, ())
+        encoded = None
+        if said is None or choice.codec.mode == "none":
+            sent = arrays_of(self.learner.trainer.model)
+            codec, payload_bytes = "none", self.learner.schema.dense_bytes
+        else:
+            encoded = self.learner.encode(choice.codec, choice.max_bytes)
+            self._rate.encoded(len(encoded.payload), encoded.kept_ratio)
+            sent = [np.frombuffer(encoded.payload, np.uint8)]
+            codec, payload_bytes = encoded.codec, len(encoded.payload)
+        metrics: Metrics = {"payload_bytes": payload_bytes, "train_s": round(train_s, 3)}
+        if trained.loss is not None:
+            metrics["loss"] = trained.loss
+        if encoded is not None:
+            metrics["codec"] = encoded.codec
+        if trained.epsilon is not None:
+            metrics["epsilon"] = trained.epsilon
+        encode_s = time.monotonic() - began - train_s
+        self._open = self._record(trained, codec, payload_bytes, train_s, encode_s)
+        return sent, trained.num_examples, metrics
+
+    def evaluate(
+        self, parameters: NDArrays, config: Mapping[str, Scalar]
+    ) -> tuple[float, int, Metrics]:
+        """Return the loss of the shared model on this device's validation data, and its metrics.
+
+        Raises:
+            RemoteProtocolError: What the server has sent makes no sense.
+        """
+        self._take(parameters, config)
+        self.learner.restore()
+        metrics = self.learner.evaluate()
+        loss = self.learner.trainer.validation_loss()
+        if self._open is not None:
+            digest = self.shared.digest
+            self.on_round(_with_metrics(self._open, metrics, digest))
+            self._open = None
+        return loss, len(self.task.val_data), dict(metrics)
+
+    # What a server of ours says beside.
+
+    def _take(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> Announcement | None:
+        """Take what the server has sent for the shared model."""
+        said = Announcement.read(config)
+        if said is not None and said.facts:
+            self._check(said.facts)
+        if said is None or said.codecs is None:
+            if parameters:
+                self.set_parameters(parameters)
+            if said is not None:
+                self.shared.version = said.version
+        else:
+            if len(said.codecs) != len(parameters):
+                raise RemoteProtocolError("the server's announcement does not fit its arrays")
+            if not said.codecs:
+                self.shared.version = said.version  # the digest tells whether it is
+            elif self.shared.version != said.version - len(said.codecs):
+                raise RemoteProtocolError(
+                    f"the server takes this client to hold version "
+                    f"{said.version - len(said.codecs)}, and it holds {self.shared.version}"
+                )
+            for codec, array in zip(said.codecs, parameters, strict=True):
+                self.shared.add(codec, memoryview(np.ascontiguousarray(array, np.uint8).data))
+            self.learner.share(self.shared.values)
+        if said is not None and said.digest != self.shared.digest:
+            self.shared.version = None
+            raise RemoteProtocolError("the server's model is another one than what it has sent")
+        return said
+
+    def _check(self, facts: str) -> None:
+        theirs = json.loads(facts)
+        if not isinstance(theirs, dict):
+            raise RemoteProtocolError("the server's announcement makes no sense")
+        differing = differing_facts(self._facts, {str(k): str(v) for k, v in theirs.items()})
+        if differing:
+            raise ConfigError(
+                f"the server learns something else ({'; '.join(differing)}); start both with the "
+                "same configuration"
+            )
+
+    def _record(
+        self, trained: Trained, codec: str, payload_bytes: int, train_s: float, encode_s: float
+    ) -> RoundRecord:
+        return RoundRecord(
+            round=self._round,
+            peer=self._name,
+            time_s=round(train_s + encode_s, 4),
+            train_s=round(train_s, 4),
+            encode_s=round(encode_s, 4),
+            exchange_s=0.0,
+            fold_s=0.0,
+            loss=trained.loss,
+            metrics={},
+            epsilon=trained.epsilon,
+            codec=codec,
+            payload_bytes=payload_bytes,
+            dense_bytes=self.learner.schema.dense_bytes,
+            bytes_sent=0,
+            bytes_received=0,
+            updates_in=[self._name],
+            missing=[],
+            close_reason="server",
+            state_digest="",
+            set_digest="",
+            num_examples=trained.num_examples,
+            rejected={},
+            notes=list(trained.notes),
+        )
+
+
+def _with_metrics(record: RoundRecord, metrics: dict[str, float], digest: str) -> RoundRecord:
+    return msgspec.structs.replace(record, metrics=metrics, state_digest=digest)
+
+
+def arrays_of(model: torch.nn.Module) -> NDArrays:
+    """Return a model as Flower's examples have it: the values of its ``state_dict``, copied."""
+    return [value.detach().cpu().numpy().copy() for value in model.state_dict().values()]
+
+
+def load_arrays(model: torch.nn.Module, arrays: NDArrays) -> None:
+    """Load a model with what `arrays_of` has given of one like it.
+
+    Raises:
+        RemoteProtocolError: The arrays are of another model, or have entries that are not finite.
+    """
+    own = model.state_dict()
+    shapes = [tuple(value.shape) for value in own.values()]
+    if [array.shape for array in arrays] != shapes:
+        raise RemoteProtocolError("the arrays are those of another model")
+    new = {}
+    for (name, value), array in zip(own.items(), arrays, strict=True):
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise RemoteProtocolError(f"{name}: entries that are no finite numbers")
+        new[name] = torch.from_numpy(np.array(array)).to(value.dtype)
+    model.load_state_dict(new)
+
+
+class _GuardedClient(Client):
+    """A round that gives no update is told to the server, instead of ending the client."""
+
+    def __init__(self, client: JetsonClient) -> None:
+        self.numpy_client = client
+        self._inner = client.to_client()
+
+    def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
+        return self._inner.get_properties(ins)
+
+    def get_parameters(self, ins: GetParametersIns) -> GetParametersRes:
+        return self._inner.get_parameters(ins)
+
+    def fit(self, ins: FitIns) -> FitRes:
+        try:
+            return self._inner.fit(ins)
+        except (RemoteProtocolError, TrainingError) as exc:
+            log.warning("no update in this round: %s", exc)
+            status = Status(Code.FIT_NOT_IMPLEMENTED, str(exc))
+            return FitRes(status, Parameters([], ""), 0, {})
+
+    def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
+        try:
+            return self._inner.evaluate(ins)
+        except (RemoteProtocolError, TrainingError) as exc:
+            log.warning("not evaluated in this round: %s", exc)
+            return EvaluateRes(Status(Code.EVALUATE_NOT_IMPLEMENTED, str(exc)), 0.0, 0, {})
+
+
+def run_client(client: JetsonClient, server: str, *, max_wait_s: float, ca: Path | None) -> None:
+    """Serve a Flower server until it ends the run.
+
+    Args:
+        client: Made before: what is wrong with the data shows without a network.
+        server: ``host:port``.
+        max_wait_s: How long to try, where nobody answers.
+        ca: Of the server's certificate, in PEM; None speaks without TLS.
+
+    Raises:
+        ConfigError: The server learns something else.
+        StartError: The certificate cannot be read, or the server is not there, or no more.
+    """
+    certificates = None
+    if ca is not None:
+        try:
+            certificates = ca.read_bytes()
+        except OSError as exc:
+            raise StartError(f"--ca {ca}: cannot be read: {exc.strerror}") from exc
+    _wait_for(server, max_wait_s)
+    try:
+        start_client(
+            server_address=server,
+            client=_GuardedClient(client),
+            root_certificates=certificates,
+            insecure=certificates is None,
+            max_wait_time=max_wait_s,
+        )
+    except grpc.RpcError as exc:
+        what = exc.details() if isinstance(exc, grpc.Call) else str(exc)
+        raise StartError(f"the server {server} does not answer, or no longer: {what}") from exc
+
+
+def _wait_for(server: str, seconds: float) -> None:
+    """Wait until somebody listens there: Flower gives up at once.
+
+    Raises:
+        StartError: Nobody has in that time.
+    """
+    address = parse_address(server)
+    deadline = time.monotonic() + seconds
+    is_told = False
+    while True:
+        try:
+            socket.create_connection((address.host, address.port), timeout=5).close()
+        except OSError as exc:
+            if time.monotonic() > deadline:
+                why = exc.strerror or exc
+                raise StartError(f"the server {server} does not answer: {why}") from exc
+        else:
+            return
+        if not is_told:
+            is_told = True
+            log.info("waiting for the server %s, at most %g s", server, seconds)
+        time.sleep(_RETRY_S)

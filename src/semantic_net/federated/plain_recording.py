@@ -1,0 +1,84 @@
+"""What a run without peers leaves: of the classic mode's server and clients, and of one alone.
+
+The same files as a peer's, so that everything that reads a run reads these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from semantic_net.config import Config
+from semantic_net.federated.folder import RunFolder
+from semantic_net.federated.recording import versions
+from semantic_net.monitoring.recorder import Recorder
+from semantic_net.records import RoundRecord, Summary
+from semantic_net.task.base import Task
+
+
+class PlainRecording:
+    """Records round by round, and a summary at the end."""
+
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        folder: RunFolder,
+        num_parameters: int,
+        show: Callable[[RoundRecord], None],
+    ) -> None:
+        """Begin a new record; the one that an earlier run has left is replaced."""
+        self._config, self._task, self._num_parameters = config, task, num_parameters
+        self._show = show
+        self._recorder = Recorder(folder.root)
+        self._totals: dict[str, float] = {}
+        self._last: RoundRecord | None = None
+        self._best: RoundRecord | None = None
+
+    def record(self, record: RoundRecord) -> bool:
+        """Take in a round; tell whether its model is the best so far."""
+        self._recorder.record(record)
+        self._last = record
+        for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
+            self._totals[key] = self._totals.get(key, 0) + getattr(record, key)
+        self._show(record)
+        is_best = self._is_best(record)
+        if is_best:
+            self._best = record
+        return is_best
+
+    def finish(self, *, finished: bool) -> None:
+        """Write the summary, if there was a round."""
+        last, totals = self._last, self._totals
+        if last is not None:
+            payload, dense = totals["payload_bytes"], totals["dense_bytes"]
+            self._recorder.summary(
+                Summary(
+                    peer=last.peer,
+                    task=self._config.task.name,
+                    mode=self._config.semantic.trade.mode,
+                    rounds=last.round,
+                    finished=finished,
+                    metrics=last.metrics,
+                    best_round=self._best.round if self._best else None,
+                    best_metrics=self._best.metrics if self._best else {},
+                    bytes_sent=int(totals["bytes_sent"]),
+                    bytes_received=int(totals["bytes_received"]),
+                    payload_bytes=int(payload),
+                    dense_bytes=int(dense),
+                    compression_ratio=round(dense / payload, 3) if payload else 1.0,
+                    time_s=round(totals["time_s"], 3),
+                    state_digest=last.state_digest,
+                    set_digest=last.set_digest,
+                    num_parameters=self._num_parameters,
+                    versions=versions(),
+                )
+            )
+        self._recorder.close()
+
+    def _is_best(self, record: RoundRecord) -> bool:
+        name = self._task.metric or next(iter(record.metrics), "")
+        found = record.metrics.get(name)
+        before = self._best.metrics.get(name) if self._best else None
+        if found is None or before is None:
+            return found is not None
+        return found > before if self._task.higher_is_better else found < before

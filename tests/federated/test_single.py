@@ -1,0 +1,35 @@
+"""One device alone leaves what a peer leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from semantic_net.cli import main
+
+DIGITS = str(Path(__file__).parents[2] / "examples" / "digits_task.py")
+
+
+def test_each_pass_over_the_data_is_a_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--task", DIGITS, "--epochs", "3", "--out", str(tmp_path), "--set", "training.seed=1"]
+    assert main(["single", *flags]) == 0
+    records = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == [1, 2, 3]
+    assert records[0]["loss"] > records[-1]["loss"]
+    assert all(record["updates_in"] == ["single"] for record in records)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["finished"] is True
+    assert summary["metrics"] == records[-1]["metrics"]
+    assert summary["compression_ratio"] == 1.0
+    assert (tmp_path / "model.safetensors").stat().st_size > 2000
+    assert (tmp_path / "model_best.safetensors").exists()
+    assert "round 3/3" in capsys.readouterr().out
+
+
+def test_epochs_and_rounds_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["single", "--epochs", "1", "--rounds", "1"]) == 2
+    assert "give one of --epochs and --rounds" in capsys.readouterr().err
