@@ -64,9 +64,7 @@ Examples:
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``server``."""
     add_shared(parser)
-    parser.add_argument(
-        "--host", default="0.0.0.0", help="where to listen (default: on all addresses)"
-    )
+    parser.add_argument("--host", help="where to listen (default p2p.host: on all addresses)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help="default 8080")
     parser.add_argument(
         "--clients", type=int, default=2, metavar="N", help="to wait for in each round (default 2)"
@@ -140,6 +138,7 @@ def _server(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"{name}: must be above 0, got {value}")
     if not 1 <= arguments.port <= 65535:
         raise ConfigError(f"--port: must be in [1, 65535], got {arguments.port}")
+    host = arguments.host or config.p2p.host
     from semantic_net.federated.plain_recording import PlainRecording
     from semantic_net.federated.port_traffic import PortTraffic
     from semantic_net.federated.server import FoldStrategy, ServerOptions, run_server
@@ -161,10 +160,10 @@ def _server(arguments: argparse.Namespace) -> int:
                 _leave_model(folder.best_model, strategy.model, config)
 
         strategy.on_round = closed
-        if arguments.tls is None and not arguments.host.startswith(("127.", "localhost", "::1")):
+        if arguments.tls is None and not host.startswith(("127.", "localhost", "::1")):
             log.warning("no TLS: whoever reaches port %d may join, and listen", arguments.port)
         options = ServerOptions(
-            host=arguments.host,
+            host=host,
             port=arguments.port,
             round_timeout_s=arguments.round_timeout,
             certificates=tuple(arguments.tls) if arguments.tls else None,
