@@ -28,6 +28,7 @@ from semantic_net.federated.client import JetsonClient, _GuardedClient, arrays_o
 from semantic_net.federated.server import FoldStrategy
 from semantic_net.federated.weights import load_state_dict, save_state_dict
 from semantic_net.records import RoundRecord
+from semantic_net.semantic.decoder import parse_payload
 
 ROOT = Path(__file__).parents[2]
 PLAIN = ("semantic.mode=none", "aggregation.outer_momentum=0", "aggregation.outer_lr=1")
@@ -175,6 +176,28 @@ def test_whoever_fails_is_missed_once_and_gets_the_whole_model() -> None:
     run.proxies["c1"].fails = False
     run.round()
     assert run.records[-1].missing == []
+
+
+def test_what_an_update_carried_that_did_not_count_is_in_the_next() -> None:
+    run = Run("semantic.topk=0.1", "semantic.min_entries=1", clients=2)
+    lost = FitRes(Status(Code.OK, ""), ndarrays_to_parameters([]), 64, {})
+    learner = run.proxies["c0"].client.numpy_client.learner
+    sent: list[Any] = []
+
+    def loses(cid: str, result: FitRes) -> FitRes:
+        if cid != "c0":
+            return result
+        [payload] = parameters_to_ndarrays(result.parameters)
+        codec: Any = result.metrics["codec"]
+        carried = parse_payload(codec, payload.data, learner.schema).to_float32()
+        sent.append(learner.residual.numpy() + carried)
+        return lost
+
+    run.round(loses)
+    np.testing.assert_allclose(learner.residual.numpy(), sent[0], rtol=0, atol=1e-7)
+    run.round()
+    assert run.records[-1].updates_in == ["c0", "c1"]
+    assert np.abs(learner.residual.numpy() - sent[0]).max() > 0, "some of it is sent by now"
 
 
 def test_a_client_that_begins_anew_under_its_name_is_told_the_whole_model() -> None:

@@ -98,16 +98,23 @@ def test_what_is_no_step_of_this_model_is_refused() -> None:
 
 @pytest.mark.parametrize("codecs", [None, (), ("none",), ("topk_quantize", "none")])
 def test_an_announcement_arrives_as_it_was_made(codecs: tuple[str, ...] | None) -> None:
-    said = Announcement(3, 7, "d" * 16, codecs, '{"run": "x"}')
+    said = Announcement(3, 7, "d" * 16, codecs, 2, '{"run": "x"}')
     assert Announcement.read(said.to_config()) == said
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"version": "7"}, {"digest": 7}, {"codecs": 1.5}, {"facts": b""}, {"round": None}],
+    [
+        {"version": "7"},
+        {"digest": 7},
+        {"codecs": 1.5},
+        {"facts": b""},
+        {"counted": "2"},
+        {"round": None},
+    ],
 )
 def test_an_announcement_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
-    said = Announcement(3, 7, "d" * 16, (), "").to_config()
+    said = Announcement(3, 7, "d" * 16, ()).to_config()
     with pytest.raises(RemoteProtocolError, match="makes no sense"):
         Announcement.read({**said, **wrong})
     assert Announcement.read({"server_round": 1}) is None, "of another Flower server"

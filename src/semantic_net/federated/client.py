@@ -40,10 +40,11 @@ from semantic_net.errors import ConfigError, RemoteProtocolError, StartError, Tr
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.learner import fold_config_of
 from semantic_net.federated.local import LocalLearner
-from semantic_net.federated.parts import Trained
+from semantic_net.federated.parts import Encoded, Trained
 from semantic_net.federated.shared_model import Announcement, Scalar, SharedModel
 from semantic_net.protocol.handshake import differing_facts
 from semantic_net.records import RoundRecord
+from semantic_net.semantic.decoder import parse_payload
 from semantic_net.semantic.flat import flatten
 from semantic_net.semantic.rate import rate_controller
 from semantic_net.task import load_task
@@ -97,6 +98,7 @@ class JetsonClient(NumPyClient):
         """Gets a record of each round, once the server has asked for its evaluation."""
         self._open: RoundRecord | None = None
         self._round = 0
+        self._sent: tuple[int, Encoded] | None = None  # of which it is not known if it counts
 
     # What users of Flower know.
 
@@ -145,6 +147,7 @@ class JetsonClient(NumPyClient):
         else:
             encoded = self.learner.encode(choice.codec, choice.max_bytes)
             self._rate.encoded(len(encoded.payload), encoded.kept_ratio)
+            self._sent = self._round, encoded
             sent = [np.frombuffer(encoded.payload, np.uint8)]
             codec, payload_bytes = encoded.codec, len(encoded.payload)
         metrics: Metrics = {"payload_bytes": payload_bytes, "train_s": round(train_s, 3)}
@@ -183,6 +186,7 @@ class JetsonClient(NumPyClient):
         said = Announcement.read(config)
         if said is not None and said.facts:
             self._check(said.facts)
+        self._settle(0 if said is None else said.counted)
         if said is None or said.codecs is None:
             if parameters:
                 self.set_parameters(parameters)
@@ -205,6 +209,14 @@ class JetsonClient(NumPyClient):
             self.shared.version = None
             raise RemoteProtocolError("the server's model is another one than what it has sent")
         return said
+
+    def _settle(self, counted: int) -> None:
+        """Keep for the next update what the last one carried, if it has not come to count."""
+        sent, self._sent = self._sent, None
+        if sent is not None and sent[0] > counted:
+            codec, payload = sent[1].codec, memoryview(sent[1].payload)
+            self.learner.give_back(parse_payload(codec, payload, self.learner.schema))
+            log.info("the update of round %d did not count: the next one carries it", sent[0])
 
     def _check(self, facts: str) -> None:
         theirs = json.loads(facts)

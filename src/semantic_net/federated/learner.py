@@ -11,9 +11,6 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.folder import Folder, Start
 from semantic_net.aggregation.rules import Contribution
@@ -124,8 +121,7 @@ class ModelLearner(LocalLearner):
     def take_back(self, own: Update, parsed: ParsedDelta) -> None:
         """Add to the residual, once, what an own update carried: it does not count any more."""
         if own.id not in self.taken_back:
-            carried = self._carried(parsed)
-            self.residual = carried if self.residual is None else self.residual + carried
+            self.give_back(parsed)
             self.taken_back[own.id] = own.round
 
     def count_again(self, own: Update, parsed: ParsedDelta) -> None:
@@ -134,11 +130,6 @@ class ModelLearner(LocalLearner):
             carried = self._carried(parsed)
             self.residual = -carried if self.residual is None else self.residual - carried
             del self.taken_back[own.id]
-
-    def _carried(self, parsed: ParsedDelta) -> Tensor:
-        carried = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)
-        carried[self.schema.num_parameters :] = 0  # buffers are sent anew each round
-        return carried
 
     def _fold(self, plan: FoldPlan, parsed: Callable[[Update], ParsedDelta]) -> FoldState:
         def contributions(number: int) -> list[Contribution]:

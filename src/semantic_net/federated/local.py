@@ -19,6 +19,7 @@ from semantic_net.errors import TrainingError
 from semantic_net.federated.parts import Encoded, LearningStoppedError, Trained
 from semantic_net.fixed_point import Float32Array
 from semantic_net.semantic.codec import Codec
+from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.flat import flatten, load_flat
 from semantic_net.semantic.schema import ModelSchema
@@ -145,6 +146,16 @@ class LocalLearner:
         self._view[:] = values
         self.schema.keep_bounds(self._view)
         self._load_view()
+
+    def give_back(self, parsed: ParsedDelta) -> None:
+        """Add to the residual what an update carried that does not count."""
+        carried = self._carried(parsed)
+        self.residual = carried if self.residual is None else self.residual + carried
+
+    def _carried(self, parsed: ParsedDelta) -> Tensor:
+        carried = torch.from_numpy(parsed.to_float32()).to(self.trainer.device)
+        carried[self.schema.num_parameters :] = 0  # buffers are sent anew each round
+        return carried
 
     def _load_view(self) -> None:
         """Load the model with what is shared, after the view was written to."""

@@ -125,6 +125,7 @@ class FoldStrategy(Strategy):
         self.on_round: Callable[[RoundRecord], None] = lambda record: None
         """Gets a record of each round."""
         self._held: dict[str, int] = {}  # the version that each client is known to hold
+        self._counted: dict[str, int] = {}  # the last round in which each client's update did
         self._of_ours: set[str] = set()  # clients that go on from what they hold
         self._open: _Round | None = None
         self._versions_sent: dict[str, int] = {}
@@ -170,6 +171,7 @@ class FoldStrategy(Strategy):
                 continue
             weight = min(result.num_examples, MAX_WEIGHT)
             contributions[client.cid] = Contribution(delta, weight, client.cid.encode())
+            self._counted[client.cid] = server_round
             loss = result.metrics.get("loss")
             if isinstance(loss, float):
                 losses.append((loss, weight))
@@ -286,6 +288,7 @@ class FoldStrategy(Strategy):
             shared.version,
             shared.digest,
             None if steps is None else tuple(step.codec for step in steps),
+            self._counted.get(client.cid, 0),
             self._facts if is_new or steps is None else "",
         )
         return ndarrays_to_parameters(arrays), said.to_config()

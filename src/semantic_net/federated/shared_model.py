@@ -114,6 +114,8 @@ class Announcement:
     digest: str
     codecs: tuple[str, ...] | None
     """Of the arrays, each a step of one version; None: they are the whole model."""
+    counted: int = 0
+    """The last round in which an update of the client's counts; 0: none does."""
     facts: str = ""
     """What has to be equal on both sides, as JSON; told once."""
 
@@ -123,6 +125,7 @@ class Announcement:
             "round": self.round,
             "version": self.version,
             "digest": self.digest,
+            "counted": self.counted,
         }
         if self.codecs is not None:
             config["codecs"] = ",".join(self.codecs)
@@ -141,13 +144,15 @@ class Announcement:
             return None
         number, version = config.get("round"), config["version"]
         digest, codecs, facts = config["digest"], config.get("codecs"), config.get("facts", "")
+        counted = config.get("counted", 0)
         if (
             not isinstance(number, int)
             or not isinstance(version, int)
             or not isinstance(digest, str)
             or not isinstance(codecs, str | None)
             or not isinstance(facts, str)
+            or not isinstance(counted, int)
         ):
             raise RemoteProtocolError("the server's announcement makes no sense")
         names = None if codecs is None else tuple(filter(None, codecs.split(",")))
-        return Announcement(number, version, digest, names, facts)
+        return Announcement(number, version, digest, names, counted, facts)
