@@ -172,6 +172,14 @@ METHODS = {
             )
             for share in (3.0, 0.5, 0.3, 0.2)
         ),
+        *(
+            Method(
+                f"prox_{mu:g}",
+                f"preset balanced, FedProx with mu {mu:g}",
+                ("semantic.preset=balanced", f"training.proximal_mu={mu:g}"),
+            )
+            for mu in (0.01, 0.1, 1.0)
+        ),
         Method(
             "extreme_warm",
             "preset extreme, 3 rounds of warm-up",

@@ -21,6 +21,7 @@ from semantic_net.training import (
     make_initial_model,
     split_state,
 )
+from semantic_net.training.precision import Pull
 from semantic_net.training.trainer import MAX_EXAMPLES, collate
 
 RUNNING = threading.Event()
@@ -215,12 +216,36 @@ def test_the_gradient_is_clipped() -> None:
     assert moved == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_frozen_parameters_and_modes_stay_what_they_are() -> None:
-    def partly_frozen() -> nn.Module:
-        model = noisy_model()
-        model.get_submodule("0").requires_grad_(False)
-        return model
+def test_a_pull_adds_its_part_to_the_gradient() -> None:
+    """By hand: g + mu (w - w_t), and nothing where there is no gradient."""
+    moved, frozen = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
+    moved.grad = torch.tensor([0.5, 0.5])
+    pull = Pull(0.1, [torch.tensor([0.0, 4.0]), torch.tensor([0.0])])
+    pull.add_to_gradients([moved, frozen])
+    torch.testing.assert_close(moved.grad, torch.tensor([0.6, 0.3]))
+    assert frozen.grad is None
 
+
+def test_the_harder_the_pull_the_less_far_a_round_goes() -> None:
+    distances = []
+    for mu in (0.0, 1.0, 10.0):
+        cfg = config(optimizer="sgd", momentum=0.0, learning_rate=0.05, steps=8, proximal_mu=mu)
+        trainer = Trainer(line_task(make_model=partly_frozen), cfg, seed=0)
+        before = weights(trainer)
+        trainer.train_round(1, RUNNING)
+        after = weights(trainer)
+        names = [name for name, _ in trainer.model.named_parameters()]
+        distances.append(sum(float((after[name] - before[name]).norm()) for name in names))
+    assert distances[0] > distances[1] > distances[2] > 0
+
+
+def partly_frozen() -> nn.Module:
+    model = noisy_model()
+    model.get_submodule("0").requires_grad_(False)
+    return model
+
+
+def test_frozen_parameters_and_modes_stay_what_they_are() -> None:
     trainer = Trainer(line_task(make_model=partly_frozen), config(), seed=0)
     before = weights(trainer)
     trainer.train_round(1, RUNNING)

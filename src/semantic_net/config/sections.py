@@ -198,6 +198,8 @@ class TrainingConfig:
     """constant, or cosine down to a tenth over all rounds."""
     max_grad_norm: float | None = None
     """Clip the gradient to this norm. Unset: no clipping."""
+    proximal_mu: float = 0.0
+    """FedProx's mu: how strongly a round's training is held to where it began. 0: not at all."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
     amp: bool = True
@@ -230,6 +232,9 @@ class TrainingConfig:
             "training.max_grad_norm",
             "> 0",
             self.max_grad_norm,
+        )
+        require(
+            0 <= self.proximal_mu <= 1e6, "training.proximal_mu", "in [0, 1e6]", self.proximal_mu
         )
         require(
             self.num_threads is None or self.num_threads >= 1,

@@ -6,6 +6,8 @@ Owns everything that differs between a CPU and a GPU and between the versions of
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,6 +55,25 @@ def is_out_of_memory(exc: BaseException) -> bool:
     return isinstance(exc, RuntimeError) and any(mark in str(exc) for mark in _OUT_OF_MEMORY)
 
 
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """The proximal term of FedProx: ``mu / 2 * |w - w_t|^2`` in the loss.
+
+    Li et al., "Federated Optimization in Heterogeneous Networks", 2020, equation 2.
+    """
+
+    mu: float
+    towards: Sequence[Tensor]
+    """w_t: the parameters where the round's training began."""
+
+    @torch.no_grad()
+    def add_to_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Add ``mu * (w - w_t)`` to the gradient of each parameter that has one."""
+        for parameter, begun in zip(parameters, self.towards, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - begun, alpha=self.mu)
+
+
 class Precision:
     """Mixed precision on CUDA, plain float32 elsewhere.
 
@@ -84,11 +105,17 @@ class Precision:
         scaled.backward()  # type: ignore[no-untyped-call,unused-ignore]
 
     def step(
-        self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], max_norm: float | None
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: list[Tensor],
+        max_norm: float | None,
+        pull: Pull | None = None,
     ) -> None:
-        """Clip the gradients where ``max_norm`` is given, and take the optimiser's step."""
+        """Pull and clip the gradients where that is asked for, and take the optimiser's step."""
         if self._scaler is not None:
             self._scaler.unscale_(optimizer)
+        if pull is not None:
+            pull.add_to_gradients(parameters)
         if max_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         if self._scaler is None:

@@ -26,6 +26,7 @@ from semantic_net.errors import CheckpointError, ConfigError, DataError, Trainin
 from semantic_net.task.base import Batch, MapDataset, Task
 from semantic_net.training.precision import (
     Precision,
+    Pull,
     full_precision,
     is_out_of_memory,
     resolve_device,
@@ -120,6 +121,10 @@ class Trainer:
         self._optimizer = _make_optimizer(self._parameters, cfg)
         self.private: PrivateSteps | None = None
         if privacy is not None and privacy.noise_multiplier is not None:
+            if cfg.proximal_mu:
+                raise ConfigError(
+                    "training.proximal_mu: not with privacy.noise_multiplier; set it to 0"
+                )
             self.private = PrivateSteps(task, self.model, self._optimizer, privacy, cfg.batch_size)
         # Half precision has too few digits for noise that is to hide anything.
         self._precision = Precision(self.device, amp=cfg.amp and self.private is None)
@@ -150,7 +155,7 @@ class Trainer:
         try:
             with torch.random.fork_rng(devices=cuda):
                 torch.manual_seed(derive_seed(self._seed, 1, round_index))
-                return self._train(round_index, stop)
+                return self._train(round_index, stop, self._pull_to(before["model"]))
         except BaseException as exc:
             # A failed round does not rewind the sampler: the batch that broke it is not next again.
             self._restore(before, rewind=not isinstance(exc, TrainingError))
@@ -243,7 +248,15 @@ class Trainer:
                 f"training state: {type(exc).__name__}: {exc}; --resume never starts afresh"
             ) from exc
 
-    def _train(self, round_index: int, stop: threading.Event) -> TrainResult:
+    def _pull_to(self, begun: Mapping[str, Tensor]) -> Pull | None:
+        if not self._cfg.proximal_mu:
+            return None
+        names = [name for name, _ in trained_parameters(self.model)]
+        return Pull(self._cfg.proximal_mu, [begun[name] for name in names])
+
+    def _train(
+        self, round_index: int, stop: threading.Event, pull: Pull | None = None
+    ) -> TrainResult:
         cfg, length = self._cfg, len(self.task.train_data)
         sizes = batch_sizes(length, cfg.batch_size, steps=cfg.steps, epochs=cfg.epochs)
         losses: list[Tensor] = []
@@ -258,7 +271,7 @@ class Trainer:
             self._set_rate((round_index - 1 + step / len(sizes)) / cfg.rounds)
             losses.append(self._backward(*self._next_batch(size), notes))
             max_norm = cfg.max_grad_norm if self.private is None else None  # each is clipped
-            self._precision.step(self._optimizer, self._parameters, max_norm)
+            self._precision.step(self._optimizer, self._parameters, max_norm, pull)
             if len(losses) == _CHECK_EVERY or step + 1 == len(sizes):
                 total += self._check(losses, round_index, checked, len(sizes))
                 checked += len(losses)
