@@ -142,11 +142,63 @@ def test_a_client_may_start_before_the_server(tmp_path: Path) -> None:
             server.kill()
 
 
-def test_a_client_loses_nothing_with_its_server(tmp_path: Path) -> None:
-    with serving(tmp_path, 2, *PACED, rounds=10_000) as (server, clients):
-        clients[0].wait_for_round(2)
-        server.kill()
-        assert clients[0].wait() == 3, clients[0].said()
-    assert "or no longer" in clients[0].said()
+def test_a_client_goes_on_with_the_next_server(tmp_path: Path) -> None:
+    """And leaves what it has learned where there is none."""
+    [port] = free_ports(1)
+    flags = ["--host", "127.0.0.1", "--port", str(port), "--clients", "1", "--rounds"]
+    paced = settings(*PACED, "p2p.start_timeout_s=15", "semantic.mode=none")
+    own = ["--server", f"127.0.0.1:{port}", "--rounds", "10000", *paced]
+    servers: list[PeerProcess] = []
+    client = PeerProcess(tmp_path / "client", own, command="client")
+    try:
+        for name, rounds in (("one", "10000"), ("two", "3")):
+            out = tmp_path / name
+            servers.append(PeerProcess(out, [*flags, rounds, *paced], command="server"))
+            servers[-1].wait_for_round(2)
+            if name == "one":
+                servers[-1].kill()
+        assert [client.wait(), servers[-1].wait()] == [0, 0], client.said()
+    finally:
+        for each in (client, *servers):
+            each.kill()
+    assert "lost the server" in client.said()
+    assert client.summary()["finished"] is True
+    assert (client.out / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_client_that_is_stopped_leaves_a_summary(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path, 2, *PACED, rounds=10_000, waits_for=1) as (_, clients):
+        clients[0].wait_for_round(1)
+        clients[0].send(number)
+        assert clients[0].wait() == 130, clients[0].said()
     assert clients[0].summary()["finished"] is False
-    assert (clients[0].out / "model.safetensors").exists()
+
+
+def test_a_start_that_fails_leaves_the_run_before_alone(tmp_path: Path) -> None:
+    out = tmp_path / "client"
+    out.mkdir()
+    (out / "rounds.jsonl").write_text("earlier\n")
+    flags = ["--server", "127.0.0.1:1", *settings("p2p.start_timeout_s=0.1")]
+    client = PeerProcess(out, flags, command="client")
+    try:
+        assert client.wait() == 3, client.said()
+    finally:
+        client.kill()
+    assert (out / "rounds.jsonl").read_text() == "earlier\n"
+
+
+def test_certificates_that_are_none_are_told(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    for command, flags in (
+        ("server", ["--tls", *[str(broken)] * 3]),
+        ("client", ["--ca", str(broken)]),
+    ):
+        process = PeerProcess(tmp_path / command, [*flags, *settings()], command=command)
+        try:
+            assert process.wait() == 3, process.said()
+        finally:
+            process.kill()
+        assert str(broken) in process.said()
+        assert "Traceback" not in process.said()

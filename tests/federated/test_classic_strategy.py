@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("flwr", reason="the extra flower is not installed")
 
 from flwr.client import NumPyClient
 from flwr.common import (
     Code,
+    EvaluateRes,
     FitRes,
     Parameters,
     Status,
@@ -24,7 +26,8 @@ from flwr.common import (
 
 from semantic_net.config import Config, load_config
 from semantic_net.errors import ConfigError, RemoteProtocolError, TrainingError
-from semantic_net.federated.client import JetsonClient, _GuardedClient, arrays_of
+from semantic_net.federated.arrays import arrays_from, arrays_of
+from semantic_net.federated.client import JetsonClient, _GuardedClient
 from semantic_net.federated.server import FoldStrategy
 from semantic_net.federated.weights import load_state_dict, save_state_dict
 from semantic_net.records import RoundRecord
@@ -165,7 +168,7 @@ def test_plain_settings_are_federated_averaging() -> None:
         np.testing.assert_allclose(theirs, 0.75 * one + 0.25 * other, rtol=0, atol=2**-22)
 
 
-def test_whoever_fails_is_missed_once_and_gets_the_whole_model() -> None:
+def test_whoever_fails_is_missed_once_and_holds_the_same_again() -> None:
     run = Run()
     run.round()
     run.proxies["c1"].fails = True
@@ -176,6 +179,8 @@ def test_whoever_fails_is_missed_once_and_gets_the_whole_model() -> None:
     run.proxies["c1"].fails = False
     run.round()
     assert run.records[-1].missing == []
+    digests = {proxy.client.numpy_client.shared.digest for proxy in run.proxies.values()}
+    assert digests == {run.strategy._publisher.model.digest}
 
 
 def test_what_an_update_carried_that_did_not_count_is_in_the_next() -> None:
@@ -200,15 +205,36 @@ def test_what_an_update_carried_that_did_not_count_is_in_the_next() -> None:
     assert np.abs(learner.residual.numpy() - sent[0]).max() > 0, "some of it is sent by now"
 
 
-def test_a_client_that_begins_anew_under_its_name_is_told_the_whole_model() -> None:
-    """A server may take a new process for the one that was there."""
-    run = Run()
+def test_who_comes_back_over_another_connection_goes_on_with_what_it_has() -> None:
+    """Flower gives every connection a name of its own; what has counted does so once."""
+    run = Run("semantic.topk=0.1", "semantic.min_entries=1", clients=2)
     run.round()
-    run.proxies["c1"].client = guarded(1)
-    run.round()
-    assert run.records[-1].missing == ["c1"], "it cannot hold what the server took it to hold"
-    run.round()
-    assert run.records[-1].missing == []
+    back = run.proxies.pop("c1")
+    learner = back.client.numpy_client.learner
+    residual = learner.residual.clone()
+    run.proxies["c9"] = Proxy("c9", back.client)
+    before = run.strategy._publisher.model.version or 0
+    run.round(lambda cid, result: result)
+    assert run.records[-1].updates_in == ["c0", "c9"]
+    assert run.proxies["c9"].taken_bytes < 1000, "it holds the model, and says so"
+    assert run.strategy._publisher.model.version == before + 1
+    assert not torch.equal(residual, learner.residual)
+
+
+def test_one_that_says_nothing_is_asked_once_and_gets_whole_models() -> None:
+    run = Run(clients=1)
+    asked = []
+
+    class Silent(Foreign):
+        def get_properties(self, config: Any) -> Any:
+            asked.append(1)
+            raise ConnectionError("it does not answer")
+
+    run.proxies["silent"] = Proxy("silent", Silent().to_client())
+    for _ in range(3):
+        run.round()
+    assert len(asked) == 1
+    assert run.records[-1].updates_in == ["c0", "silent"]
 
 
 def test_who_begins_with_the_servers_model_is_not_sent_it() -> None:
@@ -228,6 +254,7 @@ class Foreign(NumPyClient):
         self.model = client(3).learner.trainer.model
 
     def fit(self, parameters: list[Any], config: dict[str, Any]) -> tuple[list[Any], int, Any]:
+        self.seen = parameters
         return [array + np.float32(0.5) for array in parameters], 64, {}
 
     def evaluate(self, parameters: list[Any], config: dict[str, Any]) -> tuple[float, int, Any]:
@@ -236,9 +263,14 @@ class Foreign(NumPyClient):
 
 def test_other_flower_clients_send_and_get_whole_models() -> None:
     run = Run(clients=1)
-    run.proxies["foreign"] = Proxy("foreign", Foreign().to_client())
+    foreign = Foreign()
+    run.proxies["foreign"] = Proxy("foreign", foreign.to_client())
     for _ in range(2):
+        shared_model = run.strategy._publisher.model.values.copy()
+        whole = arrays_from(shared_model, run.strategy.schema, foreign.model)
         run.round()
+        for seen, shared in zip(foreign.seen, whole, strict=True):
+            np.testing.assert_array_equal(seen, shared)
     assert run.records[-1].updates_in == ["c0", "foreign"]
     assert run.records[-1].rejected == {}
 
@@ -293,6 +325,7 @@ NOISE = ndarrays_to_parameters([np.arange(200, dtype=np.uint8)])
         {"metrics": {}, "parameters": SHORT},
         {"metrics": {}, "parameters": Parameters([b"no array"], "numpy.ndarray")},
         {"metrics": {}, "parameters": Parameters([], "numpy.ndarray")},
+        {"metrics": {}, "parameters": Parameters([b"PK\x03\x04 zip"], "numpy.ndarray")},
         {"parameters": NOISE},
         {"metrics": {"codec": "pickle"}},
         {"metrics": {"codec": 7}},
@@ -371,3 +404,72 @@ def test_status_of_a_failure_is_told(caplog: pytest.LogCaptureFixture) -> None:
     run.round(lambda cid, result: refused if cid == "c0" else result)
     assert "client c0: no data" in caplog.text
     assert run.records[-1].missing == ["c0"]
+
+
+def test_what_clients_tell_of_their_evaluation_is_bounded() -> None:
+    run = Run(clients=3)
+    told: list[tuple[int, dict[str, Any]]] = [
+        (10, {"accuracy": 0.5, "x" * 100: 1.0, "\x1b[2J": 1.0, "text": "no number"}),
+        (-9, {"accuracy": 900.0}),
+        (2**62, {"accuracy": float("nan"), "other": 1e300}),
+    ]
+    empty = Parameters([], "")
+    manager: Any = run
+    asked: Any = run.strategy.configure_fit(1, empty, manager)
+    results: list[Any] = [(proxy, proxy.fit(ins)) for proxy, ins in asked]
+    run.strategy.aggregate_fit(1, results, [])
+    run.strategy.configure_evaluate(1, empty, manager)
+    evaluated: list[Any] = [
+        (proxy, EvaluateRes(Status(Code.OK, ""), float("nan"), number, metrics))
+        for proxy, (number, metrics) in zip(run.proxies.values(), told, strict=True)
+    ]
+    assert run.strategy.aggregate_evaluate(1, evaluated, []) == (None, {"accuracy": 0.5})
+    assert run.records[0].metrics == {"accuracy": 0.5}
+
+
+def test_whole_numbers_of_one_client_reach_no_other(tmp_path: Path) -> None:
+    """Counts of batches stay local; so a client cannot poison those of others."""
+    run = Run(f"task.name={with_counts(tmp_path)}", "semantic.mode=none", clients=2)
+
+    def poison(cid: str, result: FitRes) -> FitRes:
+        if cid == "c0":
+            arrays = [array.copy() for array in parameters_to_ndarrays(result.parameters)]
+            for array in arrays:
+                if array.dtype.kind == "i":
+                    array[...] = -777
+            result.parameters = ndarrays_to_parameters(arrays)
+        return result
+
+    for _ in range(2):
+        run.round(poison)
+    assert run.records[-1].updates_in == ["c0", "c1"]
+    for proxy in run.proxies.values():
+        model = proxy.client.numpy_client.learner.trainer.model
+        counts = [int(v) for v in model.state_dict().values() if not v.is_floating_point()]
+        assert counts == [8], "two rounds of four steps"
+
+
+def with_counts(folder: Path) -> Path:
+    text = (ROOT / "examples" / "digits_task.py").read_text("utf-8")
+    path = folder / "counting_task.py"
+    path.write_text(
+        text.replace("nn.Linear(64, 10))", "nn.Linear(64, 10), nn.BatchNorm1d(10))"), "utf-8"
+    )
+    return path
+
+
+def test_a_budget_is_refused_since_it_could_not_be_kept() -> None:
+    for make in (FoldStrategy, JetsonClient):
+        with pytest.raises(ConfigError, match="auto measures the links between peers"):
+            make(config("semantic.budget_s=5"))
+
+
+def test_a_server_that_never_evaluates_leaves_records_all_the_same() -> None:
+    one = client(0)
+    records: list[RoundRecord] = []
+    one.on_round = records.append
+    for _ in range(3):
+        one.fit(one.get_parameters({}), {})
+    one.finish_round()
+    assert [record.round for record in records] == [1, 2, 3]
+    assert all(record.loss for record in records)

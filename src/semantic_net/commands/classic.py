@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import msgspec
 
 from semantic_net.commands.flags import add_shared, config_of, quoted
 from semantic_net.config import Config, dump_config
-from semantic_net.errors import ConfigError
+from semantic_net.errors import ConfigError, OutputError, SemanticNetError
 from semantic_net.records import RoundRecord
 
 if TYPE_CHECKING:
@@ -155,8 +156,9 @@ def _server(arguments: argparse.Namespace) -> int:
         )
 
         def closed(record: RoundRecord) -> None:
+            is_best = recording.record(_with_bytes(record, traffic))
             _leave_model(folder.model, strategy.model, config)
-            if recording.record(_with_bytes(record, traffic)):
+            if is_best:
                 _leave_model(folder.best_model, strategy.model, config)
 
         strategy.on_round = closed
@@ -209,8 +211,9 @@ def _client(arguments: argparse.Namespace) -> int:
         )
 
         def closed(record: RoundRecord) -> None:
+            is_best = recording.record(_with_bytes(record, traffic))
             _leave_model(folder.model, model, config)
-            if recording.record(_with_bytes(record, traffic)):
+            if is_best:
                 _leave_model(folder.best_model, model, config)
 
         client.on_round = closed
@@ -221,6 +224,7 @@ def _client(arguments: argparse.Namespace) -> int:
             )
             finished = True
         finally:
+            client.finish_round()
             recording.finish(finished=finished)
     return DONE
 
@@ -243,8 +247,9 @@ def _single(arguments: argparse.Namespace) -> int:
         finished = False
         try:
             for record in single.rounds():
+                is_best = recording.record(record)
                 _leave_model(folder.model, single.trainer.model, config)
-                if recording.record(record):
+                if is_best:
                     _leave_model(folder.best_model, single.trainer.model, config)
             finished = True
         finally:
@@ -266,14 +271,29 @@ def _run_in(out: Path, config: Config) -> Iterator[tuple[RunFolder, Show]]:
     """Open a run's folder, with the log in it and the configuration as resolved."""
     from semantic_net.federated.folder import RunFolder
     from semantic_net.monitoring.console import RoundPrinter, logging_to
+    from semantic_net.task.loader import place_in
 
     flower = logging.getLogger("flwr")
     if config.monitoring.log_level != "debug":  # a page of it a round, and advice to use its tools
         flower.setLevel(logging.ERROR)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     with RunFolder(out) as folder, logging_to(config.monitoring.log_level, folder.log):
         resolved = replace(config, semantic=config.semantic.resolved())
         folder.config.write_text(dump_config(resolved), encoding="utf-8")
-        yield folder, lambda metric: RoundPrinter(config.training.rounds, metric or "").print
+        try:
+            yield folder, lambda metric: RoundPrinter(config.training.rounds, metric or "").print
+        except SemanticNetError:
+            raise
+        except Exception as exc:
+            log.debug("the run broke", exc_info=exc)
+            where = place_in(Path(config.task.name), exc)
+            raise OutputError(f"the run broke: {where} (all of it in {folder.log})") from exc
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _with_bytes(record: RoundRecord, traffic: PortTraffic) -> RoundRecord:

@@ -6,10 +6,11 @@ other Flower server it is a client like any: the whole model in, the whole model
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import secrets
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +19,6 @@ from pathlib import Path
 import grpc
 import msgspec
 import numpy as np
-import numpy.typing as npt
-import torch
 from flwr.client import Client, NumPyClient, start_client
 from flwr.common import (
     Code,
@@ -33,15 +32,23 @@ from flwr.common import (
     GetPropertiesRes,
     Parameters,
     Status,
+    ndarrays_to_parameters,
 )
 
 from semantic_net.config import Config
 from semantic_net.errors import ConfigError, RemoteProtocolError, StartError, TrainingError
+from semantic_net.federated.arrays import (
+    NDArrays,
+    arrays_of,
+    flat_of,
+    load_integers,
+    read_array,
+)
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.learner import fold_config_of
 from semantic_net.federated.local import LocalLearner
 from semantic_net.federated.parts import Encoded, Trained
-from semantic_net.federated.shared_model import Announcement, Scalar, SharedModel
+from semantic_net.federated.shared_model import Announcement, Scalar, SharedModel, refuse_auto
 from semantic_net.protocol.handshake import differing_facts
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import parse_payload
@@ -54,8 +61,9 @@ from semantic_net.transport.address import parse_address
 log = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
+MAX_FAILURES = 5
+"""Of connections in a row that came to nothing."""
 
-NDArrays = list[npt.NDArray[np.generic]]
 Metrics = dict[str, Scalar]
 
 
@@ -78,6 +86,7 @@ class JetsonClient(NumPyClient):
             ConfigError: The configuration does not fit the task.
             StartError: The data is not usable.
         """
+        refuse_auto(config)
         shard = config.data.partition.shard
         self._seed = int.from_bytes(os.urandom(4), "little") if shard is None else shard
         self.task = load_task(replace(config.task, data=config.data, peer_seed=self._seed))
@@ -94,6 +103,7 @@ class JetsonClient(NumPyClient):
         )
         self._rate = rate_controller(config.semantic, schema)
         self._name = name
+        self._id = secrets.token_hex(16)  # outlives a connection, and nobody else can guess it
         self.on_round: Callable[[RoundRecord], None] = lambda record: None
         """Gets a record of each round, once the server has asked for its evaluation."""
         self._open: RoundRecord | None = None
@@ -103,8 +113,8 @@ class JetsonClient(NumPyClient):
     # What users of Flower know.
 
     def get_properties(self, config: Mapping[str, Scalar]) -> Metrics:
-        """Return which model this client holds, so that a server of ours need not send it."""
-        return {"digest": self.shared.digest}
+        """Return who this is, and which model it holds: a server of ours need not send that."""
+        return {"client": self._id, "digest": self.shared.digest}
 
     def get_parameters(self, config: Mapping[str, Scalar]) -> NDArrays:
         """Return the model: the values of its ``state_dict``, in that order."""
@@ -116,8 +126,12 @@ class JetsonClient(NumPyClient):
         Raises:
             RemoteProtocolError: It is another one.
         """
-        load_arrays(self.learner.trainer.model, parameters)
-        self.shared.replace(flatten(self.learner.trainer.model).cpu().numpy(), None)
+        self._take_whole(parameters)
+        load_integers(parameters, self.learner.trainer.model)
+
+    def _take_whole(self, parameters: NDArrays) -> None:
+        model, schema = self.learner.trainer.model, self.learner.schema
+        self.shared.replace(flat_of(parameters, schema, model), None)
         self.learner.share(self.shared.values)
 
     def fit(
@@ -134,6 +148,7 @@ class JetsonClient(NumPyClient):
             RemoteProtocolError: What the server has sent makes no sense.
             TrainingError: No update can come of this round.
         """
+        self.finish_round()
         began = time.monotonic()
         said = self._take(parameters, config)
         self._round = said.round if said is not None else self._round + 1
@@ -174,10 +189,17 @@ class JetsonClient(NumPyClient):
         metrics = self.learner.evaluate()
         loss = self.learner.trainer.validation_loss()
         if self._open is not None:
-            digest = self.shared.digest
-            self.on_round(_with_metrics(self._open, metrics, digest))
-            self._open = None
+            self._open = msgspec.structs.replace(
+                self._open, metrics=metrics, state_digest=self.shared.digest
+            )
+        self.finish_round()
         return loss, len(self.task.val_data), dict(metrics)
+
+    def finish_round(self) -> None:
+        """Record the round that is open, if any: some servers never ask for an evaluation."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            self.on_round(opened)
 
     # What a server of ours says beside.
 
@@ -188,10 +210,11 @@ class JetsonClient(NumPyClient):
             self._check(said.facts)
         self._settle(0 if said is None else said.counted)
         if said is None or said.codecs is None:
-            if parameters:
-                self.set_parameters(parameters)
             if said is not None:
+                self._take_whole(parameters)
                 self.shared.version = said.version
+            elif parameters:
+                self.set_parameters(parameters)
         else:
             if len(said.codecs) != len(parameters):
                 raise RemoteProtocolError("the server's announcement does not fit its arrays")
@@ -219,10 +242,11 @@ class JetsonClient(NumPyClient):
             log.info("the update of round %d did not count: the next one carries it", sent[0])
 
     def _check(self, facts: str) -> None:
-        theirs = json.loads(facts)
-        if not isinstance(theirs, dict):
-            raise RemoteProtocolError("the server's announcement makes no sense")
-        differing = differing_facts(self._facts, {str(k): str(v) for k, v in theirs.items()})
+        try:
+            theirs = msgspec.json.decode(facts, type=dict[str, str])
+        except msgspec.MsgspecError as exc:
+            raise RemoteProtocolError(f"the server's announcement makes no sense: {exc}") from exc
+        differing = differing_facts(self._facts, theirs)
         if differing:
             raise ConfigError(
                 f"the server learns something else ({'; '.join(differing)}); start both with the "
@@ -259,39 +283,13 @@ class JetsonClient(NumPyClient):
         )
 
 
-def _with_metrics(record: RoundRecord, metrics: dict[str, float], digest: str) -> RoundRecord:
-    return msgspec.structs.replace(record, metrics=metrics, state_digest=digest)
-
-
-def arrays_of(model: torch.nn.Module) -> NDArrays:
-    """Return a model as Flower's examples have it: the values of its ``state_dict``, copied."""
-    return [value.detach().cpu().numpy().copy() for value in model.state_dict().values()]
-
-
-def load_arrays(model: torch.nn.Module, arrays: NDArrays) -> None:
-    """Load a model with what `arrays_of` has given of one like it.
-
-    Raises:
-        RemoteProtocolError: The arrays are of another model, or have entries that are not finite.
-    """
-    own = model.state_dict()
-    shapes = [tuple(value.shape) for value in own.values()]
-    if [array.shape for array in arrays] != shapes:
-        raise RemoteProtocolError("the arrays are those of another model")
-    new = {}
-    for (name, value), array in zip(own.items(), arrays, strict=True):
-        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
-            raise RemoteProtocolError(f"{name}: entries that are no finite numbers")
-        new[name] = torch.from_numpy(np.array(array)).to(value.dtype)
-    model.load_state_dict(new)
-
-
 class _GuardedClient(Client):
     """A round that gives no update is told to the server, instead of ending the client."""
 
     def __init__(self, client: JetsonClient) -> None:
         self.numpy_client = client
         self._inner = client.to_client()
+        self.num_messages = 0
 
     def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
         return self._inner.get_properties(ins)
@@ -300,16 +298,22 @@ class _GuardedClient(Client):
         return self._inner.get_parameters(ins)
 
     def fit(self, ins: FitIns) -> FitRes:
+        self.num_messages += 1
         try:
-            return self._inner.fit(ins)
+            arrays = [read_array(tensor) for tensor in ins.parameters.tensors]
+            sent, num_examples, metrics = self.numpy_client.fit(arrays, ins.config)
+            return FitRes(Status(Code.OK, ""), ndarrays_to_parameters(sent), num_examples, metrics)
         except (RemoteProtocolError, TrainingError) as exc:
             log.warning("no update in this round: %s", exc)
             status = Status(Code.FIT_NOT_IMPLEMENTED, str(exc))
             return FitRes(status, Parameters([], ""), 0, {})
 
     def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
+        self.num_messages += 1
         try:
-            return self._inner.evaluate(ins)
+            arrays = [read_array(tensor) for tensor in ins.parameters.tensors]
+            loss, num_examples, metrics = self.numpy_client.evaluate(arrays, ins.config)
+            return EvaluateRes(Status(Code.OK, ""), loss, num_examples, metrics)
         except (RemoteProtocolError, TrainingError) as exc:
             log.warning("not evaluated in this round: %s", exc)
             return EvaluateRes(Status(Code.EVALUATE_NOT_IMPLEMENTED, str(exc)), 0.0, 0, {})
@@ -332,20 +336,32 @@ def run_client(client: JetsonClient, server: str, *, max_wait_s: float, ca: Path
     if ca is not None:
         try:
             certificates = ca.read_bytes()
-        except OSError as exc:
-            raise StartError(f"--ca {ca}: cannot be read: {exc.strerror}") from exc
-    _wait_for(server, max_wait_s)
-    try:
-        start_client(
-            server_address=server,
-            client=_GuardedClient(client),
-            root_certificates=certificates,
-            insecure=certificates is None,
-            max_wait_time=max_wait_s,
-        )
-    except grpc.RpcError as exc:
-        what = exc.details() if isinstance(exc, grpc.Call) else str(exc)
-        raise StartError(f"the server {server} does not answer, or no longer: {what}") from exc
+            ssl.create_default_context(cadata=certificates.decode("ascii"))
+        except OSError as exc:  # ssl.SSLError is one
+            raise StartError(f"--ca {ca}: cannot be read: {exc.strerror or exc}") from exc
+        except ValueError as exc:
+            raise StartError(f"--ca {ca}: no certificate in PEM: {exc}") from exc
+    guarded, failures = _GuardedClient(client), 0
+    while True:
+        _wait_for(server, max_wait_s)
+        before = guarded.num_messages
+        try:
+            start_client(
+                server_address=server,
+                client=guarded,
+                root_certificates=certificates,
+                insecure=certificates is None,
+                max_wait_time=max_wait_s,
+            )
+        except grpc.RpcError as exc:
+            what = exc.details() if isinstance(exc, grpc.Call) else str(exc)
+            failures = 1 if guarded.num_messages > before else failures + 1
+            if failures == MAX_FAILURES:
+                raise StartError(f"the server {server} takes no client: {what}") from exc
+            log.warning("lost the server %s: %s; trying again", server, what)
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 def _wait_for(server: str, seconds: float) -> None:

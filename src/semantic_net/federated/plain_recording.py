@@ -26,16 +26,20 @@ class PlainRecording:
         num_parameters: int,
         show: Callable[[RoundRecord], None],
     ) -> None:
-        """Begin a new record; the one that an earlier run has left is replaced."""
+        """Begin a new record with the first round; what an earlier run left is put away then."""
         self._config, self._task, self._num_parameters = config, task, num_parameters
         self._show = show
-        self._recorder = Recorder(folder.root)
+        self._folder = folder
+        self._recorder: Recorder | None = None
         self._totals: dict[str, float] = {}
         self._last: RoundRecord | None = None
         self._best: RoundRecord | None = None
 
     def record(self, record: RoundRecord) -> bool:
         """Take in a round; tell whether its model is the best so far."""
+        if self._recorder is None:
+            self._folder.forget()
+            self._recorder = Recorder(self._folder.root)
         self._recorder.record(record)
         self._last = record
         for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
@@ -48,10 +52,10 @@ class PlainRecording:
 
     def finish(self, *, finished: bool) -> None:
         """Write the summary, if there was a round."""
-        last, totals = self._last, self._totals
-        if last is not None:
+        last, totals, recorder = self._last, self._totals, self._recorder
+        if last is not None and recorder is not None:
             payload, dense = totals["payload_bytes"], totals["dense_bytes"]
-            self._recorder.summary(
+            recorder.summary(
                 Summary(
                     peer=last.peer,
                     task=self._config.task.name,
@@ -73,7 +77,7 @@ class PlainRecording:
                     versions=versions(),
                 )
             )
-        self._recorder.close()
+            recorder.close()
 
     def _is_best(self, record: RoundRecord) -> bool:
         name = self._task.metric or next(iter(record.metrics), "")

@@ -11,9 +11,12 @@ import copy
 import errno
 import json
 import logging
+import math
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,9 +29,8 @@ from flwr.common import (
     GetPropertiesIns,
     Parameters,
     ndarrays_to_parameters,
-    parameters_to_ndarrays,
 )
-from flwr.server import ServerConfig, start_server
+from flwr.server import Server, ServerConfig, SimpleClientManager, start_server
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
@@ -38,12 +40,13 @@ from semantic_net.aggregation.rules import MAX_CONTRIBUTIONS, MAX_WEIGHT, Contri
 from semantic_net.aggregation.state import start_state
 from semantic_net.config import Config
 from semantic_net.errors import RemoteProtocolError, StartError
-from semantic_net.federated.client import arrays_of, load_arrays
+from semantic_net.federated.arrays import arrays_from, flat_of, read_array
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.learner import fold_config_of
-from semantic_net.federated.shared_model import Announcement, Publisher, Scalar
+from semantic_net.federated.shared_model import Announcement, Publisher, Scalar, refuse_auto
 from semantic_net.federated.weights import load_into, load_state_dict
 from semantic_net.fixed_point import Float32Array
+from semantic_net.protocol.handshake import printable
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes, parse_payload
 from semantic_net.semantic.flat import flatten, load_flat
@@ -55,6 +58,8 @@ from semantic_net.training.trainer import make_initial_model
 log = logging.getLogger(__name__)
 
 NAME = "server"
+MAX_METRICS, MAX_NAME_CHARS, MAX_METRIC = 64, 64, 1e30
+"""Of what a client tells: how many numbers, how long their names, how large they are."""
 ASK_S = 10.0
 """For a client to say what it holds."""
 MAX_WAIT_S = 7 * 86400
@@ -106,6 +111,7 @@ class FoldStrategy(Strategy):
             ConfigError: The configuration does not fit the task.
             StartError: The task cannot be loaded without data, or ``init`` cannot be read.
         """
+        refuse_auto(config)
         self.task = task = load_task(replace(config.task, data=config.data, observe=True))
         self.model = make_initial_model(task, config.task.seed)
         """Holds the folded state once a round has closed: clients may lack some of it yet."""
@@ -126,7 +132,7 @@ class FoldStrategy(Strategy):
         """Gets a record of each round."""
         self._held: dict[str, int] = {}  # the version that each client is known to hold
         self._counted: dict[str, int] = {}  # the last round in which each client's update did
-        self._of_ours: set[str] = set()  # clients that go on from what they hold
+        self._names: dict[str, str] = {}  # of clients of ours; "" of others, which are sent all
         self._open: _Round | None = None
         self._versions_sent: dict[str, int] = {}
 
@@ -142,12 +148,13 @@ class FoldStrategy(Strategy):
         """Wait for enough clients, and have all of them train."""
         self.finish_round()
         client_manager.wait_for(self._min_clients, MAX_WAIT_S)
-        clients = _all_of(client_manager)[:MAX_CONTRIBUTIONS]
+        clients = _all_of(client_manager)
         asked = frozenset(client.cid for client in clients)
         self._open = opened = _Round(server_round, time.monotonic(), asked)
-        for client in clients:
-            if client.cid not in self._held:
-                self._ask_what_it_holds(client, server_round)
+        unknown = [each for each in clients if self._should_ask(each.cid)]
+        if unknown:
+            with ThreadPoolExecutor(len(unknown)) as pool:  # one deadline for all
+                list(pool.map(lambda each: self._ask(each, server_round), unknown))
         return [(each, FitIns(*self._message(each, opened))) for each in clients]
 
     def aggregate_fit(
@@ -171,9 +178,9 @@ class FoldStrategy(Strategy):
                 continue
             weight = min(result.num_examples, MAX_WEIGHT)
             contributions[client.cid] = Contribution(delta, weight, client.cid.encode())
-            self._counted[client.cid] = server_round
+            self._counted[self._names.get(client.cid) or client.cid] = server_round
             loss = result.metrics.get("loss")
-            if isinstance(loss, float):
+            if isinstance(loss, float) and math.isfinite(loss):
                 losses.append((loss, weight))
         self._tell_failures(failures)
         opened.authors = tuple(sorted(contributions))
@@ -206,19 +213,15 @@ class FoldStrategy(Strategy):
         for client, _ in results:
             self._has_taken(client)
         self._tell_failures(failures)
-        weighed = [(result, result.num_examples) for _, result in results if result.num_examples]
-        total = sum(weight for _, weight in weighed)
-        if not total:
-            self.finish_round()
-            return None, {}
-        metrics: dict[str, float] = {}
-        for result, weight in weighed:
-            for name, value in result.metrics.items():
-                if isinstance(value, float | int):
-                    metrics[name] = metrics.get(name, 0.0) + float(value) * weight / total
+        weighed = [
+            (result, min(result.num_examples, MAX_WEIGHT))
+            for _, result in results
+            if result.num_examples >= 1
+        ]
+        metrics = _weighted_means([(result.metrics, weight) for result, weight in weighed])
+        loss = _weighted_means([({"loss": result.loss}, weight) for result, weight in weighed])
         self.finish_round(metrics)
-        loss = sum(float(result.loss) * weight for result, weight in weighed) / total
-        return loss, dict(metrics)
+        return loss.get("loss"), dict(metrics)
 
     def evaluate(
         self, server_round: int, parameters: Parameters
@@ -277,8 +280,7 @@ class FoldStrategy(Strategy):
         is_new = client.cid not in self._versions_sent
         self._versions_sent[client.cid] = shared.version
         if steps is None:
-            load_flat(self._scratch, shared.values)
-            arrays = arrays_of(self._scratch)
+            arrays = arrays_from(shared.values, self.schema, self._scratch)
         else:
             arrays = [np.frombuffer(step.payload, np.uint8) for step in steps]
         opened.payload_bytes += sum(array.nbytes for array in arrays)
@@ -288,27 +290,32 @@ class FoldStrategy(Strategy):
             shared.version,
             shared.digest,
             None if steps is None else tuple(step.codec for step in steps),
-            self._counted.get(client.cid, 0),
+            self._counted.get(self._names.get(client.cid) or client.cid, 0),
             self._facts if is_new or steps is None else "",
         )
         return ndarrays_to_parameters(arrays), said.to_config()
 
-    def _ask_what_it_holds(self, client: ClientProxy, server_round: int) -> None:
-        """Find out whether a client begins with the model that it would be sent."""
+    def _should_ask(self, cid: str) -> bool:
+        is_known = cid in self._names
+        return not is_known or (self._names[cid] != "" and cid not in self._held)
+
+    def _ask(self, client: ClientProxy, server_round: int) -> None:
+        """Find out who a client is, and whether it holds the model that it would be sent."""
+        self._names[client.cid] = ""  # one of another maker, unless it says otherwise
         try:
-            found = client.get_properties(GetPropertiesIns({}), ASK_S, server_round)
-        except Exception as exc:  # gRPC and Flower raise what they like; it gets the whole model
+            told = client.get_properties(GetPropertiesIns({}), ASK_S, server_round).properties
+        except Exception as exc:  # gRPC and Flower raise what they like; it may be gone
             log.debug("client %s: %s", client.cid, exc)
             return
+        name, digest = told.get("client"), told.get("digest")
+        if isinstance(name, str) and 0 < len(name) <= MAX_NAME_CHARS:
+            self._names[client.cid] = name
         shared = self._publisher.model
-        digest = found.properties.get("digest")
-        if digest is not None:
-            self._of_ours.add(client.cid)
         if digest == shared.digest and shared.version is not None:
             self._held[client.cid] = shared.version
 
     def _has_taken(self, client: ClientProxy) -> None:
-        if client.cid in self._of_ours:  # others take what they are sent for the whole model
+        if self._names.get(client.cid):  # others take what they are sent for the whole model
             self._held[client.cid] = self._versions_sent[client.cid]
 
     def _delta_of(self, result: FitRes) -> ParsedDelta:
@@ -319,18 +326,15 @@ class FoldStrategy(Strategy):
         """
         if result.num_examples < 1:
             raise RemoteProtocolError(f"{result.num_examples} examples")
-        try:
-            arrays = parameters_to_ndarrays(result.parameters)
-        except (ValueError, TypeError, EOFError, OSError) as exc:
-            raise RemoteProtocolError(f"no arrays: {exc}") from exc
+        arrays = [read_array(tensor) for tensor in result.parameters.tensors]
         codec = result.metrics.get("codec")
         if codec is not None:
             if len(arrays) != 1 or arrays[0].dtype != np.uint8 or not isinstance(codec, str):
                 raise RemoteProtocolError("an encoded update is one array of bytes")
             payload = memoryview(np.ascontiguousarray(arrays[0]).data).cast("B")
             return self._parsed(codec, payload)
-        load_arrays(self._scratch, arrays)
-        delta = flatten(self._scratch).numpy() - self._publisher.model.values
+        whole = flat_of(arrays, self.schema, self._scratch)
+        delta = whole - self._publisher.model.values
         return self._parsed("none", delta.astype("<f4", copy=False).data.cast("B"))
 
     def _parsed(self, codec: str, payload: memoryview) -> ParsedDelta:
@@ -341,14 +345,31 @@ class FoldStrategy(Strategy):
     def _tell_failures(self, failures: Failures) -> None:
         for failure in failures:
             if isinstance(failure, BaseException):
-                log.warning("a client has failed: %s", str(failure) or type(failure).__name__)
+                log.warning(
+                    "a client has failed: %s",
+                    printable(str(failure) or type(failure).__name__, 1000),
+                )
             else:
                 client, result = failure
-                log.warning("client %s: %s", client.cid, result.status.message)
+                log.warning("client %s: %s", client.cid, printable(result.status.message, 1000))
+
+
+def _weighted_means(of: Sequence[tuple[Mapping[str, object], int]]) -> dict[str, float]:
+    """Return the mean of each number, over those who tell it; what is none is left out."""
+    sums: dict[str, tuple[float, int]] = {}
+    for told, weight in of:
+        for name, value in list(told.items())[:MAX_METRICS]:
+            if len(name) > MAX_NAME_CHARS or name != printable(name, MAX_NAME_CHARS):
+                continue
+            if isinstance(value, float | int) and abs(value) <= MAX_METRIC:  # no NaN, either
+                total, weights = sums.get(name, (0.0, 0))
+                sums[name] = total + float(value) * weight, weights + weight
+    return {name: total / weights for name, (total, weights) in list(sums.items())[:MAX_METRICS]}
 
 
 def _all_of(client_manager: ClientManager) -> list[ClientProxy]:
-    return sorted(client_manager.all().values(), key=lambda client: str(client.cid))
+    found = sorted(client_manager.all().values(), key=lambda client: str(client.cid))
+    return found[:MAX_CONTRIBUTIONS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,13 +393,17 @@ def run_server(strategy: FoldStrategy, options: ServerOptions, num_rounds: int) 
     certificates = _read(options.certificates)
     _check_free(options.host, options.port)
     try:
+        server = Server(client_manager=SimpleClientManager(), strategy=strategy)
+        server.set_max_workers(MAX_CONTRIBUTIONS)  # else a few that hang keep all others waiting
         start_server(
             server_address=f"{options.host}:{options.port}",
+            server=server,
             config=ServerConfig(num_rounds=num_rounds, round_timeout=options.round_timeout_s),
-            strategy=strategy,
             certificates=certificates,
         )
-    except SystemExit as exc:  # how Flower answers to a signal
+    except SystemExit as exc:  # how Flower answers to a signal, and to an address
+        if isinstance(exc.code, str):
+            raise StartError(exc.code) from exc
         raise KeyboardInterrupt from exc
     finally:
         strategy.finish_round()
@@ -401,6 +426,10 @@ def _read(paths: tuple[Path, Path, Path] | None) -> tuple[bytes, bytes, bytes] |
         return None
     try:
         authority, certificate, key = (path.read_bytes() for path in paths)
-    except OSError as exc:
-        raise StartError(f"--tls {exc.filename}: cannot be read: {exc.strerror}") from exc
+        checking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        checking.load_verify_locations(paths[0])
+        checking.load_cert_chain(paths[1], paths[2])
+    except OSError as exc:  # ssl.SSLError is one
+        where = exc.filename or ", ".join(map(str, paths))
+        raise StartError(f"--tls {where}: cannot be used: {exc.strerror or exc}") from exc
     return authority, certificate, key

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from semantic_net.errors import RemoteProtocolError
+from semantic_net.config import Config
+from semantic_net.errors import ConfigError, RemoteProtocolError
 from semantic_net.fixed_point import Float32Array
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.decoder import max_payload_bytes, parse_payload
@@ -27,6 +28,19 @@ Scalar = bool | bytes | float | int | str
 """What Flower carries beside arrays."""
 
 _DIGEST_CHARS = 16
+
+
+def refuse_auto(config: Config) -> None:
+    """Say that a budget cannot be kept here.
+
+    Raises:
+        ConfigError: It asks for mode ``auto``.
+    """
+    if config.semantic.trade.mode == "auto":
+        raise ConfigError(
+            "semantic.mode: auto measures the links between peers, and Flower tells of none; "
+            "choose a preset or another mode"
+        )
 
 
 class SharedModel:
