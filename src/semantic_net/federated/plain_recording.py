@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from semantic_net.config import Config
 from semantic_net.federated.folder import RunFolder
-from semantic_net.federated.recording import versions
+from semantic_net.federated.recording import add_to, summary_of
 from semantic_net.monitoring.recorder import Recorder
-from semantic_net.records import RoundRecord, Summary
+from semantic_net.records import RoundRecord
 from semantic_net.task.base import Task
 
 
@@ -42,8 +42,7 @@ class PlainRecording:
             self._recorder = Recorder(self._folder.root)
         self._recorder.record(record)
         self._last = record
-        for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
-            self._totals[key] = self._totals.get(key, 0) + getattr(record, key)
+        add_to(self._totals, record)
         self._show(record)
         is_best = self._is_best(record)
         if is_best:
@@ -52,32 +51,19 @@ class PlainRecording:
 
     def finish(self, *, finished: bool) -> None:
         """Write the summary, if there was a round."""
-        last, totals, recorder = self._last, self._totals, self._recorder
-        if last is not None and recorder is not None:
-            payload, dense = totals["payload_bytes"], totals["dense_bytes"]
-            recorder.summary(
-                Summary(
-                    peer=last.peer,
-                    task=self._config.task.name,
-                    mode=self._config.semantic.trade.mode,
-                    rounds=last.round,
-                    finished=finished,
-                    metrics=last.metrics,
-                    best_round=self._best.round if self._best else None,
-                    best_metrics=self._best.metrics if self._best else {},
-                    bytes_sent=int(totals["bytes_sent"]),
-                    bytes_received=int(totals["bytes_received"]),
-                    payload_bytes=int(payload),
-                    dense_bytes=int(dense),
-                    compression_ratio=round(dense / payload, 3) if payload else 1.0,
-                    time_s=round(totals["time_s"], 3),
-                    state_digest=last.state_digest,
-                    set_digest=last.set_digest,
-                    num_parameters=self._num_parameters,
-                    versions=versions(),
-                )
-            )
-            recorder.close()
+        if self._last is None or self._recorder is None:
+            return
+        summary = summary_of(
+            self._config,
+            self._last,
+            self._totals,
+            finished=finished,
+            best_round=self._best.round if self._best else None,
+            best_metrics=self._best.metrics if self._best else {},
+            num_parameters=self._num_parameters,
+        )
+        self._recorder.summary(summary)
+        self._recorder.close()
 
     def _is_best(self, record: RoundRecord) -> bool:
         name = self._task.metric or next(iter(record.metrics), "")

@@ -135,7 +135,7 @@ class Recording:
                 )
                 for update in held
             ],
-            versions=versions(),
+            versions=_versions(),
         )
         if len(list(self._folder.root.glob("diverged-*.json"))) >= MAX_DIVERGENCES:
             return  # one tells as much as a hundred, and anyone may claim one
@@ -244,8 +244,7 @@ class Recording:
 
     def _count(self, record: RoundRecord) -> bool:
         """Add a round to the totals; tell whether it is the best so far."""
-        for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
-            self._totals[key] = self._totals.get(key, 0) + getattr(record, key)
+        add_to(self._totals, record)
         is_best = self._is_best(record.metrics)
         if is_best:
             self._best_round, self._best_metrics = record.round, record.metrics
@@ -280,29 +279,17 @@ class Recording:
         self._notes.append(text)
 
     def _summary(self, last: RoundRecord, finished: bool, refused_by: Sequence[str]) -> Summary:
-        totals = self._totals
-        payload, dense = totals["payload_bytes"], totals["dense_bytes"]
-        return Summary(
-            peer=self._machine.me,
-            task=self._config.task.name,
-            mode=self._config.semantic.trade.mode,
-            rounds=last.round,
+        summary = summary_of(
+            self._config,
+            last,
+            self._totals,
             finished=finished,
-            metrics=last.metrics,
             best_round=self._best_round,
             best_metrics=self._best_metrics,
-            bytes_sent=int(totals["bytes_sent"]),
-            bytes_received=int(totals["bytes_received"]),
-            payload_bytes=int(payload),
-            dense_bytes=int(dense),
-            compression_ratio=round(dense / payload, 3) if payload else 1.0,
-            time_s=round(totals["time_s"], 3),
-            state_digest=last.state_digest,
-            set_digest=last.set_digest,
             num_parameters=self._learner.schema.num_parameters,
-            versions=versions(),
-            devices=self._devices(),
-            refused_by=list(refused_by),
+        )
+        return msgspec.structs.replace(
+            summary, devices=self._devices(), refused_by=list(refused_by)
         )
 
     def _devices(self) -> list[DeviceRecord]:
@@ -311,6 +298,46 @@ class Recording:
             DeviceRecord(id=each.id, name=each.name, peers=list(each.peers), out_from=each.out_from)
             for each in (membership.devices() if membership is not None else ())
         ]
+
+
+def add_to(totals: dict[str, float], record: RoundRecord) -> None:
+    """Add a round to what a run has taken so far."""
+    for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
+        totals[key] = totals.get(key, 0) + getattr(record, key)
+
+
+def summary_of(
+    config: Config,
+    last: RoundRecord,
+    totals: dict[str, float],
+    *,
+    finished: bool,
+    best_round: int | None,
+    best_metrics: dict[str, float],
+    num_parameters: int,
+) -> Summary:
+    """Return a run as a whole, from its last round and what `add_to` has added up."""
+    payload, dense = totals["payload_bytes"], totals["dense_bytes"]
+    return Summary(
+        peer=last.peer,
+        task=config.task.name,
+        mode=config.semantic.trade.mode,
+        rounds=last.round,
+        finished=finished,
+        metrics=last.metrics,
+        best_round=best_round,
+        best_metrics=best_metrics,
+        bytes_sent=int(totals["bytes_sent"]),
+        bytes_received=int(totals["bytes_received"]),
+        payload_bytes=int(payload),
+        dense_bytes=int(dense),
+        compression_ratio=round(dense / payload, 3) if payload else 1.0,
+        time_s=round(totals["time_s"], 3),
+        state_digest=last.state_digest,
+        set_digest=last.set_digest,
+        num_parameters=num_parameters,
+        versions=_versions(),
+    )
 
 
 def _joined(before: RoundRecord, again: RoundRecord) -> RoundRecord:
@@ -331,8 +358,7 @@ def _joined(before: RoundRecord, again: RoundRecord) -> RoundRecord:
     )
 
 
-def versions() -> dict[str, str]:
-    """Return what made a run: of semantic-net, Python, torch and numpy."""
+def _versions() -> dict[str, str]:
     return {
         "semantic-net": semantic_net.__version__,
         "python": platform.python_version(),
