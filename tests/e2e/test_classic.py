@@ -13,6 +13,9 @@ from processes_support import PeerProcess, free_ports, settings
 
 pytest.importorskip("flwr", reason="the extra flower is not installed")
 
+from semantic_net.commands.classic import _first_free
+from semantic_net.federated.folder import RunFolder
+
 PACED = ("training.steps=60", "data.num_train=512")
 
 
@@ -173,6 +176,16 @@ def test_a_client_that_is_stopped_leaves_a_summary(tmp_path: Path, number: signa
         clients[0].send(number)
         assert clients[0].wait() == 130, clients[0].said()
     assert clients[0].summary()["finished"] is False
+
+
+def test_two_clients_on_one_machine_take_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = Path("runs") / "client-here"
+    with RunFolder(_first_free(base)) as one, RunFolder(_first_free(base)) as two:
+        assert (one.root, two.root) == (base, Path("runs") / "client-here-2")
+    assert _first_free(base) == base
 
 
 def test_a_start_that_fails_leaves_the_run_before_alone(tmp_path: Path) -> None:

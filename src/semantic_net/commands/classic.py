@@ -22,7 +22,7 @@ import msgspec
 
 from semantic_net.commands.flags import add_shared, config_of, quoted
 from semantic_net.config import Config, dump_config
-from semantic_net.errors import ConfigError, OutputError, SemanticNetError
+from semantic_net.errors import ConfigError, OutputError, SemanticNetError, StartError
 from semantic_net.records import RoundRecord
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DONE, INTERRUPTED = 0, 130
 DEFAULT_PORT = 8080
+MAX_CLIENTS_HERE = 1000
 MISSING = "Flower is not installed: pip install 'semantic-net[flower]'"
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def add_client(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="what the run leaves (default runs/client-<host>[-<shard>])",
+        help="what the run leaves (default runs/client-<host>[-<shard>], or the next that is free)",
     )
     parser.set_defaults(run=_client)
 
@@ -199,7 +200,7 @@ def _client(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--server: {exc}") from exc
     shard = config.data.partition.shard
     name = socket.gethostname() + ("" if shard is None else f"-{shard}")
-    out = arguments.out or Path("runs") / f"client-{name}"
+    out = arguments.out or _first_free(Path("runs") / f"client-{name}")
     with (
         _run_in(out, config) as (folder, show),
         PortTraffic(address.port, is_remote=True) as traffic,
@@ -255,6 +256,20 @@ def _single(arguments: argparse.Namespace) -> int:
         finally:
             recording.finish(finished=finished)
     return DONE
+
+
+def _first_free(base: Path) -> Path:
+    """Return a folder that no other client on this machine runs in."""
+    from semantic_net.federated.folder import RunFolder
+
+    for number in range(1, MAX_CLIENTS_HERE):
+        out = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            with RunFolder(out):
+                return out
+        except StartError:
+            log.debug("%s is in use", out)
+    return base
 
 
 def _need_flower() -> None:
