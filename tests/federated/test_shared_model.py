@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_net.errors import RemoteProtocolError
@@ -41,6 +41,7 @@ def begun() -> tuple[Publisher, SharedModel]:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.mode)
+@settings(max_examples=25)  # it encodes a lot
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
 def test_a_client_that_comes_now_and_then_holds_what_the_server_takes_it_to(
     codec: Codec, comes: list[bool]
