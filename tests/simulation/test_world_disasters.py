@@ -126,7 +126,7 @@ def test_a_script_by_peer_and_round_plays_as_it_says() -> None:
 def test_a_shorter_run_ends_with_its_last_round_whatever_base_it_takes_over() -> None:
     cfg = NodeConfig(rounds=60, base_every=2, budget_bytes=100, listen_timeout_s=3.0)
     beyond = 0
-    for seed in range(3):
+    for seed in range(8):
         world = World("abcd", cfg, seed)
         a = world.nodes["a"]
         a.cfg = replace(cfg, rounds=8, listen_timeout_s=30.0)
