@@ -14,7 +14,7 @@ from pathlib import Path
 import fashion_mnist
 
 from semantic_net.config import Config, load_config
-from semantic_net.federated.demo_local import Joined, load_shard
+from semantic_net.federated.shards import Joined, load_shard
 from semantic_net.task import MapDataset, Task
 
 CONFIGS = Path(__file__).parents[1] / "configs"

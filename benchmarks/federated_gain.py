@@ -23,7 +23,8 @@ from rich.console import Console
 
 from semantic_net.config import Config, DataConfig, load_config
 from semantic_net.federated.demo import MODEL_FILE, DemoOptions, configuration, run_peers
-from semantic_net.federated.demo_local import Joined, load_shard, train_alone
+from semantic_net.federated.demo_local import train_alone
+from semantic_net.federated.shards import Joined, load_shard
 from semantic_net.federated.weights import load_into, load_state_dict
 from semantic_net.task import load_task
 from semantic_net.training import Trainer, make_initial_model

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from semantic_net.config import Config, P2PConfig
 from semantic_net.federated.base_store import BaseStore
-from semantic_net.federated.demo_processes import reserved_ports
+from semantic_net.federated.child_processes import reserved_ports
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import ModelLearner

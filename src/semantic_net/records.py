@@ -81,6 +81,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """False when the run was interrupted."""
     metrics: dict[str, float]
     """Of the last round."""
+    metric: str = ""
+    """The main one's name."""
+    higher_is_better: bool = True
+    """Of the main metric."""
     best_round: int | None
     best_metrics: dict[str, float]
     bytes_sent: int

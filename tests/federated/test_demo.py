@@ -18,10 +18,10 @@ from rich.console import Console
 
 from semantic_net.config import dump_config, load_config
 from semantic_net.errors import ConfigError, StartError
-from semantic_net.federated import demo_local, demo_processes
+from semantic_net.federated import child_processes, demo_local
+from semantic_net.federated.child_processes import Children, reserved_ports
 from semantic_net.federated.demo import DemoOptions, run_demo
 from semantic_net.federated.demo_figures import LocalResult, compare_models
-from semantic_net.federated.demo_processes import Children, reserved_ports
 
 HERE = Path(__file__).parent
 TASK = HERE / "demo_task.py"
@@ -137,7 +137,7 @@ def test_a_demo_begun_with_ctrl_c_ignored_is_interrupted_all_the_same(tmp_path: 
 def test_a_peer_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_processes, "GRACE_S", 0.1)
+    monkeypatch.setattr(child_processes, "GRACE_S", 0.1)
     code, _ = run(options(tmp_path / "demo", "stubborn"))
     assert code == 130
     with pytest.raises(ProcessLookupError):
@@ -245,13 +245,6 @@ def test_nothing_to_compare_is_an_error() -> None:
     )
     with pytest.raises(StartError, match=r"no finite miou; lower training.learning_rate"):
         compare_models([result], [[make_record()]], 1.0, 1.0)
-
-
-def test_joined_data_sets_are_one() -> None:
-    parts = [demo_local.Joined([])]
-    assert len(demo_local.Joined(parts)) == 0
-    with pytest.raises(IndexError):
-        demo_local.Joined(parts)[0]
 
 
 def test_reserved_ports_are_free_for_a_child_and_for_nobody_else() -> None:

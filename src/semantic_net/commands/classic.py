@@ -126,6 +126,11 @@ def add_single(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="what the run leaves (default runs/single)"
     )
+    parser.add_argument(
+        "--pooled",
+        action="store_true",
+        help="train on the data of all data.partition.num_shards shards in one place",
+    )
     parser.set_defaults(run=_single)
 
 
@@ -241,7 +246,7 @@ def _single(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.single import Single
 
     with _run_in(arguments.out or Path("runs/single"), config) as (folder, show):
-        single = Single(config)
+        single = Single(config, pooled=arguments.pooled)
         recording = PlainRecording(
             config, single.task, folder, single.num_parameters, show(single.task.metric)
         )

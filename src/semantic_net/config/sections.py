@@ -70,6 +70,9 @@ class PartitionConfig:
     """Concentration of the dirichlet and quantity splits: smaller is more skewed."""
     seed: int = 0
     """Seed of the random splits; equal on all peers, so that parts do not overlap."""
+    validation: Literal["own", "all"] = "own"
+    """Whose data a peer's metrics are of: its ``own``, or that of ``all`` shards together, so that
+    they compare."""
 
     def __post_init__(self) -> None:
         require_one_of("data.partition.by", self.by, PARTITIONS)
@@ -81,6 +84,7 @@ class PartitionConfig:
             self.shard,
         )
         require(self.alpha > 0, "data.partition.alpha", "> 0", self.alpha)
+        require_one_of("data.partition.validation", self.validation, ("own", "all"))
 
 
 PARTITIONS = ("natural", "dirichlet", "iid", "quantity")

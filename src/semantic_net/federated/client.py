@@ -13,7 +13,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -48,13 +47,13 @@ from semantic_net.federated.facts import run_facts
 from semantic_net.federated.learner import fold_config_of
 from semantic_net.federated.local import LocalLearner
 from semantic_net.federated.parts import Encoded, Trained
+from semantic_net.federated.shards import load_own
 from semantic_net.federated.shared_model import Announcement, Scalar, SharedModel, refuse_auto
 from semantic_net.protocol.handshake import differing_facts
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import parse_payload
 from semantic_net.semantic.flat import flatten
 from semantic_net.semantic.rate import rate_controller
-from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
 from semantic_net.transport.address import parse_address
 
@@ -89,7 +88,7 @@ class JetsonClient(NumPyClient):
         refuse_auto(config)
         shard = config.data.partition.shard
         self._seed = int.from_bytes(os.urandom(4), "little") if shard is None else shard
-        self.task = load_task(replace(config.task, data=config.data, peer_seed=self._seed))
+        self.task = load_own(config, self._seed)
         model = make_initial_model(self.task, config.task.seed)
         trainer = Trainer(
             self.task, config.training, seed=self._seed, model=model, privacy=config.privacy

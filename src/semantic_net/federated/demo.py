@@ -7,17 +7,12 @@ It knows no model and no socket; it trains nothing itself.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 from rich.console import Console
@@ -25,20 +20,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from semantic_net.config import Config, dump_config, load_config
 from semantic_net.errors import ConfigError, StartError
+from semantic_net.federated.child_processes import Children, ended_by_signals, reserved_ports
 from semantic_net.federated.demo_figures import (
     DemoFigures,
     LocalResult,
     compare_models,
     demo_figures,
 )
-from semantic_net.federated.demo_processes import Children, reserved_ports
 from semantic_net.monitoring.comparison import comparison_lines, comparison_table
 from semantic_net.monitoring.digests import verdict
 from semantic_net.monitoring.live import LiveView, Watched
 from semantic_net.records import RoundRecord
-
-POLL_S = 0.2
-"""Seconds between two looks at the peers."""
 
 CONFIG_FILE = "demo.yaml"
 """The configuration that all peers get; also what marks a folder as a demo's own."""
@@ -87,7 +79,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
     console = console or Console(highlight=False)
     config = configuration(options)
     folder = options.out
-    with _ended_by_signals():
+    with ended_by_signals():
         try:
             started = time.monotonic()
             histories = run_peers(options, config, folder, console)
@@ -185,8 +177,7 @@ def run_peers(
             command += ["--listen", addresses[shard], "--out", str(peer.folder)]
             command += ["--peers", ",".join(others), "--set", f"data.partition.shard={shard}"]
             children.start(peer.name, command)
-        _wait(children, view.poll)
-        view.poll()
+        children.wait(view.poll)
     return view.histories
 
 
@@ -211,8 +202,7 @@ def _run_locals(
                 command += ["--federated", str(_run_folder(folder, shard) / MODEL_FILE)]
             children.start(f"peer {shard + 1} alone", command)
         outputs = [child.stdout for child in children.running]
-        _wait(
-            children,
+        children.wait(
             lambda: progress.update(
                 bar, completed=sum(path.read_bytes().count(b"\n") for path in outputs)
             ),
@@ -231,32 +221,5 @@ def _write_json(path: Path, figures: DemoFigures) -> None:
         raise StartError(f"--json {path}: cannot be written: {exc.strerror or exc}") from exc
 
 
-def _wait(children: Children, look: Callable[[], None]) -> None:
-    while not children.all_done():
-        look()
-        time.sleep(POLL_S)
-
-
 def _run_folder(folder: Path, shard: int) -> Path:
     return folder / f"peer{shard + 1}"
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end a demo alike, so that no peer is left behind.
-
-    Also where SIGINT was ignored, as a shell's background jobs and their children begin.
-    """
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,45 +10,21 @@ The model is evaluated on the validation data of all shards together, and so is,
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from torch import Tensor, nn
+from torch import nn
 
 from semantic_net.config import Config, load_config
 from semantic_net.errors import SemanticNetError, TrainingError
 from semantic_net.federated.demo_figures import LocalResult
+from semantic_net.federated.shards import common_validation, load_shard
 from semantic_net.federated.weights import load_into, load_state_dict, write_atomically
-from semantic_net.task import MapDataset, Task, load_task
+from semantic_net.task import MapDataset, Task
 from semantic_net.training import Trainer, make_initial_model
-
-
-class Joined:
-    """Several data sets, one after the other."""
-
-    def __init__(self, parts: Sequence[MapDataset]) -> None:
-        self._parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self._parts)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        for part in self._parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError(index)
-
-
-def load_shard(config: Config, shard: int) -> Task:
-    """Return the task with one shard's data, as the peer of that shard sees it."""
-    partition = dataclasses.replace(config.data.partition, shard=shard)
-    data = dataclasses.replace(config.data, partition=partition)
-    return load_task(dataclasses.replace(config.task, data=data, peer_seed=shard))
 
 
 def train_alone(config: Config, task: Task, shard: int) -> tuple[Trainer, int]:
@@ -73,10 +49,7 @@ def compare(config: Config, shard: int, federated: Path | None) -> LocalResult:
     """
     task = load_shard(config, shard)
     trainer, num_steps = train_alone(config, task, shard)
-    shards = range(config.data.partition.num_shards)
-    common = Joined(
-        [(task if other == shard else load_shard(config, other)).val_data for other in shards]
-    )
+    common = common_validation(config)
     local = trainer.evaluate_on(common)
     return LocalResult(
         metric=task.metric or next(iter(local), ""),

@@ -55,6 +55,7 @@ class PlainRecording:
             return
         summary = summary_of(
             self._config,
+            self._task,
             self._last,
             self._totals,
             finished=finished,

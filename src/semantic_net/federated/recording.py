@@ -281,6 +281,7 @@ class Recording:
     def _summary(self, last: RoundRecord, finished: bool, refused_by: Sequence[str]) -> Summary:
         summary = summary_of(
             self._config,
+            self._task,
             last,
             self._totals,
             finished=finished,
@@ -308,6 +309,7 @@ def add_to(totals: dict[str, float], record: RoundRecord) -> None:
 
 def summary_of(
     config: Config,
+    task: Task,
     last: RoundRecord,
     totals: dict[str, float],
     *,
@@ -325,6 +327,8 @@ def summary_of(
         rounds=last.round,
         finished=finished,
         metrics=last.metrics,
+        metric=task.metric or next(iter(last.metrics), ""),
+        higher_is_better=task.higher_is_better,
         best_round=best_round,
         best_metrics=best_metrics,
         bytes_sent=int(totals["bytes_sent"]),

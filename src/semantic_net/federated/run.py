@@ -37,6 +37,7 @@ from semantic_net.federated.security import (
     tell_who_may_join,
     with_known_addresses,
 )
+from semantic_net.federated.shards import load_own
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import load_into, load_state_dict
@@ -52,7 +53,6 @@ from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
 from semantic_net.semantic.rate import rate_controller
 from semantic_net.semantic.schema import ModelSchema
-from semantic_net.task import load_task
 from semantic_net.training.trainer import Trainer, make_initial_model
 from semantic_net.transport.ad_hoc import AdHocTransport, is_own
 from semantic_net.transport.address import Address, parse_address
@@ -120,7 +120,7 @@ async def _run(
     shard = config.data.partition.shard
     seed = _peer_seed(signer.peer_id) if shard is None else shard
     observes = config.p2p.observe
-    task = load_task(replace(config.task, data=config.data, peer_seed=seed, observe=observes))
+    task = load_own(config, seed, observe=observes)
     model = make_initial_model(task, config.task.seed)
     checkpoint = folder.progress.load()
     if options.init is not None and checkpoint is None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from semantic_net.config import Config
+from semantic_net.config import Config, TrainingConfig
 from semantic_net.errors import TrainingError
+from semantic_net.federated.shards import load_own, load_pooled
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.schema import ModelSchema
-from semantic_net.task import load_task
+from semantic_net.training.sampler import batch_sizes
 from semantic_net.training.trainer import Trainer, make_initial_model
 
 NAME = "single"
@@ -20,15 +21,24 @@ NAME = "single"
 class Single:
     """A run of one: the same trainer, first weights and seeds as a peer's."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, pooled: bool = False) -> None:
         """Load the task and make the model.
+
+        Args:
+            config: As for a peer.
+            pooled: Train on the data of all shards in one place, in each round for as many steps
+                as a peer takes on average: what federated training is held against.
 
         Raises:
             ConfigError: The configuration does not fit the task.
             StartError: The data is not usable.
         """
         seed = config.data.partition.shard or 0
-        self.task = load_task(replace(config.task, data=config.data, peer_seed=seed))
+        if pooled:
+            self.task, lengths = load_pooled(config)
+            config = replace(config, training=_steps_of_a_peer(config.training, lengths))
+        else:
+            self.task = load_own(config, seed)
         model = make_initial_model(self.task, config.task.seed)
         self.trainer = Trainer(
             self.task, config.training, seed=seed, model=model, privacy=config.privacy
@@ -78,3 +88,16 @@ class Single:
                 rejected={},
                 notes=list(notes),
             )
+
+
+def _steps_of_a_peer(cfg: TrainingConfig, lengths: Sequence[int]) -> TrainingConfig:
+    """Return the section with as many steps a round as peers of so many examples take on average.
+
+    One without examples takes none.
+    """
+    if cfg.steps is not None:
+        return cfg
+    taken = [
+        len(batch_sizes(n, cfg.batch_size, steps=None, epochs=cfg.epochs)) for n in lengths if n
+    ]
+    return replace(cfg, steps=max(1, round(sum(taken) / len(lengths))))

@@ -1,4 +1,4 @@
-"""The demo's child processes: started with their own output files, watched, and ended by id.
+"""Child processes: started with their own output files, watched, and ended by id.
 
 Nothing here knows what a child does. A child that fails is told of by the last line that it wrote
 to its standard error; all others are then asked to end (SIGINT), waited for and, at last, killed.
@@ -10,16 +10,20 @@ import contextlib
 import signal
 import socket
 import subprocess  # nosec B404  # starts our own interpreter only
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from semantic_net.errors import StartError
 
 GRACE_S = 10.0
 """Seconds that a child has to end by itself once asked."""
+
+POLL_S = 0.2
+"""Seconds between two looks at the children."""
 
 
 @dataclass(slots=True)
@@ -79,6 +83,17 @@ class Children:
                 raise StartError(f"{child.name} {_ending(code)}: {_last_line(child)}")
         return all(child.process.returncode == 0 for child in self.running)
 
+    def wait(self, look: Callable[[], None]) -> None:
+        """Wait until every child has ended well, and look at what they have done meanwhile.
+
+        Raises:
+            StartError: One has failed.
+        """
+        while not self.all_done():
+            look()
+            time.sleep(POLL_S)
+        look()
+
     def stop(self) -> None:
         """End what still runs: asked first, killed after `GRACE_S` or a second Ctrl-C."""
         alive = [child.process for child in self.running if child.process.poll() is None]
@@ -112,6 +127,27 @@ def reserved_ports(count: int) -> Iterator[list[int]]:
             held.bind(("127.0.0.1", 0))
             ports.append(held.getsockname()[1])
         yield ports
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what runs alike, so that no child is left behind.
+
+    Also where SIGINT was ignored, as a shell's background jobs and their children begin.
+    """
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _ending(code: int) -> str:
