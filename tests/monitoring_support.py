@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from semantic_net.records import RoundRecord
+from semantic_net.monitoring.recorder import Recorder
+from semantic_net.records import RoundRecord, Summary
 
 PEERS = ("abcdefgh" * 4, "ijklmnop" * 4, "qrstuvwx" * 4)
 
@@ -37,3 +40,42 @@ _RECORD = RoundRecord(
 def make_record(**changes: Any) -> RoundRecord:
     """Return a record of peer 0 in round 1 with some fields changed."""
     return msgspec.structs.replace(_RECORD, **changes)
+
+
+_SUMMARY = Summary(
+    peer=PEERS[0],
+    task="disaster",
+    mode="topk_quantize",
+    rounds=1,
+    finished=True,
+    metrics=_RECORD.metrics,
+    metric="miou",
+    best_round=1,
+    best_metrics=_RECORD.metrics,
+    bytes_sent=12_345,
+    bytes_received=25_000,
+    payload_bytes=6_000,
+    dense_bytes=2_000_000,
+    compression_ratio=333.3,
+    time_s=6.13,
+    state_digest=_RECORD.state_digest,
+    set_digest=_RECORD.set_digest,
+    num_parameters=500_000,
+    versions={},
+)
+
+
+def make_summary(**changes: Any) -> Summary:
+    """Return the summary of a run of one round with some fields changed."""
+    return msgspec.structs.replace(_SUMMARY, **changes)
+
+
+def leave_run(folder: Path, records: Sequence[RoundRecord], summary: Summary | None) -> Path:
+    """Write what one process of a run leaves, and return its folder."""
+    recorder = Recorder(folder)
+    for record in records:
+        recorder.record(record)
+    if summary is not None:
+        recorder.summary(summary)
+    recorder.close()
+    return folder

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from semantic_net import __version__
-from semantic_net.commands import classic, devices
+from semantic_net.commands import classic, compare, devices
 from semantic_net.commands.flags import add_shared, config_of, quoted
 from semantic_net.config import Config
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
@@ -263,6 +263,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "server": (classic.SERVER_HELP, classic.add_server),
     "client": (classic.CLIENT_HELP, classic.add_client),
     "single": (classic.SINGLE_HELP, classic.add_single),
+    "compare": (compare.COMPARE_HELP, compare.add_compare),
     "id": (devices.ID_HELP, devices.add_id),
     "pair": (devices.PAIR_HELP, devices.add_pair),
     "peers": (devices.PEERS_HELP, devices.add_peers),

@@ -6,9 +6,14 @@ Keys are only ever added; ``schema`` holds the version. Everything that shows a 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 SCHEMA = 1
+
+Role = Literal["peer", "server", "client", "single"]
+"""What kind of a process left the record of a run."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +79,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     peer: str
+    role: Role = "peer"
     task: str
     mode: str
     rounds: int

@@ -159,6 +159,7 @@ def _server(arguments: argparse.Namespace) -> int:
             folder,
             strategy.schema.num_parameters,
             show(strategy.task.metric),
+            "server",
         )
 
         def closed(record: RoundRecord) -> None:
@@ -213,7 +214,12 @@ def _client(arguments: argparse.Namespace) -> int:
         client = JetsonClient(config, name=name)
         task, model = client.task, client.learner.trainer.model
         recording = PlainRecording(
-            config, task, folder, client.learner.schema.num_parameters, show(task.metric)
+            config,
+            task,
+            folder,
+            client.learner.schema.num_parameters,
+            show(task.metric),
+            "client",
         )
 
         def closed(record: RoundRecord) -> None:
@@ -248,7 +254,7 @@ def _single(arguments: argparse.Namespace) -> int:
     with _run_in(arguments.out or Path("runs/single"), config) as (folder, show):
         single = Single(config, pooled=arguments.pooled)
         recording = PlainRecording(
-            config, single.task, folder, single.num_parameters, show(single.task.metric)
+            config, single.task, folder, single.num_parameters, show(single.task.metric), "single"
         )
         finished = False
         try:

@@ -7,7 +7,6 @@ It knows no model and no socket; it trains nothing itself.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -18,7 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from semantic_net.config import Config, dump_config, load_config
+from semantic_net.config import Config, dump_config
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.federated.child_processes import Children, ended_by_signals, reserved_ports
 from semantic_net.federated.demo_figures import (
@@ -27,6 +26,7 @@ from semantic_net.federated.demo_figures import (
     compare_models,
     demo_figures,
 )
+from semantic_net.federated.experiment import experiment_config
 from semantic_net.monitoring.comparison import comparison_lines, comparison_table
 from semantic_net.monitoring.digests import verdict
 from semantic_net.monitoring.live import LiveView, Watched
@@ -110,19 +110,16 @@ def configuration(options: DemoOptions) -> Config:
     """
     if options.peers < 2:
         raise ConfigError(f"--peers must be >= 2, got {options.peers}")
-    cores = os.cpu_count() or 1
-    seeds = [f"{key}.seed={options.seed}" for key in ("task", "data", "data.partition", "training")]
-    return load_config(
+    return experiment_config(
         options.config,
         [
             *(SETTINGS if options.config is None else ()),
-            f"training.num_threads={max(1, cores // options.peers)}",
-            f"p2p.run=demo-{options.seed}",
-            *seeds,
-            f"data.partition.num_shards={options.peers}",
             *((f"training.rounds={options.rounds}",) if options.rounds is not None else ()),
             *options.overrides,
         ],
+        peers=options.peers,
+        seed=options.seed,
+        run=f"demo-{options.seed}",
     )
 
 

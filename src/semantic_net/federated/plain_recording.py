@@ -11,7 +11,7 @@ from semantic_net.config import Config
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.recording import add_to, summary_of
 from semantic_net.monitoring.recorder import Recorder
-from semantic_net.records import RoundRecord
+from semantic_net.records import Role, RoundRecord
 from semantic_net.task.base import Task
 
 
@@ -25,10 +25,12 @@ class PlainRecording:
         folder: RunFolder,
         num_parameters: int,
         show: Callable[[RoundRecord], None],
+        role: Role,
     ) -> None:
         """Begin a new record with the first round; what an earlier run left is put away then."""
         self._config, self._task, self._num_parameters = config, task, num_parameters
         self._show = show
+        self._role: Role = role
         self._folder = folder
         self._recorder: Recorder | None = None
         self._totals: dict[str, float] = {}
@@ -62,6 +64,7 @@ class PlainRecording:
             best_round=self._best.round if self._best else None,
             best_metrics=self._best.metrics if self._best else {},
             num_parameters=self._num_parameters,
+            role=self._role,
         )
         self._recorder.summary(summary)
         self._recorder.close()

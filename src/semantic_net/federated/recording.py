@@ -27,7 +27,7 @@ from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.actions import Diverged
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.update import Update
-from semantic_net.records import DeviceRecord, Divergence, HeldUpdate, RoundRecord, Summary
+from semantic_net.records import DeviceRecord, Divergence, HeldUpdate, Role, RoundRecord, Summary
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.task.base import Task
 
@@ -317,11 +317,13 @@ def summary_of(
     best_round: int | None,
     best_metrics: dict[str, float],
     num_parameters: int,
+    role: Role = "peer",
 ) -> Summary:
     """Return a run as a whole, from its last round and what `add_to` has added up."""
     payload, dense = totals["payload_bytes"], totals["dense_bytes"]
     return Summary(
         peer=last.peer,
+        role=role,
         task=config.task.name,
         mode=config.semantic.trade.mode,
         rounds=last.round,

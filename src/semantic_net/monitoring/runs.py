@@ -1,0 +1,61 @@
+"""What the processes of one run have left, read from their folders: nothing else is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from semantic_net.errors import DataError
+from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE, read_rounds
+from semantic_net.records import Role, RoundRecord, Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """One process of a run."""
+
+    name: str
+    records: tuple[RoundRecord, ...]
+    """By ascending round, one a round: the last that it left of each."""
+    summary: Summary | None
+    """None where it has not come to its end, or to an interruption in good order."""
+
+    @property
+    def role(self) -> Role:
+        """What kind of a process it was."""
+        return "peer" if self.summary is None else self.summary.role
+
+
+def read_run(folder: Path) -> list[Participant]:
+    """Return who took part in a run, by name.
+
+    Args:
+        folder: One process' own (``--out``), or one that holds such folders.
+
+    Raises:
+        DataError: No record of a run is there, or one cannot be read.
+    """
+    folders = (
+        [folder]
+        if (folder / ROUNDS_FILE).exists()
+        else sorted(path.parent for path in folder.glob(f"*/{ROUNDS_FILE}"))
+    )
+    found = [_read(each) for each in folders]
+    found = [each for each in found if each.records]
+    if not found:
+        raise DataError(f"{folder}: no run's record ({ROUNDS_FILE}) is there, or in a folder of it")
+    return found
+
+
+def _read(folder: Path) -> Participant:
+    by_round = {record.round: record for record in read_rounds(folder / ROUNDS_FILE)}
+    path = folder / SUMMARY_FILE
+    try:
+        summary = msgspec.json.decode(path.read_bytes(), type=Summary)
+    except FileNotFoundError:
+        summary = None
+    except (OSError, msgspec.DecodeError) as exc:
+        raise DataError(f"{path}: cannot be read: {exc}") from exc
+    return Participant(folder.name, tuple(by_round[n] for n in sorted(by_round)), summary)

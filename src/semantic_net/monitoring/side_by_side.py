@@ -1,0 +1,204 @@
+"""Ways of training side by side: what runs have come to, over seeds. Values and arithmetic only."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import msgspec
+
+from semantic_net.errors import DataError
+from semantic_net.monitoring.digests import verdict
+from semantic_net.monitoring.runs import Participant
+from semantic_net.records import RoundRecord
+
+Metrics = dict[str, float]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run has come to."""
+
+    seed: int | None
+    rounds: int
+    curve: dict[int, Metrics]
+    """By round: the mean over devices."""
+    sent: dict[int, float]
+    """By round: bytes that a device has sent until its end, the mean over devices."""
+    devices: list[Metrics]
+    """Of each device's model in the end."""
+    is_common: bool
+    """All devices hold one model."""
+    bytes_sent: float
+    """By a device, the mean."""
+    bytes_received: float
+    server_bytes: int | None
+    """Sent and received by the server; None where there is none."""
+    time_s: float
+    """Until the slowest process had closed its last round."""
+    energy_j: float | None
+    """Of the whole machine; None where it does not tell."""
+    notes: list[str]
+    """What makes the figures less than they seem."""
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """One way of training."""
+
+    name: str
+    title: str
+    text: str
+    """What it is, in a line."""
+    outcomes: list[Outcome]
+    """One a seed."""
+
+
+class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison shows."""
+
+    task: str
+    metric: str
+    """Name of the main one."""
+    higher_is_better: bool
+    last: int
+    """A result is the mean over so many last rounds."""
+    reference: str
+    """The way that the others are held against, by name."""
+    ways: list[Way]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Return the spread of at least one value."""
+        found = list(values)
+        return cls(statistics.mean(found), min(found), max(found))
+
+
+def outcome_of(
+    run: Sequence[Participant], *, last: int, seed: int | None = None, energy_j: float | None = None
+) -> Outcome:
+    """Return what a run has come to.
+
+    Args:
+        run: All that took part.
+        last: A device's result is the mean over so many last rounds.
+        seed: Of the run, where it is known.
+        energy_j: Of the whole machine, where it is known.
+
+    Raises:
+        DataError: No device has evaluated a model.
+    """
+    devices = [each for each in run if each.role != "server"]
+    servers = [each for each in run if each.role == "server"]
+    ends = [_result(each.records, last) for each in devices]
+    if not any(ends):
+        raise DataError(f"{', '.join(each.name for each in run)}: no device has evaluated a model")
+    digests = {each.records[-1].state_digest for each in devices}
+    sent = [_running_sum(each.records) for each in devices]
+    numbers = sorted({record.round for each in devices for record in each.records})
+    return Outcome(
+        seed=seed,
+        rounds=numbers[-1],
+        curve={
+            number: _means(r.metrics for each in devices for r in each.records if r.round == number)
+            for number in numbers
+        },
+        sent={
+            number: statistics.mean(each[number] for each in sent if number in each)
+            for number in numbers
+        },
+        devices=ends,
+        is_common=len(devices) > 1 and len(digests) == 1 and "" not in digests,
+        bytes_sent=statistics.mean(sum(r.bytes_sent for r in each.records) for each in devices),
+        bytes_received=statistics.mean(
+            sum(r.bytes_received for r in each.records) for each in devices
+        ),
+        server_bytes=sum(r.bytes_sent + r.bytes_received for s in servers for r in s.records)
+        if servers
+        else None,
+        time_s=max(sum(record.time_s for record in each.records) for each in run),
+        energy_j=energy_j,
+        notes=_notes(run),
+    )
+
+
+def final(outcome: Outcome, name: str) -> float | None:
+    """Return a metric's mean over devices; None where none has it."""
+    found = [metrics[name] for metrics in outcome.devices if name in metrics]
+    return statistics.mean(found) if found else None
+
+
+def best(outcome: Outcome, name: str, *, higher_is_better: bool) -> float | None:
+    """Return a metric of the device that does best; None where none has it."""
+    found = [metrics[name] for metrics in outcome.devices if name in metrics]
+    choose = max if higher_is_better else min
+    return choose(found) if found else None
+
+
+def differences(way: Way, other: Way, name: str) -> list[float]:
+    """Return by how much a metric is above that of another way, for each seed that both have."""
+    theirs = {outcome.seed: final(outcome, name) for outcome in other.outcomes}
+    pairs = [(final(outcome, name), theirs.get(outcome.seed)) for outcome in way.outcomes]
+    return [mine - their for mine, their in pairs if mine is not None and their is not None]
+
+
+def mean_curve(way: Way, name: str) -> dict[int, Spread]:
+    """Return a metric by round, over the seeds that have it."""
+    by_round: dict[int, list[float]] = {}
+    for outcome in way.outcomes:
+        for number, metrics in outcome.curve.items():
+            if name in metrics:
+                by_round.setdefault(number, []).append(metrics[name])
+    return {number: Spread.of(by_round[number]) for number in sorted(by_round)}
+
+
+def mean_sent(way: Way) -> dict[int, float]:
+    """Return the bytes that a device has sent until the end of each round, the mean over seeds."""
+    numbers = sorted({number for outcome in way.outcomes for number in outcome.sent})
+    return {
+        number: statistics.mean(o.sent[number] for o in way.outcomes if number in o.sent)
+        for number in numbers
+    }
+
+
+def _result(records: Sequence[RoundRecord], last: int) -> Metrics:
+    return _means(record.metrics for record in records[-last:])
+
+
+def _means(of: Iterable[Metrics]) -> Metrics:
+    by_name: dict[str, list[float]] = {}
+    for metrics in of:
+        for name, value in metrics.items():
+            by_name.setdefault(name, []).append(value)
+    return {name: statistics.mean(values) for name, values in by_name.items()}
+
+
+def _running_sum(records: Sequence[RoundRecord]) -> dict[int, int]:
+    totals = accumulate(record.bytes_sent for record in records)
+    return {record.round: total for record, total in zip(records, totals, strict=True)}
+
+
+def _notes(run: Sequence[Participant]) -> list[str]:
+    notes = []
+    # In the classic mode the server knows who was missing; its clients do not.
+    incomplete = {r.round for each in run for r in each.records if r.missing}
+    if incomplete:
+        notes.append(f"somebody was missing when {len(incomplete)} of the rounds closed")
+    untrained = sum(r.loss is None for each in run if each.role != "server" for r in each.records)
+    if untrained:
+        notes.append(f"{untrained} times a device could not train in a round")
+    peers = [each for each in run if each.role == "peer"]
+    if len(peers) > 1:
+        judged = verdict([p.records for p in peers], max(p.records[-1].round for p in peers))
+        if not judged.agreed:
+            notes.append(judged.sentence)
+    return notes
