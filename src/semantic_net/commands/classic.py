@@ -26,8 +26,6 @@ from semantic_net.errors import ConfigError, OutputError, SemanticNetError, Star
 from semantic_net.records import RoundRecord
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from semantic_net.federated.folder import RunFolder
     from semantic_net.federated.port_traffic import PortTraffic
 
@@ -156,19 +154,13 @@ def _server(arguments: argparse.Namespace) -> int:
         recording = PlainRecording(
             config,
             strategy.task,
+            strategy.model,
             folder,
-            strategy.schema.num_parameters,
             show(strategy.task.metric),
             "server",
         )
 
-        def closed(record: RoundRecord) -> None:
-            is_best = recording.record(_with_bytes(record, traffic))
-            _leave_model(folder.model, strategy.model, config)
-            if is_best:
-                _leave_model(folder.best_model, strategy.model, config)
-
-        strategy.on_round = closed
+        strategy.on_round = lambda record: recording.record(_with_bytes(record, traffic))
         if arguments.tls is None and not host.startswith(("127.", "localhost", "::1")):
             log.warning("no TLS: whoever reaches port %d may join, and listen", arguments.port)
         options = ServerOptions(
@@ -216,19 +208,13 @@ def _client(arguments: argparse.Namespace) -> int:
         recording = PlainRecording(
             config,
             task,
+            model,
             folder,
-            client.learner.schema.num_parameters,
             show(task.metric),
             "client",
         )
 
-        def closed(record: RoundRecord) -> None:
-            is_best = recording.record(_with_bytes(record, traffic))
-            _leave_model(folder.model, model, config)
-            if is_best:
-                _leave_model(folder.best_model, model, config)
-
-        client.on_round = closed
+        client.on_round = lambda record: recording.record(_with_bytes(record, traffic))
         finished = False
         try:
             run_client(
@@ -254,15 +240,17 @@ def _single(arguments: argparse.Namespace) -> int:
     with _run_in(arguments.out or Path("runs/single"), config) as (folder, show):
         single = Single(config, pooled=arguments.pooled)
         recording = PlainRecording(
-            config, single.task, folder, single.num_parameters, show(single.task.metric), "single"
+            config,
+            single.task,
+            single.trainer.model,
+            folder,
+            show(single.task.metric),
+            "single",
         )
         finished = False
         try:
             for record in single.rounds():
-                is_best = recording.record(record)
-                _leave_model(folder.model, single.trainer.model, config)
-                if is_best:
-                    _leave_model(folder.best_model, single.trainer.model, config)
+                recording.record(record)
             finished = True
         finally:
             recording.finish(finished=finished)
@@ -325,13 +313,3 @@ def _interrupt(number: int, frame: object) -> None:
 def _with_bytes(record: RoundRecord, traffic: PortTraffic) -> RoundRecord:
     sent, received = traffic.since_last()
     return msgspec.structs.replace(record, bytes_sent=sent, bytes_received=received)
-
-
-def _leave_model(path: Path, model: nn.Module, config: Config) -> None:
-    from semantic_net.federated.weights import save_state_dict
-
-    metadata = {"task": config.task.name, "run": config.p2p.run}
-    try:
-        save_state_dict(path, model.state_dict(), metadata)
-    except OSError as exc:
-        log.warning("%s cannot be written, the run goes on: %s", path, exc.strerror or exc)

@@ -43,8 +43,7 @@ class Single:
         self.trainer = Trainer(
             self.task, config.training, seed=seed, model=model, privacy=config.privacy
         )
-        schema = ModelSchema.of(model)
-        self.num_parameters, self._dense_bytes = schema.num_parameters, schema.dense_bytes
+        self._dense_bytes = ModelSchema.of(model).dense_bytes
         self._config = config
 
     def rounds(self) -> Iterator[RoundRecord]:
