@@ -23,7 +23,7 @@ def test_each_way_of_training_is_run_and_judged_on_the_same_data(tmp_path: Path)
     assert list(ways) == ["alone", "pooled", "fedavg", "dense", "compressed"]
     assert all(outcome["notes"] == [] for outcome in ways.values())
     accuracy = {
-        name: [metrics["accuracy"] for metrics in outcome["devices"]]
+        name: [metrics["accuracy"] for metrics in outcome["devices"] if metrics]
         for name, outcome in ways.items()
     }
     # Alone, a device has seen one side of a line and knows 5 or 6 of 11 points at best.
@@ -32,7 +32,7 @@ def test_each_way_of_training_is_run_and_judged_on_the_same_data(tmp_path: Path)
     assert ways["dense"]["curve"] == ways["fedavg"]["curve"]
     for name in ("fedavg", "dense", "compressed"):
         assert ways[name]["is_common"]
-        assert len(set(accuracy[name])) == 1
+        assert len(accuracy[name]) == 1  # one evaluates for all
         assert ways[name]["bytes_sent"] > 0
     assert ways["fedavg"]["server_bytes"] > 0
     assert ways["alone"]["bytes_sent"] == 0

@@ -45,10 +45,11 @@ def main() -> None:
         os.kill(os.getppid(), signal.SIGINT)
         signal.pause()
     accuracy = ACCURACY.get("pooled" if args.pooled else args.command, 0.0)
+    judges = config.data.partition.validation == "all"
     records = [
         make_record(
             round=number,
-            metrics={"accuracy": accuracy * number / config.training.rounds},
+            metrics={"accuracy": accuracy * number / config.training.rounds} if judges else {},
             state_digest="" if args.command == "single" else f"{number}" * 64,
         )
         for number in range(1, config.training.rounds + 1)

@@ -27,7 +27,7 @@ from flwr.common import (
 from semantic_net.config import Config, load_config
 from semantic_net.errors import ConfigError, RemoteProtocolError, TrainingError
 from semantic_net.federated.arrays import arrays_from, arrays_of
-from semantic_net.federated.client import JetsonClient, _GuardedClient
+from semantic_net.federated.client import GuardedClient, JetsonClient
 from semantic_net.federated.server import FoldStrategy
 from semantic_net.federated.weights import load_state_dict, save_state_dict
 from semantic_net.records import RoundRecord
@@ -119,8 +119,8 @@ def client(shard: int, *overrides: str) -> JetsonClient:
     return JetsonClient(config(*overrides, *shards), name=f"c{shard}")
 
 
-def guarded(shard: int, *overrides: str) -> _GuardedClient:
-    return _GuardedClient(client(shard, *overrides))
+def guarded(shard: int, *overrides: str) -> GuardedClient:
+    return GuardedClient(client(shard, *overrides))
 
 
 @pytest.mark.parametrize("mode", ["none", "topk_quantize", "weights_quantize"])

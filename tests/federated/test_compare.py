@@ -68,6 +68,14 @@ def test_every_way_from_start_to_page(options: CompareOptions) -> None:
     found = json.loads((options.out / "compare.json").read_text())
     assert [way["name"] for way in found["ways"]] == list(trainings.DEFAULT_WAYS)
     assert (found["metric"], found["reference"]) == ("accuracy", "fedavg")
+    # A model that all hold is evaluated once; of those that are alone, each.
+    assert [len(list(filter(None, way["outcomes"][0]["devices"]))) for way in found["ways"]] == [
+        2,
+        1,
+        1,
+        1,
+        1,
+    ]
     assert [outcome["seed"] for outcome in found["ways"][0]["outcomes"]] == [0, 4]
     assert "seed 4, FedAvg over Flower: accuracy 75.0, took " in text
     assert re.search(r"all data in one place +90\.00 \(90\.00 to 90\.00\)", text)

@@ -70,6 +70,12 @@ def test_metrics_are_of_ones_own_data_unless_all_is_asked_for() -> None:
     assert torch.equal(torch.stack([found.val_data[i][0] for i in range(18)]), torch.stack(flat))
 
 
+def test_one_may_leave_the_evaluation_to_another() -> None:
+    quiet = config(SIDES, "data.partition.shard=1", "data.partition.validation=none")
+    found = load_own(quiet, 1)
+    assert (len(found.val_data), len(found.train_data)) == (0, 16)
+
+
 def test_what_all_shards_validate_on_is_there_once() -> None:
     assert len(common_validation(config(DIGITS))) == 500
 

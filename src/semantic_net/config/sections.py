@@ -70,9 +70,9 @@ class PartitionConfig:
     """Concentration of the dirichlet and quantity splits: smaller is more skewed."""
     seed: int = 0
     """Seed of the random splits; equal on all peers, so that parts do not overlap."""
-    validation: Literal["own", "all"] = "own"
-    """Whose data a peer's metrics are of: its ``own``, or that of ``all`` shards together, so that
-    they compare."""
+    validation: Literal["own", "all", "none"] = "own"
+    """Whose data a peer's metrics are of: its ``own``, that of ``all`` shards together, so that
+    they compare, or ``none``: it evaluates nothing, since another one does."""
 
     def __post_init__(self) -> None:
         require_one_of("data.partition.by", self.by, PARTITIONS)
@@ -84,7 +84,7 @@ class PartitionConfig:
             self.shard,
         )
         require(self.alpha > 0, "data.partition.alpha", "> 0", self.alpha)
-        require_one_of("data.partition.validation", self.validation, ("own", "all"))
+        require_one_of("data.partition.validation", self.validation, ("own", "all", "none"))
 
 
 PARTITIONS = ("natural", "dirichlet", "iid", "quantity")

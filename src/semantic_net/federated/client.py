@@ -18,6 +18,7 @@ from pathlib import Path
 import grpc
 import msgspec
 import numpy as np
+import torch
 from flwr.client import Client, NumPyClient, start_client
 from flwr.common import (
     Code,
@@ -35,7 +36,13 @@ from flwr.common import (
 )
 
 from semantic_net.config import Config
-from semantic_net.errors import ConfigError, RemoteProtocolError, StartError, TrainingError
+from semantic_net.errors import (
+    CheckpointError,
+    ConfigError,
+    RemoteProtocolError,
+    StartError,
+    TrainingError,
+)
 from semantic_net.federated.arrays import (
     NDArrays,
     arrays_of,
@@ -43,10 +50,11 @@ from semantic_net.federated.arrays import (
     load_integers,
     read_array,
 )
+from semantic_net.federated.client_state import Remembered, pack, unpack
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.learner import fold_config_of
 from semantic_net.federated.local import LocalLearner
-from semantic_net.federated.parts import Encoded, Trained
+from semantic_net.federated.parts import Trained
 from semantic_net.federated.shards import load_own
 from semantic_net.federated.shared_model import Announcement, Scalar, SharedModel, refuse_auto
 from semantic_net.protocol.handshake import differing_facts
@@ -74,24 +82,26 @@ class JetsonClient(NumPyClient):
         config: Config,
         *,
         name: str = "client",
+        seed: int | None = None,
     ) -> None:
         """Load the task with this device's data, and make its model.
 
         Args:
             config: As for a peer; ``data.partition.shard`` says which part of the data is its own.
             name: In the records.
+            seed: Of the batch order, and of the region of a synthetic source; None takes the
+                shard's number, or one at random where there is none.
 
         Raises:
             ConfigError: The configuration does not fit the task.
             StartError: The data is not usable.
         """
         refuse_auto(config)
-        shard = config.data.partition.shard
-        self._seed = int.from_bytes(os.urandom(4), "little") if shard is None else shard
-        self.task = load_own(config, self._seed)
+        self.seed = seed_of(config) if seed is None else seed
+        self.task = load_own(config, self.seed)
         model = make_initial_model(self.task, config.task.seed)
         trainer = Trainer(
-            self.task, config.training, seed=self._seed, model=model, privacy=config.privacy
+            self.task, config.training, seed=self.seed, model=model, privacy=config.privacy
         )
         self.learner = LocalLearner(trainer)
         schema = self.learner.schema
@@ -107,7 +117,7 @@ class JetsonClient(NumPyClient):
         """Gets a record of each round, once the server has asked for its evaluation."""
         self._open: RoundRecord | None = None
         self._round = 0
-        self._sent: tuple[int, Encoded] | None = None  # of which it is not known if it counts
+        self._sent: tuple[int, str, bytes] | None = None  # of which it is not known if it counts
 
     # What users of Flower know.
 
@@ -161,7 +171,7 @@ class JetsonClient(NumPyClient):
         else:
             encoded = self.learner.encode(choice.codec, choice.max_bytes)
             self._rate.encoded(len(encoded.payload), encoded.kept_ratio)
-            self._sent = self._round, encoded
+            self._sent = self._round, encoded.codec, bytes(encoded.payload)
             sent = [np.frombuffer(encoded.payload, np.uint8)]
             codec, payload_bytes = encoded.codec, len(encoded.payload)
         metrics: Metrics = {"payload_bytes": payload_bytes, "train_s": round(train_s, 3)}
@@ -200,6 +210,47 @@ class JetsonClient(NumPyClient):
         if opened is not None:
             self.on_round(opened)
 
+    # Where it is made anew for every message.
+
+    def state(self) -> bytes:
+        """Return what the next message's client has to know of this one."""
+        learner, sent = self.learner, self._sent
+        tensors = {"shared": torch.from_numpy(self.shared.values)}
+        if learner.residual is not None:
+            tensors["residual"] = learner.residual
+        if sent is not None:
+            tensors["sent"] = torch.frombuffer(bytearray(sent[2]), dtype=torch.uint8)
+        kept = Remembered(
+            id=self._id,
+            round=self._round,
+            version=self.shared.version,
+            changed_norm=learner.changed_norm,
+            sent=None if sent is None else sent[:2],
+            trainer={},
+        )
+        return pack(kept, tensors, learner.trainer.state(), learner.trainer.model)
+
+    def load_state(self, data: bytes) -> None:
+        """Go on from a `state`.
+
+        Raises:
+            CheckpointError: It is none, or another model's.
+        """
+        learner = self.learner
+        kept, tensors, trainer = unpack(data, learner.trainer.model)
+        shared, residual = tensors.get("shared"), tensors.get("residual")
+        whole = (learner.schema.size,)
+        if shared is None or any(t is not None and t.shape != whole for t in (shared, residual)):
+            raise CheckpointError("the client's state is another model's")
+        learner.trainer.load_state(trainer)
+        self._id, self._round = kept.id, kept.round
+        self.shared.replace(shared.numpy(), kept.version)
+        learner.share(self.shared.values)
+        learner.residual = None if residual is None else residual.to(learner.trainer.device)
+        learner.changed_norm = kept.changed_norm
+        if kept.sent is not None:
+            self._sent = *kept.sent, tensors["sent"].numpy().tobytes()
+
     # What a server of ours says beside.
 
     def _take(self, parameters: NDArrays, config: Mapping[str, Scalar]) -> Announcement | None:
@@ -236,9 +287,9 @@ class JetsonClient(NumPyClient):
         """Keep for the next update what the last one carried, if it has not come to count."""
         sent, self._sent = self._sent, None
         if sent is not None and sent[0] > counted:
-            codec, payload = sent[1].codec, memoryview(sent[1].payload)
-            self.learner.give_back(parse_payload(codec, payload, self.learner.schema))
-            log.info("the update of round %d did not count: the next one carries it", sent[0])
+            number, codec, payload = sent
+            self.learner.give_back(parse_payload(codec, memoryview(payload), self.learner.schema))
+            log.info("the update of round %d did not count: the next one carries it", number)
 
     def _check(self, facts: str) -> None:
         try:
@@ -282,7 +333,13 @@ class JetsonClient(NumPyClient):
         )
 
 
-class _GuardedClient(Client):
+def seed_of(config: Config) -> int:
+    """Return the seed of a device: its shard's number, or one at random where it has none."""
+    shard = config.data.partition.shard
+    return int.from_bytes(os.urandom(4), "little") if shard is None else shard
+
+
+class GuardedClient(Client):
     """A round that gives no update is told to the server, instead of ending the client."""
 
     def __init__(self, client: JetsonClient) -> None:
@@ -340,7 +397,7 @@ def run_client(client: JetsonClient, server: str, *, max_wait_s: float, ca: Path
             raise StartError(f"--ca {ca}: cannot be read: {exc.strerror or exc}") from exc
         except ValueError as exc:
             raise StartError(f"--ca {ca}: no certificate in PEM: {exc}") from exc
-    guarded, failures = _GuardedClient(client), 0
+    guarded, failures = GuardedClient(client), 0
     while True:
         _wait_for(server, max_wait_s)
         before = guarded.num_messages

@@ -98,6 +98,7 @@ class FoldStrategy(Strategy):
         *,
         min_clients: int = 2,
         init: Path | None = None,
+        ask_s: float = ASK_S,
     ) -> None:
         """Make the first model.
 
@@ -106,6 +107,7 @@ class FoldStrategy(Strategy):
                 way down; clients choose theirs for the way up.
             min_clients: How many to wait for before a round begins.
             init: Safetensors weights to start from; None makes the task's under ``task.seed``.
+            ask_s: Seconds for a client to say what it holds.
 
         Raises:
             ConfigError: The configuration does not fit the task.
@@ -128,6 +130,7 @@ class FoldStrategy(Strategy):
         self._publisher = Publisher(self.schema, values)
         self._scratch = copy.deepcopy(self.model)  # for models on their way
         self._min_clients = min_clients
+        self._ask_s = ask_s
         self.on_round: Callable[[RoundRecord], None] = lambda record: None
         """Gets a record of each round."""
         self._held: dict[str, int] = {}  # the version that each client is known to hold
@@ -303,7 +306,7 @@ class FoldStrategy(Strategy):
         """Find out who a client is, and whether it holds the model that it would be sent."""
         self._names[client.cid] = ""  # one of another maker, unless it says otherwise
         try:
-            told = client.get_properties(GetPropertiesIns({}), ASK_S, server_round).properties
+            told = client.get_properties(GetPropertiesIns({}), self._ask_s, server_round).properties
         except Exception as exc:  # gRPC and Flower raise what they like; it may be gone
             log.debug("client %s: %s", client.cid, exc)
             return
@@ -393,11 +396,9 @@ def run_server(strategy: FoldStrategy, options: ServerOptions, num_rounds: int) 
     certificates = _read(options.certificates)
     _check_free(options.host, options.port)
     try:
-        server = Server(client_manager=SimpleClientManager(), strategy=strategy)
-        server.set_max_workers(MAX_CONTRIBUTIONS)  # else a few that hang keep all others waiting
         start_server(
             server_address=f"{options.host}:{options.port}",
-            server=server,
+            server=server_of(strategy),
             config=ServerConfig(num_rounds=num_rounds, round_timeout=options.round_timeout_s),
             certificates=certificates,
         )
@@ -407,6 +408,13 @@ def run_server(strategy: FoldStrategy, options: ServerOptions, num_rounds: int) 
         raise KeyboardInterrupt from exc
     finally:
         strategy.finish_round()
+
+
+def server_of(strategy: FoldStrategy) -> Server:
+    """Return the server that Flower runs a strategy with."""
+    server = Server(client_manager=SimpleClientManager(), strategy=strategy)
+    server.set_max_workers(MAX_CONTRIBUTIONS)  # else a few that hang keep all others waiting
+    return server
 
 
 def _check_free(host: str, port: int) -> None:

@@ -47,16 +47,18 @@ def load_own(config: Config, seed: int, *, observe: bool = False) -> Task:
     """Return the task with this device's data.
 
     Args:
-        config: With ``data.partition.validation: all``, what it is evaluated on is everybody's.
+        config: Its ``data.partition.validation`` says whose data it is evaluated on.
         seed: The peer's own, or its shard's number.
         observe: There may be no data here.
     """
     task = load_task(
         dataclasses.replace(config.task, data=config.data, peer_seed=seed, observe=observe)
     )
-    if config.data.partition.validation == "own" or observe:
+    judged_on = config.data.partition.validation
+    if judged_on == "own" or observe:
         return task
-    return dataclasses.replace(task, val_data=common_validation(config))
+    common = common_validation(config) if judged_on == "all" else Joined([])
+    return dataclasses.replace(task, val_data=common)
 
 
 def common_validation(config: Config) -> MapDataset:

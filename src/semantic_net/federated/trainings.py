@@ -33,13 +33,13 @@ class Training:
 
 def _alone(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
     return [
-        (f"device {n + 1}", ["single", *_own(folder, f"device{n + 1}", n)])
+        (f"device {n + 1}", ["single", *_own(folder, f"device{n + 1}", n, judges=True)])
         for n in range(config.data.partition.num_shards)
     ]
 
 
 def _pooled(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
-    return [("pooled", ["single", "--pooled", *_own(folder, "pooled", None)])]
+    return [("pooled", ["single", "--pooled", *_own(folder, "pooled")])]
 
 
 def _peers(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
@@ -59,7 +59,7 @@ def _peers(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
 
 def _server(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
     count, address = config.data.partition.num_shards, f"127.0.0.1:{ports[0]}"
-    server = ["server", *_own(folder, "server", None), "--host", "127.0.0.1"]
+    server = ["server", *_own(folder, "server"), "--host", "127.0.0.1"]
     server += ["--port", str(ports[0])]
     clients: Commands = [
         (f"client {n + 1}", ["client", *_own(folder, f"client{n + 1}", n), "--server", address])
@@ -68,9 +68,17 @@ def _server(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
     return [("server", [*server, "--clients", str(count)]), *clients]
 
 
-def _own(folder: Path, name: str, shard: int | None) -> list[str]:
+def _own(
+    folder: Path, name: str, shard: int | None = None, *, judges: bool | None = None
+) -> list[str]:
+    """Return a process' flags; where all hold one model, that of shard 0 evaluates it for all."""
     flags = ["--config", str(folder / CONFIG_FILE), "--out", str(folder / name)]
-    return flags if shard is None else [*flags, "--set", f"data.partition.shard={shard}"]
+    if shard is None:
+        return flags
+    flags += ["--set", f"data.partition.shard={shard}"]
+    if judges is None:
+        judges = shard == 0
+    return flags if judges else [*flags, "--set", "data.partition.validation=none"]
 
 
 _DENSE = ("semantic.mode=none",)
