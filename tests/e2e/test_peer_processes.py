@@ -57,6 +57,16 @@ def test_three_processes_fold_each_others_bytes(tmp_path: Path, mode: str) -> No
         assert not (peer.out / "address").exists(), "nobody listens there any more"
 
 
+def test_local_layers_are_each_devices_own(tmp_path: Path) -> None:
+    with running(tmp_path, 2, "training.local_layers=[1.bias]") as peers:
+        assert [peer.wait() for peer in peers] == [0, 0], peers[0].said()
+    assert peers[0].digests() == peers[1].digests()
+    one, other = (safetensors.torch.load_file(peer.out / "model.safetensors") for peer in peers)
+    assert torch.equal(one["1.weight"], other["1.weight"])
+    assert not torch.equal(one["1.bias"], other["1.bias"])
+    assert {record.dense_bytes for record in peers[0].rounds} == {4 * 640}
+
+
 def test_two_processes_learn_more_than_their_first_round(tmp_path: Path) -> None:
     def each(index: int) -> list[str]:
         return ["--set", f"data.partition.shard={index}"]  # the same data in every run

@@ -45,7 +45,7 @@ def main() -> None:
         os.kill(os.getppid(), signal.SIGINT)
         signal.pause()
     accuracy = ACCURACY.get("pooled" if args.pooled else args.command, 0.0)
-    judges = config.data.partition.validation == "all"
+    judges = config.data.partition.validation != "none"
     records = [
         make_record(
             round=number,

@@ -97,6 +97,18 @@ def test_ways_differ_in_what_they_say_and_in_nothing_else(options: CompareOption
     assert {compressed.task.seed, compressed.data.seed, compressed.training.seed} == {3}
 
 
+@pytest.mark.parametrize(
+    "overrides", [("data.partition.validation=own",), ("training.local_layers=['*.bias']",)]
+)
+def test_each_device_evaluates_where_models_or_data_differ(
+    options: CompareOptions, overrides: tuple[str, ...]
+) -> None:
+    run(replace(options, overrides=("training.rounds=2", *overrides), ways=("compressed",)))
+    for peer in ("peer1", "peer2"):
+        lines = (options.out / "seed0/compressed" / peer / "rounds.jsonl").read_text()
+        assert "accuracy" in lines
+
+
 def test_what_was_run_is_not_run_again_unless_it_would_differ(options: CompareOptions) -> None:
     small = replace(options, ways=("alone", "compressed"))
     run(small)

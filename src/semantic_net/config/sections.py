@@ -204,6 +204,9 @@ class TrainingConfig:
     """Clip the gradient to this norm. Unset: no clipping."""
     proximal_mu: float = 0.0
     """FedProx's mu: how strongly a round's training is held to where it began. 0: not at all."""
+    local_layers: tuple[str, ...] = ()
+    """Patterns of names of parameters that never leave the device: ``head.*``. Equal on all
+    peers."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
     amp: bool = True

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.fixed_point import Float32Array
 from semantic_net.semantic.flat import load_flat
-from semantic_net.semantic.schema import ModelSchema
+from semantic_net.semantic.schema import ModelSchema, is_kept_local
 
 NDArrays = list[npt.NDArray[Any]]
 
@@ -60,10 +60,11 @@ def read_array(data: bytes) -> npt.NDArray[Any]:
 def arrays_of(model: nn.Module) -> NDArrays:
     """Return a model as Flower's examples have it: the values of its ``state_dict``, copied.
 
-    Half precision goes as float32, since numpy does not know all of its kinds.
+    What is kept local is not in it. Half precision goes as float32, since numpy does not know all
+    of its kinds.
     """
     found = []
-    for value in model.state_dict().values():
+    for value in _shared(model).values():
         whole = value.detach()
         if whole.dtype in (torch.float16, torch.bfloat16):
             whole = whole.float()
@@ -85,8 +86,7 @@ def arrays_from(flat: Float32Array, schema: ModelSchema, model: nn.Module) -> ND
         for spec, start in zip(schema.tensors, schema.offsets, strict=False)
     }
     return [
-        named.get(name, array)
-        for name, array in zip(model.state_dict(), arrays_of(model), strict=True)
+        named.get(name, array) for name, array in zip(_shared(model), arrays_of(model), strict=True)
     ]
 
 
@@ -98,7 +98,7 @@ def flat_of(
     Raises:
         RemoteProtocolError: The arrays are those of another model, or not all finite as float32.
     """
-    own = model.state_dict()
+    own = _shared(model)
     if [array.shape for array in arrays] != [tuple(value.shape) for value in own.values()]:
         raise RemoteProtocolError("the arrays are those of another model")
     named = dict(zip(own, arrays, strict=True))
@@ -113,6 +113,11 @@ def flat_of(
 
 def load_integers(arrays: Sequence[npt.NDArray[Any]], model: nn.Module) -> None:
     """Load what does not travel among peers, such as a count of batches, where it is whole."""
-    for value, array in zip(model.state_dict().values(), arrays, strict=True):
+    for value, array in zip(_shared(model).values(), arrays, strict=True):
         if not value.is_floating_point() and array.dtype.kind in "iub":
             value.copy_(torch.from_numpy(array.astype(array.dtype.newbyteorder("="))))
+
+
+def _shared(model: nn.Module) -> dict[str, Tensor]:
+    state = model.state_dict()
+    return {name: value for name, value in state.items() if not is_kept_local(model, name)}

@@ -99,7 +99,7 @@ class JetsonClient(NumPyClient):
         refuse_auto(config)
         self.seed = seed_of(config) if seed is None else seed
         self.task = load_own(config, self.seed)
-        model = make_initial_model(self.task, config.task.seed)
+        model = make_initial_model(self.task, config.task.seed, config.training.local_layers)
         trainer = Trainer(
             self.task, config.training, seed=self.seed, model=model, privacy=config.privacy
         )
@@ -228,7 +228,7 @@ class JetsonClient(NumPyClient):
             sent=None if sent is None else sent[:2],
             trainer={},
         )
-        return pack(kept, tensors, learner.trainer.state(), learner.trainer.model)
+        return pack(kept, tensors, learner.trainer.state())
 
     def load_state(self, data: bytes) -> None:
         """Go on from a `state`.
@@ -237,7 +237,7 @@ class JetsonClient(NumPyClient):
             CheckpointError: It is none, or another model's.
         """
         learner = self.learner
-        kept, tensors, trainer = unpack(data, learner.trainer.model)
+        kept, tensors, trainer = unpack(data)
         shared, residual = tensors.get("shared"), tensors.get("residual")
         whole = (learner.schema.size,)
         if shared is None or any(t is not None and t.shape != whole for t in (shared, residual)):

@@ -12,14 +12,13 @@ from typing import Any
 import msgspec
 import safetensors
 import safetensors.torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semantic_net.errors import CheckpointError
-from semantic_net.semantic.schema import ModelSchema
 from semantic_net.training.state import State, join_state, split_state
 
 _KEY = "semantic-net"
-_TRAINER, _LOCAL = "trainer/", "local/"
+_TRAINER = "trainer/"
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,49 +33,35 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     trainer: dict[str, Any]
 
 
-def pack(
-    kept: Remembered, tensors: Mapping[str, Tensor], trainer: State, model: nn.Module
-) -> bytes:
+def pack(kept: Remembered, tensors: Mapping[str, Tensor], trainer: State) -> bytes:
     """Return a client's state.
 
     Args:
         kept: Without the trainer's half.
-        tensors: Others than the trainer's and the model's.
+        tensors: Others than the trainer's.
         trainer: `Trainer.state`.
-        model: Has what does not travel, and so is known to nobody else.
     """
     of_trainer, rest = split_state(trainer)
     named = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     named |= {_TRAINER + name: tensor for name, tensor in of_trainer.items()}
-    named |= {_LOCAL + name: tensor.contiguous().cpu() for name, tensor in _local(model).items()}
     text = msgspec.json.encode(msgspec.structs.replace(kept, trainer=rest)).decode()
     return safetensors.torch.save(named, {_KEY: text})
 
 
-def unpack(data: bytes, model: nn.Module) -> tuple[Remembered, dict[str, Tensor], State]:
-    """Return what `pack` was given, and load the model with what does not travel.
+def unpack(data: bytes) -> tuple[Remembered, dict[str, Tensor], State]:
+    """Return what `pack` was given.
 
     Raises:
-        CheckpointError: It is no client's state, or another model's.
+        CheckpointError: It is no client's state.
     """
     try:
         length = int.from_bytes(data[:8], "little")
         header = msgspec.json.decode(data[8 : 8 + length], type=dict[str, Any])
         kept = msgspec.json.decode(header["__metadata__"][_KEY], type=Remembered)
         named = safetensors.torch.load(data)
-        for name, tensor in _local(model).items():
-            tensor.copy_(named.pop(_LOCAL + name))
     except (safetensors.SafetensorError, msgspec.MsgspecError, KeyError, TypeError) as exc:
         raise CheckpointError(f"the client's state makes no sense: {exc}") from exc
-    except RuntimeError as exc:  # torch's for another shape
-        raise CheckpointError(f"the client's state is another model's: {exc}") from exc
     of_trainer = {
         name[len(_TRAINER) :]: named.pop(name) for name in list(named) if name.startswith(_TRAINER)
     }
     return kept, named, join_state(of_trainer, kept.trainer)
-
-
-def _local(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of a model that do not travel."""
-    travels = {spec.name for spec in ModelSchema.of(model).tensors}
-    return {name: t.detach() for name, t in model.state_dict().items() if name not in travels}

@@ -121,7 +121,7 @@ async def _run(
     seed = _peer_seed(signer.peer_id) if shard is None else shard
     observes = config.p2p.observe
     task = load_own(config, seed, observe=observes)
-    model = make_initial_model(task, config.task.seed)
+    model = make_initial_model(task, config.task.seed, config.training.local_layers)
     checkpoint = folder.progress.load()
     if options.init is not None and checkpoint is None:
         load_into(model, load_state_dict(options.init), str(options.init))

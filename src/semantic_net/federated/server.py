@@ -115,8 +115,10 @@ class FoldStrategy(Strategy):
         """
         refuse_auto(config)
         self.task = task = load_task(replace(config.task, data=config.data, observe=True))
-        self.model = make_initial_model(task, config.task.seed)
+        self.model = make_initial_model(task, config.task.seed, config.training.local_layers)
         """Holds the folded state once a round has closed: clients may lack some of it yet."""
+        if config.training.local_layers:
+            log.info("training.local_layers stay on the clients: here they are as they began")
         if init is not None:
             load_into(self.model, load_state_dict(init), str(init))
         self.schema = ModelSchema.of(self.model)

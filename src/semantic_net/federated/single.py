@@ -39,7 +39,7 @@ class Single:
             config = replace(config, training=_steps_of_a_peer(config.training, lengths))
         else:
             self.task = load_own(config, seed)
-        model = make_initial_model(self.task, config.task.seed)
+        model = make_initial_model(self.task, config.task.seed, config.training.local_layers)
         self.trainer = Trainer(
             self.task, config.training, seed=seed, model=model, privacy=config.privacy
         )

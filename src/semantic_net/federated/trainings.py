@@ -33,7 +33,7 @@ class Training:
 
 def _alone(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
     return [
-        (f"device {n + 1}", ["single", *_own(folder, f"device{n + 1}", n, judges=True)])
+        (f"device {n + 1}", ["single", *_own(folder, f"device{n + 1}", n)])
         for n in range(config.data.partition.num_shards)
     ]
 
@@ -49,7 +49,7 @@ def _peers(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
             f"peer {n + 1}",
             [
                 "peer",
-                *_own(folder, f"peer{n + 1}", n),
+                *_own(folder, f"peer{n + 1}", n, judges=_judges(config, n)),
                 *("--listen", addresses[n], "--peers", ",".join(addresses)),
             ],
         )
@@ -61,24 +61,26 @@ def _server(config: Config, folder: Path, ports: Sequence[int]) -> Commands:
     count, address = config.data.partition.num_shards, f"127.0.0.1:{ports[0]}"
     server = ["server", *_own(folder, "server"), "--host", "127.0.0.1"]
     server += ["--port", str(ports[0])]
-    clients: Commands = [
-        (f"client {n + 1}", ["client", *_own(folder, f"client{n + 1}", n), "--server", address])
-        for n in range(count)
-    ]
+    clients: Commands = []
+    for n in range(count):
+        own = _own(folder, f"client{n + 1}", n, judges=_judges(config, n))
+        clients.append((f"client {n + 1}", ["client", *own, "--server", address]))
     return [("server", [*server, "--clients", str(count)]), *clients]
 
 
-def _own(
-    folder: Path, name: str, shard: int | None = None, *, judges: bool | None = None
-) -> list[str]:
-    """Return a process' flags; where all hold one model, that of shard 0 evaluates it for all."""
+def _own(folder: Path, name: str, shard: int | None = None, *, judges: bool = True) -> list[str]:
+    """Return a process' flags."""
     flags = ["--config", str(folder / CONFIG_FILE), "--out", str(folder / name)]
     if shard is None:
         return flags
     flags += ["--set", f"data.partition.shard={shard}"]
-    if judges is None:
-        judges = shard == 0
     return flags if judges else [*flags, "--set", "data.partition.validation=none"]
+
+
+def _judges(config: Config, shard: int) -> bool:
+    """Tell whether a device evaluates: one for all, where all have one model and the same data."""
+    is_one = config.data.partition.validation == "all" and not config.training.local_layers
+    return shard == 0 or not is_one
 
 
 _DENSE = ("semantic.mode=none",)

@@ -1,8 +1,9 @@
 """What a model looks like to its peers: the float tensors that travel, in a fixed order.
 
 Parameters come first, then float buffers, each in the order in which the module lists them; one
-flat float32 vector holds them end to end. Integer buffers (BatchNorm's counters) and buffers that
-are not part of the ``state_dict`` stay local and are not in it. Tied tensors are in it once.
+flat float32 vector holds them end to end. Integer buffers (BatchNorm's counters), buffers that are
+not part of the ``state_dict`` and what a user keeps local are not in it. Tied tensors are in it
+once.
 
 Torch is never imported here: decoders run without it.
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
@@ -134,18 +136,64 @@ class ModelSchema:
         return hashlib.sha256(b"semantic-net schema 1\n" + text.encode()).hexdigest()
 
 
+_LOCAL = "_semantic_net_local"
+
+
+def keep_local(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Mark the tensors of a module that never leave the device: they are in no schema of it.
+
+    Args:
+        module: Modified in place; copies of it are marked as well.
+        patterns: Of names of parameters and buffers, as in file names: ``head.*``.
+
+    Raises:
+        ValueError: A pattern fits none, or together they leave no parameter to share.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    named = parameters | dict(module.named_buffers(remove_duplicate=False))
+    chosen: dict[str, Tensor] = {}
+    for pattern in patterns:
+        found = {name: named[name] for name in named if fnmatchcase(name, pattern)}
+        if not found:
+            raise ValueError(f"{pattern!r} fits none of {', '.join(named)}")
+        chosen |= found
+    tied = {id(tensor) for tensor in chosen.values()}  # under each of their names
+    names = frozenset(name for name, tensor in named.items() if id(tensor) in tied)
+    if names.issuperset(parameters):
+        raise ValueError("they are all that the model has, so that nothing would be shared")
+    setattr(module, _LOCAL, names)
+
+
+def is_kept_local(module: nn.Module, name: str) -> bool:
+    """Tell whether `keep_local` has marked a tensor of a module."""
+    names: frozenset[str] = getattr(module, _LOCAL, frozenset())
+    return name in names
+
+
+def local_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return what of a module's ``state_dict`` does not travel: what is marked, and integers."""
+    travels = {name for name, _, _ in float_tensors(module)}
+    tied = {id(tensor) for _, tensor, _ in float_tensors(module)}
+    state = module.state_dict(keep_vars=True)
+    return {
+        name: tensor.detach()
+        for name, tensor in state.items()
+        if name not in travels and id(tensor) not in tied
+    }
+
+
 def float_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, Kind]]:
-    """Yield a module's float tensors in the order of its schema, tied ones once.
+    """Yield the float tensors of a module that travel, in the order of its schema, tied ones once.
 
     Raises:
         ValueError: A tensor is complex: it can neither travel nor stay behind unnoticed.
     """
     for name, parameter in module.named_parameters():
-        if _travels(name, parameter):
+        if _travels(name, parameter) and not is_kept_local(module, name):
             yield name, parameter, "parameter"
     persistent = module.state_dict(keep_vars=True).keys()
     for name, buffer in module.named_buffers():
-        if name in persistent and _travels(name, buffer):
+        if name in persistent and _travels(name, buffer) and not is_kept_local(module, name):
             yield name, buffer, "buffer"
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from semantic_net.config import PrivacyConfig, TrainingConfig
 from semantic_net.errors import CheckpointError, ConfigError, DataError, TrainingError
+from semantic_net.semantic.schema import keep_local, local_tensors
 from semantic_net.task.base import Batch, MapDataset, Task
 from semantic_net.training.precision import (
     Precision,
@@ -77,11 +78,25 @@ class TrainResult:
     """What all rounds so far have cost; None without privacy."""
 
 
-def make_initial_model(task: Task, seed: int) -> nn.Module:
-    """Return a fresh model: equal seeds give equal weights, and nothing else gets seeded."""
+def make_initial_model(task: Task, seed: int, local_layers: Sequence[str] = ()) -> nn.Module:
+    """Return a fresh model: equal seeds give equal weights, and nothing else gets seeded.
+
+    Args:
+        task: Makes it.
+        seed: Of its weights.
+        local_layers: Patterns of what never leaves the device (``training.local_layers``).
+
+    Raises:
+        ConfigError: A pattern fits nothing, or nothing would be shared.
+    """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        return task.make_model()
+        model = task.make_model()
+    try:
+        keep_local(model, local_layers)
+    except ValueError as exc:
+        raise ConfigError(f"training.local_layers: {exc}") from exc
+    return model
 
 
 class Trainer:
@@ -229,6 +244,7 @@ class Trainer:
             "scaler": self._precision.state(),
             "sampler": self._sampler.state(),
             "privacy": {} if self.private is None else self.private.state(),
+            "local": dict(local_tensors(self.model)),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -243,10 +259,18 @@ class Trainer:
             self._sampler.load_state(state["sampler"])
             if self.private is not None and (spent := dict(state.get("privacy", {}))):
                 self.private.load_state(spent)
+            self._load_local(dict(state.get("local", {})))
         except (KeyError, TypeError, ValueError) as exc:
             raise CheckpointError(
                 f"training state: {type(exc).__name__}: {exc}; --resume never starts afresh"
             ) from exc
+
+    def _load_local(self, kept: Mapping[str, Tensor]) -> None:
+        for name, tensor in local_tensors(self.model).items():
+            if name in kept:  # no checkpoint had them once
+                if kept[name].shape != tensor.shape:
+                    raise ValueError(f"{name} has another shape")
+                tensor.copy_(kept[name])
 
     def _pull_to(self, begun: Mapping[str, Tensor]) -> Pull | None:
         if not self._cfg.proximal_mu:
