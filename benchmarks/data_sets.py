@@ -100,6 +100,7 @@ def _from_file(text: str, file: str, data: str, metric: str, unit: str, scale: f
 DATA_SETS = {
     "fashion_iid": _fashion("IID", None),
     "fashion_dirichlet": _fashion("Dirichlet 0.5", 0.5),
+    "fashion_skewed": _fashion("Dirichlet 0.1", 0.1),
     "fashion_adam": _fashion(
         "Dirichlet 0.5, Adam", 0.5, "training.optimizer=adam", "training.learning_rate=0.001"
     ),

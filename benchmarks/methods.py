@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,14 +19,16 @@ from torch import Tensor
 from semantic_net.config import Config
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.learner import ModelLearner
-from semantic_net.federated.parts import Encoded
+from semantic_net.federated.parts import Encoded, Trained
 from semantic_net.fixed_point import Float32Array
 from semantic_net.semantic import encoder, payloads
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.deltas import DenseFloats, ParsedDelta
+from semantic_net.semantic.flat import flatten
 from semantic_net.semantic.reader import PayloadReader
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.training import Trainer
+from semantic_net.training.state import trained_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,57 @@ def _from_shared(trainer: Trainer, config: Config, bases: BaseStore) -> ModelLea
 
 def _from_all_unsent(trainer: Trainer, config: Config, bases: BaseStore) -> ModelLearner:
     return _FromAllUnsent(trainer, config.aggregation, bases)
+
+
+# SCAFFOLD's control variates (Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for
+# Federated Learning", 2020, algorithm 1 with option II). With everybody in a round, the mean of the
+# new variates is what the shared model has moved by, over steps and rate: no byte more is sent.
+
+
+class _Correction:
+    """Adds ``c - c_i`` to the gradients of each step (the paper's line 10)."""
+
+    def __init__(self, parts: list[Tensor]) -> None:
+        self._parts = parts
+
+    @torch.no_grad()
+    def add_to_gradients(self, parameters: Sequence[Tensor]) -> None:
+        for parameter, part in zip(parameters, self._parts, strict=True):
+            if parameter.grad is not None:
+                parameter.grad += part.view_as(parameter)
+
+
+class _ControlVariates(ModelLearner):
+    """Corrects each step by how the own gradients differ from everybody's. SGD alone."""
+
+    def __init__(self, trainer: Trainer, config: Config, bases: BaseStore) -> None:
+        super().__init__(trainer, config.aggregation, bases)
+        cfg, size = config.training, self.schema.num_parameters
+        assert cfg.steps is not None
+        assert cfg.optimizer == "sgd"
+        self._steps = cfg.steps / (1 - cfg.momentum)  # momentum makes each step so much longer
+        self._damping = 1 - config.aggregation.outer_momentum  # and what is shared moves so much on
+        self._variate, self._mean = torch.zeros(size), torch.zeros(size)
+        self._before: Tensor | None = None
+        self._way = 0.0  # of the round before: steps times rate
+
+    def train(self, round_index: int, *, is_ahead: bool = False) -> Trained:
+        """Train with the correction, and make the next variate."""
+        shared = self._reference[: self.schema.num_parameters].clone()
+        if self._before is not None:
+            self._mean = (self._before - shared) * self._damping / self._way
+        self._before = shared
+        sizes = [p.numel() for _, p in trained_parameters(self.trainer.model)]
+        correction = torch.split(self._mean - self._variate, sizes)
+        self.trainer._pull_to = lambda begun: _Correction(list(correction))  # type: ignore[method-assign,assignment,return-value]
+        trained = super().train(round_index, is_ahead=is_ahead)
+        start = shared
+        if self._trained_from is not None:
+            start = shared + self._trained_from[: self.schema.num_parameters]
+        changed = flatten(self.trainer.model)[: self.schema.num_parameters] - start
+        self._way = self._steps * self.trainer._optimizer.param_groups[0]["lr"]
+        self._variate = self._variate - self._mean - changed / self._way
+        return trained
 
 
 # PowerSGD-like: each matrix as a product of two thin ones (Vogels et al., "PowerSGD: Practical
@@ -179,6 +232,18 @@ METHODS = {
                 ("semantic.preset=balanced", f"training.proximal_mu={mu:g}"),
             )
             for mu in (0.01, 0.1, 1.0)
+        ),
+        Method(
+            "scaffold",
+            "preset balanced, SCAFFOLD's control variates",
+            ("semantic.preset=balanced",),
+            make_learner=_ControlVariates,
+        ),
+        Method(
+            "scaffold_dense",
+            "dense float32, no momentum, SCAFFOLD's control variates",
+            ("semantic.preset=lossless", "aggregation.outer_momentum=0"),
+            make_learner=_ControlVariates,
         ),
         Method(
             "extreme_warm",

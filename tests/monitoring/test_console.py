@@ -31,6 +31,13 @@ def test_a_round_is_one_line() -> None:
     )
 
 
+def test_one_that_knows_of_no_others_says_nothing_of_them() -> None:
+    client = make_record(updates_in=["client"], close_reason="server")
+    assert "with" not in round_text(client, 20).plain
+    alone = make_record(updates_in=["single"], close_reason="alone", state_digest="")
+    assert round_text(alone, 20).plain.endswith("recv 25.0 kB  6.1 s")
+
+
 def test_who_is_missing_and_what_happened_follows() -> None:
     record = make_record(
         loss=None,

@@ -40,6 +40,10 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
 
 
+_OTHERS_UNKNOWN = ("alone", "server")
+"""Why rounds close where there are no others, or a server alone knows of them."""
+
+
 def round_text(record: RoundRecord, rounds: int, metric: str = "") -> Text:
     """Return the line that tells of one round.
 
@@ -61,13 +65,15 @@ def round_text(record: RoundRecord, rounds: int, metric: str = "") -> Text:
         text.append(f"  epsilon {record.epsilon:.3g}")
     text.append(f"  sent {format_bytes(record.bytes_sent)}")
     text.append(f"  recv {format_bytes(record.bytes_received)}")
-    text.append(
-        f"  with {len(others)} of {len(others) + len(record.missing)}",
-        style="yellow" if record.missing else "",
-    )
+    if record.close_reason not in _OTHERS_UNKNOWN:
+        text.append(
+            f"  with {len(others)} of {len(others) + len(record.missing)}",
+            style="yellow" if record.missing else "",
+        )
     text.append(f"  {format_duration(record.time_s)}")
-    text.append("  digest ")
-    text.append(short_digest(record.state_digest), style="cyan")
+    if record.state_digest:
+        text.append("  digest ")
+        text.append(short_digest(record.state_digest), style="cyan")
     if record.missing:
         names = ", ".join(short_id(peer) for peer in sorted(record.missing))
         text.append(f"\n  missing {names} ({record.close_reason})", style="yellow")
