@@ -125,7 +125,7 @@ def run_comparison(options: CompareOptions, console: Console) -> int:
     reference = next((name for name in ("fedavg", "dense") if name in names), names[0])
     metric, higher = _main_metric(options.out / f"seed{options.seeds[0]}" / names[0])
     found = SideBySide(
-        task=f"{first.task.name}, {first.data.partition.num_shards} devices, "
+        task=f"{Path(first.task.name).stem}, {first.data.partition.num_shards} devices, "
         f"{first.training.rounds} rounds",
         metric=metric,
         higher_is_better=higher,

@@ -249,8 +249,9 @@ caption {{ text-align: left; font-weight: bold; padding-bottom: .3rem; }}
 th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #8888; text-align: right; }}
 th[scope=row], th:first-child {{ text-align: left; font-weight: normal; }}
 td {{ white-space: nowrap; }}
-figure {{ margin: 1rem 0; background: #fff; border-radius: 4px; }}
-svg {{ max-width: 100%; height: auto; }}
+h1 {{ font-size: 1.6rem; overflow-wrap: anywhere; }}
+figure {{ margin: 1rem 0; background: #fff; border-radius: 4px; overflow-x: auto; }}
+svg {{ width: 100%; min-width: 40rem; height: auto; }}
 pre {{ margin: 0; white-space: pre-wrap; }}
 dt {{ font-weight: bold; }}
 dd {{ margin: 0 0 .7rem; }}
