@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,20 @@ class MapDataset(Sized, Protocol):
 
 
 Metrics = Callable[[nn.Module, Iterable[Batch], torch.device], dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model has made of one file of a user's."""
+
+    files: tuple[Path, ...]
+    """That were written."""
+    text: str
+    """In a few words."""
+
+
+Predict = Callable[[nn.Module, Path, Path, torch.device], Prediction]
+"""From a model in eval mode, a file, a folder to write into, and the model's device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +54,11 @@ class Task:
     """Evaluates a model in eval mode over batches of the validation data."""
     preview: Callable[[nn.Module, torch.device], Any] | None = None
     """Pictures of predictions, for people."""
+    predict: Predict | None = None
+    """What `semantic-net predict` does with a file of a user's."""
+    example: Tensor | None = None
+    """One input, without a batch; needed where there may be no data. None: the first to validate
+    on."""
     metric: str = ""
     """The metric that names the best model and heads tables; empty takes the first one."""
     higher_is_better: bool = True

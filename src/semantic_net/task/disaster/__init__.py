@@ -20,6 +20,7 @@ from semantic_net.task.base import Task
 from semantic_net.task.disaster.classes import PALETTE, ClassSet
 from semantic_net.task.disaster.model import UNet
 from semantic_net.task.disaster.pictures import Picture, PictureCache, Pixels
+from semantic_net.task.disaster.predict import predict
 from semantic_net.task.disaster.scores import balanced_cross_entropy, evaluate
 from semantic_net.task.disaster.sources import Source, find
 from semantic_net.task.disaster.tiles import MEAN, SPREAD, TrainTiles, ValTiles, to_tensors
@@ -59,6 +60,8 @@ def load(cfg: TaskConfig) -> Task:
         loss=balanced_cross_entropy,
         metrics=partial(evaluate, source.classes),
         preview=partial(_preview, val_data),
+        predict=partial(predict, source.classes, tile_size, cfg.data.max_side),
+        example=torch.zeros(3, tile_size, tile_size),
         metric="miou",
         fingerprint=_fingerprint(source.classes),
     )

@@ -67,26 +67,8 @@ class FilePair:
     """Height and width that both are shrunk to on reading."""
 
     def read(self) -> tuple[Pixels, Pixels]:
-        image, full_size = self._read_image()
+        image, full_size = read_image(self.image, self.size)
         return image, self._read_mask(full_size)
-
-    def _read_image(self) -> tuple[Pixels, tuple[int, int]]:
-        height, width = self.size
-        with _open(self.image) as file:
-            full_size = (file.height, file.width)
-            if file.mode not in _IMAGE_MODES:
-                raise DataError(
-                    f"{self.image}: images of mode {file.mode} are not supported; save it as RGB"
-                )
-            try:
-                if full_size == self.size:
-                    return np.asarray(file.convert("RGB")), full_size
-                # JPEG decodes at a half, a quarter or an eighth for a fraction of the time.
-                file.draft("RGB", (width, height))
-                small = file.convert("RGB").resize((width, height), Image.Resampling.BOX)
-                return np.asarray(small), full_size
-            except _BROKEN as exc:
-                raise DataError(_unreadable(self.image, exc)) from exc
 
     def _read_mask(self, image_size: tuple[int, int]) -> Pixels:
         with _open(self.mask) as file:
@@ -135,13 +117,44 @@ def open_pair(
     Raises:
         DataError: The image cannot be read.
     """
+    return FilePair(image, mask, group, classes, size_to_read(image, max_side))
+
+
+def size_to_read(image: Path, max_side: int | None) -> tuple[int, int]:
+    """Return height and width that an image is shrunk to on reading, from its header alone.
+
+    Raises:
+        DataError: The image cannot be read.
+    """
     with _open(image) as file:
         width, height = file.size
     longer = max(width, height)
     if max_side is not None and longer > max_side:
         height = max(round(height * max_side / longer), 1)
         width = max(round(width * max_side / longer), 1)
-    return FilePair(image, mask, group, classes, (height, width))
+    return height, width
+
+
+def read_image(path: Path, size: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
+    """Return an image shrunk to a size, (H, W, 3), and the height and width that it has.
+
+    Raises:
+        DataError: The file cannot be used; the message names it.
+    """
+    height, width = size
+    with _open(path) as file:
+        full_size = (file.height, file.width)
+        if file.mode not in _IMAGE_MODES:
+            raise DataError(f"{path}: images of mode {file.mode} are not supported; save it as RGB")
+        try:
+            if full_size == size:
+                return np.asarray(file.convert("RGB")), full_size
+            # JPEG decodes at a half, a quarter or an eighth for a fraction of the time.
+            file.draft("RGB", (width, height))
+            small = file.convert("RGB").resize((width, height), Image.Resampling.BOX)
+            return np.asarray(small), full_size
+        except _BROKEN as exc:
+            raise DataError(_unreadable(path, exc)) from exc
 
 
 class PictureCache:

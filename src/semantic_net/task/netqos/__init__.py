@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from semantic_net.config import TaskConfig
 from semantic_net.errors import ConfigError, DataError
@@ -17,6 +20,7 @@ from semantic_net.task.base import MapDataset, Metrics, Task
 from semantic_net.task.netqos import csv_source, synthetic
 from semantic_net.task.netqos.baselines import fit_ridge, make_metrics
 from semantic_net.task.netqos.model import Forecaster, loss
+from semantic_net.task.netqos.predict import predict
 from semantic_net.task.netqos.traces import Trace, WindowData, shard_traces
 from semantic_net.task.netqos.units import Inputs
 
@@ -73,6 +77,8 @@ def _task(
         val_data=held_out,
         loss=loss,
         metrics=metrics,
+        predict=partial(predict, net, cfg.data.csv, inputs),
+        example=torch.zeros(net.window, len(channels)),
         metric="rmse",
         higher_is_better=False,
         fingerprint={

@@ -58,7 +58,7 @@ class WindowData:
         self._targets = torch.from_numpy(np.concatenate([targets for _, targets in encoded]))
         starts, owners, offset = [], [], 0
         for index, trace in enumerate(traces):
-            found = _window_starts(trace.time_s, self._ahead, max_gap_s)
+            found = window_starts(trace.time_s, self._ahead, max_gap_s)
             starts.append(found + offset)
             owners.append(np.full(len(found), index))
             offset += len(trace.time_s)
@@ -81,7 +81,8 @@ class WindowData:
         )
 
 
-def _window_starts(time_s: Float64Array, ahead: int, max_gap_s: float) -> npt.NDArray[np.int64]:
+def window_starts(time_s: Float64Array, ahead: int, max_gap_s: float) -> npt.NDArray[np.int64]:
+    """Return the samples from which ``ahead`` more follow without a gap."""
     gaps = np.diff(time_s) > max_gap_s + TIME_TOLERANCE_S
     run = np.concatenate([[0], np.cumsum(gaps)])  # grows by one at each gap
     starts = np.arange(max(len(time_s) - ahead, 0), dtype=np.int64)
