@@ -174,11 +174,9 @@ def show(found: SideBySide, out: Path, facts: Sequence[tuple[str, str]], console
     """
     pictures = plots.plot(found) if plots.can_plot() else {}
     svg = pictures.get("svg", b"").decode()
-    # A page is no place for the prologue of a file of its own.
-    drawing = svg[svg.index("<svg") :] if svg else None
     files = {
         "compare.md": markdown(found, "compare.png" if pictures else None, facts).encode(),
-        "compare.html": html(found, drawing, facts).encode(),
+        "compare.html": html(found, svg or None, facts).encode(),
         "compare.json": msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n",
         **{f"compare.{ending}": picture for ending, picture in pictures.items()},
     }

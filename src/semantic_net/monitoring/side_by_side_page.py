@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from html import escape
 
 from rich import box
 from rich.table import Table
 
+from semantic_net.monitoring.page import (
+    Cells,
+    html_facts,
+    html_figure,
+    html_list,
+    html_table,
+    markdown_table,
+    page,
+)
 from semantic_net.monitoring.side_by_side import (
     Outcome,
     SideBySide,
@@ -32,14 +39,6 @@ from semantic_net.monitoring.text import (
 _RECEIVED, _SERVER = "received", "through the server"
 _NOT_ON_A_TERMINAL = (_RECEIVED, _SERVER)
 """80 columns take no more: the page has these."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """A table of texts; the first column is of names, the others are of figures."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def main_cells(found: SideBySide) -> Cells:
@@ -120,11 +119,11 @@ def markdown(found: SideBySide, plot: str | None, facts: Sequence[tuple[str, str
         plot: Name of the picture's file; None without one.
         facts: What else to know, as (name, value): versions, machine, command.
     """
-    parts = [f"# {found.task}: ways of training", _markdown_table(main_cells(found))]
+    parts = [f"# {found.task}: ways of training", markdown_table(main_cells(found))]
     parts.append("\n".join(f"- {line}" for line in [*ways_in_words(found), *notes(found)]))
     if plot is not None:
         parts.append(f"![{metric_label(found.metric)} over rounds and over bytes]({plot})")
-    parts += ["## Every metric", _markdown_table(metric_cells(found))]
+    parts += ["## Every metric", markdown_table(metric_cells(found))]
     parts.append("\n".join(f"- {name}: {value}" for name, value in facts if "\n" not in value))
     parts += [f"{name}:\n\n```\n{value}\n```" for name, value in facts if "\n" in value]
     return "\n\n".join(parts) + "\n"
@@ -132,18 +131,15 @@ def markdown(found: SideBySide, plot: str | None, facts: Sequence[tuple[str, str
 
 def html(found: SideBySide, svg: str | None, facts: Sequence[tuple[str, str]]) -> str:
     """Return the comparison as one HTML file; ``svg`` and ``facts`` as for `markdown`."""
-    words = "".join(f"<li>{escape(line)}</li>" for line in [*ways_in_words(found), *notes(found)])
-    told = "".join(f"<dt>{escape(k)}</dt><dd><pre>{escape(v)}</pre></dd>" for k, v in facts)
-    label = escape(f"{metric_label(found.metric)} over rounds and over bytes")
-    figure = "" if svg is None else f'<figure role="img" aria-label="{label}">{svg}</figure>'
-    title = escape(f"{found.task}: ways of training")
-    return _PAGE.format(
-        title=title,
-        main=_html_table(main_cells(found), "Ways of training side by side"),
-        words=words,
-        figure=figure,
-        metrics=_html_table(metric_cells(found), "Every metric"),
-        facts=told,
+    label = f"{metric_label(found.metric)} over rounds and over bytes"
+    return page(
+        f"{found.task}: ways of training",
+        html_table(main_cells(found), "Ways of training side by side"),
+        html_list([*ways_in_words(found), *notes(found)]),
+        "" if svg is None else html_figure(svg, label),
+        html_table(metric_cells(found), "Every metric"),
+        "<h2>How it was made</h2>",
+        html_facts(facts),
     )
 
 
@@ -210,63 +206,3 @@ def _bytes(values: Iterable[float]) -> str:
 def _energy(outcomes: Sequence[Outcome]) -> str:
     known = [o.energy_j for o in outcomes if o.energy_j is not None]
     return f"{statistics.mean(known) / 1000:.3g} kJ" if known else ""
-
-
-def _markdown_table(cells: Cells) -> str:
-    def line(texts: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
-
-    rule = "|---" + "|---:" * (len(cells.head) - 1) + "|"
-    return "\n".join([line(cells.head), rule, *(line(row) for row in cells.rows)])
-
-
-def _html_table(cells: Cells, caption: str) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in cells.head)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(text)}</td>" for text in row[1:])
-        + "</tr>"
-        for row in cells.rows
-    )
-    return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }}
-body {{ max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; margin: 1rem 0; }}
-caption {{ text-align: left; font-weight: bold; padding-bottom: .3rem; }}
-th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #8888; text-align: right; }}
-th[scope=row], th:first-child {{ text-align: left; font-weight: normal; }}
-td {{ white-space: nowrap; }}
-h1 {{ font-size: 1.6rem; overflow-wrap: anywhere; }}
-figure {{ margin: 1rem 0; background: #fff; border-radius: 4px; overflow-x: auto; }}
-svg {{ width: 100%; min-width: 40rem; height: auto; }}
-pre {{ margin: 0; white-space: pre-wrap; }}
-dt {{ font-weight: bold; }}
-dd {{ margin: 0 0 .7rem; }}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{main}
-<ul>{words}</ul>
-{figure}
-{metrics}
-<h2>How it was made</h2>
-<dl>{facts}</dl>
-</main>
-</body>
-</html>
-"""
