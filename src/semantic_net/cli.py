@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from semantic_net import __version__
-from semantic_net.commands import after, classic, compare, devices
+from semantic_net.commands import after, classic, compare, devices, report
 from semantic_net.commands.flags import add_shared, config_of, quoted
 from semantic_net.config import Config
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
@@ -264,6 +264,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "client": (classic.CLIENT_HELP, classic.add_client),
     "single": (classic.SINGLE_HELP, classic.add_single),
     "compare": (compare.COMPARE_HELP, compare.add_compare),
+    "report": (report.REPORT_HELP, report.add_report),
     "evaluate": (after.EVALUATE_HELP, after.add_evaluate),
     "predict": (after.PREDICT_HELP, after.add_predict),
     "export": (after.EXPORT_HELP, after.add_export),

@@ -1,14 +1,18 @@
-"""Plots of a comparison, by matplotlib (extra ``report``): over rounds, and over bytes sent."""
+"""Plots by matplotlib (extra ``report``): of a comparison, and of one run."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from semantic_net.monitoring.runs import Participant
 from semantic_net.monitoring.side_by_side import SideBySide, Way, mean_curve, mean_sent
 from semantic_net.monitoring.text import in_percent, metric_label
+from semantic_net.records import RoundRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,14 +35,124 @@ def plot(found: SideBySide) -> dict[str, bytes]:
 
     Bands reach from the lowest to the highest seed. Up is better: the axis of an error points down.
     """
+    return _files(lambda: _figure(found))
+
+
+def plot_run(
+    run: Sequence[Participant], metric: str, *, higher_is_better: bool
+) -> dict[str, dict[str, bytes]]:
+    """Return pictures of one run, each as files by their ending: what it learned, and its time.
+
+    Args:
+        run: All processes.
+        metric: Name of the main one.
+        higher_is_better: Else its axis points down.
+    """
+    return {
+        "learning": _files(lambda: _learning(run, metric, higher_is_better=higher_is_better)),
+        "time": _files(lambda: _timeline(run)),
+    }
+
+
+def _files(draw: Callable[[], Any]) -> dict[str, bytes]:
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.hashsalt": "semantic-net", "svg.fonttype": "none"}):
-        figure = _figure(found)
+        figure = draw()
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.savefig(png, format="png", dpi=110)
     return {"svg": svg.getvalue(), "png": png.getvalue()}
+
+
+def _learning(run: Sequence[Participant], metric: str, *, higher_is_better: bool) -> Any:
+    """Draw each process' metric over rounds and over bytes, and its training loss."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    over_rounds, over_bytes, losses = figure.subplots(1, 3)
+    factor = 100 if in_percent(metric) else 1
+    for index, each in enumerate(run):
+        look: dict[str, Any] = {"color": f"C{index % 10}", "linestyle": _LINES[index % len(_LINES)]}
+        known = [record for record in each.records if metric in record.metrics]
+        values = [factor * record.metrics[metric] for record in known]
+        total = dict(
+            zip(
+                (record.round for record in each.records),
+                accumulate(record.bytes_sent for record in each.records),
+                strict=True,
+            )
+        )
+        over_rounds.plot([r.round for r in known], values, label=each.name, **look)
+        over_bytes.plot([total[r.round] for r in known], values, **look)
+        trained = [(r.round, r.loss) for r in each.records if r.loss is not None]
+        losses.plot([number for number, _ in trained], [loss for _, loss in trained], **look)
+    name = metric_label(metric) + (", %" if factor == 100 else "")
+    for axis, label in ((over_rounds, "round"), (over_bytes, "bytes sent"), (losses, "round")):
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    for axis in (over_rounds, over_bytes):
+        axis.set_ylabel(name)
+        if not higher_is_better:
+            axis.invert_yaxis()
+    losses.set_ylabel("training loss")
+    over_bytes.xaxis.set_major_formatter(EngFormatter(unit="B"))
+    for axis in (over_rounds, losses):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    over_bytes.xaxis.set_major_locator(MaxNLocator(4))
+    figure.legend(*over_rounds.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    return figure
+
+
+def _timeline(run: Sequence[Participant]) -> Any:
+    """Draw what the seconds of a round went into, the mean over processes, and its bytes."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    seconds, traffic = figure.subplots(1, 2)
+    by_round: dict[int, list[RoundRecord]] = {}
+    for each in run:
+        for record in each.records:
+            by_round.setdefault(record.round, []).append(record)
+    rounds = sorted(by_round)
+    below = [0.0] * len(rounds)
+    for name, spent in _PARTS.items():
+        heights = [statistics.mean(spent(r) for r in by_round[number]) for number in rounds]
+        seconds.bar(rounds, heights, bottom=below, label=name, width=0.8)
+        below = [low + height for low, height in zip(below, heights, strict=True)]
+    for name, bytes_of in _BYTES.items():
+        values = [statistics.mean(bytes_of(r) for r in by_round[number]) for number in rounds]
+        traffic.plot(rounds, values, label=name)
+    seconds.set_ylabel("seconds of a round")
+    traffic.set_ylabel("of a process in a round")
+    traffic.yaxis.set_major_formatter(EngFormatter(unit="B"))
+    traffic.set_ylim(bottom=0)
+    for axis in (seconds, traffic):
+        axis.set_xlabel("round")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
+    return figure
+
+
+_PARTS: dict[str, Callable[[RoundRecord], float]] = {
+    "train": lambda record: record.train_s,
+    "encode": lambda record: record.encode_s,
+    "exchange": lambda record: record.exchange_s,
+    "fold": lambda record: record.fold_s,
+    "rest (evaluation)": lambda record: max(
+        0.0,
+        record.time_s - record.train_s - record.encode_s - record.exchange_s - record.fold_s,
+    ),
+}
+
+_BYTES: dict[str, Callable[[RoundRecord], float]] = {
+    "sent": lambda record: record.bytes_sent,
+    "received": lambda record: record.bytes_received,
+    "own payload": lambda record: record.payload_bytes,
+}
 
 
 def _figure(found: SideBySide) -> Any:
