@@ -94,6 +94,7 @@ def test_ways_differ_in_what_they_say_and_in_nothing_else(options: CompareOption
     assert replace(dense, aggregation=compressed.aggregation) == momentum
     assert replace(momentum, semantic=compressed.semantic) == compressed
     assert compressed.data.partition.validation == "all"
+    assert compressed.p2p.listen_timeout_s == 3600  # for the one that evaluates, as a server waits
     assert {compressed.task.seed, compressed.data.seed, compressed.training.seed} == {3}
 
 
@@ -115,9 +116,29 @@ def test_what_was_run_is_not_run_again_unless_it_would_differ(options: CompareOp
     before = calls(options)
     _, text = run(replace(small, last=2))
     assert calls(options) == before
-    assert "seed 0, each device alone: accuracy 37.5, was there" in text  # of both rounds
-    run(replace(small, overrides=("training.rounds=3",)))
+    assert "seed 0, each device alone: accuracy 37.5, was there, of 2" in text  # of both rounds
+    _, text = run(replace(small, overrides=("training.rounds=3",)))
     assert len(calls(options)) == 2 * len(before)
+    assert f"what was there is in {options.out}/seed0/alone.previous" in text
+    kept = (options.out / "seed0/alone.previous/device1/rounds.jsonl").read_text()
+    assert kept.count("\n") == 2
+    run(replace(small, overrides=("training.rounds=3",), again=True))
+    assert len(calls(options)) == 3 * len(before)
+
+
+def test_a_task_that_was_changed_is_run_again(options: CompareOptions) -> None:
+    task = options.out.parent / "task.py"
+    task.write_text("first = 1")
+    own = replace(options, ways=("alone",), overrides=(f"task.name={task}", "training.rounds=1"))
+    run(own)
+    run(own)
+    assert len(calls(options)) == 2
+    task.write_text("second = 2")
+    run(own)
+    assert len(calls(options)) == 4
+    task.unlink()
+    with pytest.raises(StartError, match=r"task\.name: .*task\.py: No such file"):
+        run(own)
 
 
 def test_an_interrupted_comparison_goes_on_where_it_was(options: CompareOptions) -> None:
@@ -166,6 +187,9 @@ def test_a_folder_that_cannot_be_used_is_named(options: CompareOptions) -> None:
         ({"peers": 1}, "--peers must be >= 2"),
         ({"ways": ("alone", "pol")}, "--ways: unknown way 'pol'; known: alone, pooled, "),
         ({"overrides": ("training.round=1",)}, "training.rounds"),
+        ({"overrides": ("task.seed=9",)}, "--set task.seed: a comparison says it itself; use --s"),
+        ({"overrides": ("data.partition.num_shards=1",)}, "num_shards: .*; use --peers"),
+        ({"overrides": ("data.partition.validation=none",)}, "leaves nothing to compare"),
     ],
 )
 def test_wrong_options_start_nothing(
@@ -201,6 +225,17 @@ def test_what_the_classic_mode_does_not_do_is_said_before(
 ) -> None:
     with pytest.raises(ConfigError, match=f"--ways {way}: .*{message}"):
         run(replace(options, overrides=overrides, ways=(way,)))
+
+
+def test_a_budget_is_one_of_the_compressed_way_alone(options: CompareOptions) -> None:
+    budget = ("training.rounds=1", "semantic.mode=auto", "semantic.budget_bytes=1000")
+    run(replace(options, overrides=budget, ways=("fedavg", "dense", "compressed")))
+    dense, compressed = (
+        load_config(options.out / "seed0" / name / "config.yaml")
+        for name in ("dense", "compressed")
+    )
+    assert (dense.semantic.mode, dense.semantic.budget_bytes) == ("none", None)
+    assert compressed.semantic.budget_bytes == 1000
 
 
 def test_the_number_of_devices_is_that_of_the_shards(options: CompareOptions) -> None:
@@ -259,5 +294,7 @@ def test_without_matplotlib_there_is_no_plot_and_it_is_said(
 def test_flags_that_go_with_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(tmp_path), "--rounds", "3"]) == 2
     assert "take --rounds away" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), "--seeds", "1"]) == 2
+    assert "take --seeds away" in capsys.readouterr().err
     assert main(["compare", str(tmp_path), "--out", str(tmp_path / "cmp")]) == 3
     assert "no run's record" in capsys.readouterr().err

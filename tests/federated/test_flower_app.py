@@ -142,6 +142,26 @@ def test_what_a_lost_reply_carried_is_in_the_next_update(
     assert "the update of round 1 did not count: the next one carries it" in caplog.text
 
 
+def test_local_layers_stay_with_their_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over clients that are made anew: none of it goes out, and none of it is lost."""
+    biases: dict[int, list[torch.Tensor]] = {1: [], 2: []}
+    make = flower_app.make_client
+
+    def watched(context: Context) -> Any:
+        made = make(context)
+        parameters = dict(made._client.learner.trainer.model.named_parameters())  # type: ignore[attr-defined]
+        biases[context.node_id].append(parameters["1.bias"].detach().clone())
+        return made
+
+    monkeypatch.setattr(flower_app.client_app, "_call", ClientApp(watched)._call)
+    serve(tmp_path, more="training.local_layers=['1.bias'] semantic.mode=none")
+    assert {record["dense_bytes"] for record in rounds_in(tmp_path)} == {4 * 640 * 4}
+    first, second = (torch.stack(found) for found in biases.values())
+    assert torch.equal(first[0], second[0])  # as they began
+    assert not torch.equal(first[-1], second[-1])
+    assert not torch.equal(first[-1], first[0])
+
+
 def client(*overrides: str) -> JetsonClient:
     flags = [f"task.name={DIGITS}", "data.partition.num_shards=2", "data.partition.shard=0"]
     return JetsonClient(load_config(None, [*flags, *overrides]))
@@ -179,6 +199,9 @@ def test_a_nodes_configuration_comes_on_top(tmp_path: Path) -> None:
     found = flower_app.config_of(run, {"config": str(file), "shard": 4, "set": "training.steps=7"})
     assert (found.training.rounds, found.training.steps, found.p2p.run) == (3, 7, "two words")
     assert found.data.partition.shard == 4
+    assert flower_app.config_of(run, {"partition-id": 0}).data.partition.shard == 0
+    with pytest.raises(ConfigError, match="set of the node's configuration: No closing quotation"):
+        flower_app.config_of(run, {"set": "p2p.run='open"})
     with pytest.raises(ConfigError, match="unknown key"):
         flower_app.config_of({"set": "training.round=1"}, {})
 

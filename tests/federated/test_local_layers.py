@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from semantic_net.config import (
@@ -28,6 +28,7 @@ from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import fold_config_of
 from semantic_net.federated.local import LocalLearner
 from semantic_net.federated.run import RunOptions, run_peer
+from semantic_net.protocol.handshake import differing_facts
 from semantic_net.semantic.flat import flatten
 from semantic_net.semantic.schema import ModelSchema, keep_local, local_tensors
 from semantic_net.task import load_task
@@ -76,7 +77,24 @@ def test_a_tied_tensor_is_local_under_all_its_names() -> None:
     model = Two()
     keep_local(model, ["second.weight"])
     assert "first.weight" not in names(model)
-    assert {"first.weight", "second.weight"} <= set(local_tensors(model))
+    assert "first.weight" in local_tensors(model)  # once, and the other one follows
+
+
+class Twice(nn.Module):
+    """The same part in two places, with an integer buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = self.right = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+
+
+def test_tied_tensors_are_kept_once_and_can_be_saved() -> None:
+    """safetensors refuses tensors that share memory."""
+    for model, patterns in ((Two(), ["second.weight"]), (Twice(), [])):
+        keep_local(model, patterns)
+        kept = local_tensors(model)
+        assert len({tensor.data_ptr() for tensor in kept.values()}) == len(kept)
+        assert save({name: tensor.contiguous() for name, tensor in kept.items()})
 
 
 def test_without_patterns_integers_alone_stay() -> None:
@@ -135,11 +153,22 @@ def test_models_go_to_other_servers_without_them() -> None:
     load_integers([again], model)
 
 
-def test_peers_have_to_keep_the_same(tmp_path: Path) -> None:
+def test_peers_that_keep_other_layers_are_refused_by_name() -> None:
     task = load_task(CONFIG.task)
-    schema = ModelSchema.of(make_initial_model(task, 0, BIAS))
-    facts = run_facts(CONFIG, task, schema, fold_config_of(schema, CONFIG.aggregation))
-    assert facts["training.local_layers"] == "1.bias"
+
+    def facts(*patterns: str) -> dict[str, str]:
+        config = replace(CONFIG, training=replace(CONFIG.training, local_layers=patterns))
+        schema = ModelSchema.of(make_initial_model(task, 0, patterns))
+        return run_facts(config, task, schema, fold_config_of(schema, config.aggregation))
+
+    assert differing_facts(facts(*BIAS), facts(*BIAS)) == []
+    told = "; ".join(differing_facts(facts(*BIAS), facts("1.weight")))
+    assert "training.local_layers" in told
+    assert any("training.local_layers" in text for text in differing_facts(facts(*BIAS), facts()))
+
+
+def test_a_model_without_parameters_is_not_blamed_on_local_layers() -> None:
+    keep_local(nn.Flatten(), [])
 
 
 def model_after(folder: Path, *rounds: int) -> dict[str, Any]:

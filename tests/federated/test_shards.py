@@ -80,6 +80,17 @@ def test_what_all_shards_validate_on_is_there_once() -> None:
     assert len(common_validation(config(DIGITS))) == 500
 
 
+def test_targets_may_be_plain_numbers(tmp_path: Path) -> None:
+    """As torchvision's data sets give them."""
+    task = tmp_path / "task.py"
+    task.write_text(
+        DIGITS.read_text().replace(
+            "return TensorDataset(pictures, digits)", "return list(zip(pictures, digits.tolist()))"
+        )
+    )
+    assert len(common_validation(config(task))) == 500
+
+
 def test_one_who_observes_loads_no_shards() -> None:
     own = config(SIDES, "data.partition.validation=all")
     assert len(load_own(own, 0, observe=True).val_data) == 5

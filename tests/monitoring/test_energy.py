@@ -43,6 +43,18 @@ def test_counters_are_added_up_also_where_one_begins_anew(tmp_path: Path) -> Non
     assert meter.joules == pytest.approx(3 + 1.5 + 2)
 
 
+def test_what_counts_for_the_whole_machine_is_not_added_to_its_parts(tmp_path: Path) -> None:
+    parts = tmp_path / "class/powercap/intel-rapl:0", tmp_path / "class/powercap/intel-rapl:1"
+    write(parts[0], name="package-0", energy_uj=0)
+    write(parts[1], name="psys", energy_uj=0)
+    meter = EnergyMeter(tmp_path)
+    meter.sample(0.0)
+    write(parts[0], energy_uj=10_000_000)
+    write(parts[1], energy_uj=15_000_000)
+    meter.sample(1.0)
+    assert meter.joules == pytest.approx(15)
+
+
 def rail(number: int, label: str, millivolts: int, milliamperes: int) -> dict[str, object]:
     return {
         f"in{number}_label": label,

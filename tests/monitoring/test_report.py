@@ -11,8 +11,8 @@ from semantic_net.cli import main
 from semantic_net.monitoring import plots
 from semantic_net.monitoring import report as module
 from semantic_net.monitoring.plots import plot_run
-from semantic_net.monitoring.report import events, metric_of, metrics_cells, peers_cells, report
-from semantic_net.monitoring.runs import Participant
+from semantic_net.monitoring.report import events, metrics_cells, peers_cells, report
+from semantic_net.monitoring.runs import Participant, main_metric_of
 
 FIRST = Participant(
     "peer1",
@@ -56,12 +56,12 @@ def test_an_errors_best_is_its_lowest() -> None:
     records = tuple(make_record(round=n, metrics={"rmse": v}) for n, v in ((1, 3.0), (2, 5.0)))
     run = [Participant("a", records, make_summary(metric="rmse", higher_is_better=False))]
     assert peers_cells(run).rows[0][2:4] == ("5", "3")
-    assert metric_of(run) == ("rmse", False)
+    assert main_metric_of(run) == ("rmse", False)
 
 
 def test_the_metric_is_the_first_one_where_no_summary_names_it() -> None:
-    assert metric_of([Participant("a", (make_record(),), None)]) == ("miou", True)
-    assert metric_of([Participant("a", (make_record(metrics={}),), None)]) == ("", True)
+    assert main_metric_of([Participant("a", (make_record(),), None)]) == ("miou", True)
+    assert main_metric_of([Participant("a", (make_record(metrics={}),), None)]) == ("", True)
 
 
 def test_classes_are_among_the_metrics() -> None:

@@ -29,6 +29,17 @@ def test_of_each_round_the_last_record_counts(tmp_path: Path) -> None:
     assert (found.summary, found.role) == (None, "peer")
 
 
+def test_without_a_summary_the_records_tell_what_it_was(tmp_path: Path) -> None:
+    for name, changes in {
+        "server": {"peer": "server"},
+        "client": {"close_reason": "server"},
+        "single": {"close_reason": "alone"},
+        "peer": {},
+    }.items():
+        (found,) = read_run(leave_run(tmp_path / name, [make_record(**changes)], None))
+        assert found.role == name
+
+
 def test_what_holds_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no run's record \(rounds.jsonl\) is there"):
         read_run(tmp_path)

@@ -47,14 +47,15 @@ def participant(name: str, mious: list[float], role: Role = "peer", **changes: A
 
 def test_an_outcome_is_the_mean_over_devices() -> None:
     run = [
-        participant("a", [0.2, 0.4], bytes_sent=100, bytes_received=30, time_s=1.0),
-        participant("b", [0.4, 0.8], bytes_sent=300, bytes_received=50, time_s=2.5),
+        participant("a", [0.2, 0.4], bytes_sent=100, bytes_received=30, train_s=1.0),
+        participant("b", [0.4, 0.8], bytes_sent=300, bytes_received=50, train_s=2.5),
     ]
     found = outcome_of(run, last=1, seed=3, energy_j=12.0)
     assert found.curve == {1: {"miou": pytest.approx(0.3)}, 2: {"miou": pytest.approx(0.6)}}
     assert found.sent == {1: 200, 2: 400}
     assert (found.bytes_sent, found.bytes_received, found.server_bytes) == (400, 80, None)
-    assert (found.time_s, found.energy_j, found.rounds, found.seed) == (5.0, 12.0, 2, 3)
+    assert (found.energy_j, found.rounds, found.seed) == (12.0, 2, 3)
+    assert found.time_s == pytest.approx(2 * (2.5 + 0.1 + 1 + 0.03))
     assert final(found, "miou") == pytest.approx(0.6)
     assert best(found, "miou", higher_is_better=True) == 0.8
     assert best(found, "miou", higher_is_better=False) == 0.4
@@ -71,15 +72,39 @@ def test_a_result_may_be_the_mean_of_the_last_rounds() -> None:
 
 def test_a_server_is_no_device() -> None:
     run = [
-        participant("client1", [0.5], "client", bytes_sent=10, time_s=1.0, state_digest="x"),
+        participant("client1", [0.5], "client", bytes_sent=10, train_s=9.0, state_digest="x"),
         participant(
-            "server", [0.9], "server", bytes_sent=70, bytes_received=7, time_s=4.0, loss=None
+            "server", [0.9], "server", bytes_sent=70, bytes_received=7, train_s=0.0, loss=None
         ),
     ]
     found = outcome_of(run, last=1)
     assert final(found, "miou") == 0.5
-    assert (found.bytes_sent, found.server_bytes, found.time_s) == (10, 77, 4.0)
+    assert (found.bytes_sent, found.server_bytes) == (10, 77)
+    assert found.time_s == pytest.approx(0.1 + 1 + 0.03)  # the server's: it waits for all
     assert found.notes == []
+
+
+def test_one_that_waits_for_an_evaluation_does_not_tell_the_time() -> None:
+    judge = participant("a", [0.5], exchange_s=1.0)
+    waits = Participant("b", (make_record(metrics={}, exchange_s=30.0),), make_summary())
+    assert outcome_of([judge, waits], last=1).time_s == pytest.approx(5 + 0.1 + 1 + 0.03)
+
+
+def test_a_server_alone_is_shown_as_what_it_is() -> None:
+    found = outcome_of([participant("server", [0.9], "server")], last=1)
+    assert final(found, "miou") == 0.9
+    assert found.notes == ["metrics are the clients' as the server heard them, and its own bytes"]
+
+
+def test_runs_that_are_not_one_are_refused() -> None:
+    other = Participant("b", (make_record(),), make_summary(task="netqos"))
+    with pytest.raises(DataError, match="of more than one run: disaster, netqos"):
+        outcome_of([participant("a", [0.5]), other], last=1)
+
+
+def test_a_run_that_has_not_ended_is_noted() -> None:
+    (note,) = outcome_of([Participant("a", (make_record(),), None)], last=1).notes
+    assert note == "not ended: a"
 
 
 def test_models_of_devices_that_differ_are_not_one() -> None:
@@ -103,7 +128,7 @@ def test_what_makes_figures_less_than_they_seem_is_noted() -> None:
 
 def test_a_run_without_an_evaluation_is_refused() -> None:
     empty = Participant("a", (make_record(metrics={}),), None)
-    with pytest.raises(DataError, match="a: no device has evaluated a model"):
+    with pytest.raises(DataError, match="a: no device has evaluated a model; give a folder"):
         outcome_of([empty], last=1)
 
 
@@ -181,6 +206,44 @@ def test_the_best_of_models_that_differ_has_a_row() -> None:
     assert "Every metric is the mean over the last 3 rounds." in lines
 
 
+def test_metrics_that_are_in_per_cent_already_stay_so() -> None:
+    found = msgspec.structs.replace(TWO, ways=[way("fedavg", 83.0, 0.5)])  # one is below 1
+    assert main_cells(found).rows[0][1] == "41.75 (0.50 to 83.00)"
+
+
+def test_a_difference_has_the_digits_of_what_it_is_of() -> None:
+    ways = [
+        Way(
+            name=name,
+            title=name,
+            text="",
+            outcomes=[outcome_of([_forecaster(rmse)], last=1, seed=0)],
+        )
+        for name, rmse in (("fedavg", 35.1512), ("dense", 35.1512 - 2e-7))
+    ]
+    found = msgspec.structs.replace(TWO, metric="rmse", ways=ways)
+    assert [row[1:3] for row in main_cells(found).rows] == [("35.15", ""), ("35.15", "-0.00")]
+
+
+def _forecaster(rmse: float) -> Participant:
+    return Participant("a", (make_record(metrics={"rmse": rmse}),), make_summary())
+
+
+def test_runs_of_other_lengths_are_noted() -> None:
+    found = msgspec.structs.replace(TWO, ways=[*TWO.ways, way("b", 0.5, rounds=9)])
+    assert "NOTE: the runs differ in rounds: 2, 9." in notes(found)
+
+
+def test_names_are_no_markup() -> None:
+    odd = way("fedavg", 0.5, title="_run[old] $x_{$ <b>")
+    found = msgspec.structs.replace(TWO, ways=[odd])
+    output = io.StringIO()
+    Console(file=output, width=120).print(console_table(found))
+    assert "_run[old] $x_{$ <b>" in output.getvalue()
+    assert "&lt;b&gt;" in markdown(found, None, [])
+    assert b"_run[old] $x_{$ &lt;b&gt;" in plot(found)["svg"]
+
+
 def test_an_error_is_said_to_be_better_low_and_notes_are_told() -> None:
     noted = way("a", 0.5, notes=["somebody was missing"])
     found = msgspec.structs.replace(
@@ -240,7 +303,8 @@ def test_a_plot_is_the_same_file_from_the_same_figures() -> None:
 def test_a_plot_of_errors_and_of_nothing_sent() -> None:
     silent = way("alone", 0.5, bytes_sent=0.0, sent={1: 0.0, 2: 0.0})
     found = msgspec.structs.replace(TWO, higher_is_better=False, ways=[silent])
-    assert plot(found)["svg"]
+    up = plot(msgspec.structs.replace(found, higher_is_better=True))
+    assert plot(found)["svg"] != up["svg"]  # its axis points down
 
 
 def test_the_table_fits_a_terminal() -> None:

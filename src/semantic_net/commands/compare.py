@@ -35,7 +35,6 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "--seeds",
         type=int,
         nargs="+",
-        default=[0],
         metavar="N",
         help="default 0; use three or more",
     )
@@ -54,7 +53,13 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         help="take the mean of the last N rounds for a result (default 1)",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="default runs/compare"
+        "--again", action="store_true", help="run also what is there already, as after new data"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default runs/compare, or runs/side_by_side for runs that were made",
     )
     parser.set_defaults(run=_compare)
 
@@ -74,22 +79,26 @@ def _compare(arguments: argparse.Namespace) -> int:
                 ("--set", arguments.set),
                 ("--peers", arguments.peers),
                 ("--ways", arguments.ways),
+                ("--seeds", arguments.seeds),
+                ("--again", arguments.again),
             )
             if value
         ]
         if given:
             raise ConfigError(f"compare RUN...: shows runs that were made; take {given[0]} away")
-        return compare_runs(arguments.runs, arguments.out, arguments.last, console)
+        out = arguments.out or Path("runs/side_by_side")
+        return compare_runs(arguments.runs, out, arguments.last, console)
     rounds = [] if arguments.rounds is None else [f"training.rounds={arguments.rounds}"]
     return run_comparison(
         CompareOptions(
             config=arguments.config,
             overrides=(*arguments.set, *rounds),
             peers=arguments.peers,
-            seeds=tuple(arguments.seeds),
+            seeds=tuple(arguments.seeds or [0]),
             ways=None if arguments.ways is None else tuple(arguments.ways),
             last=arguments.last,
-            out=arguments.out,
+            again=arguments.again,
+            out=arguments.out or Path("runs/compare"),
             facts=(("command", shlex.join(["semantic-net", *sys.argv[1:]])),),
         ),
         console,

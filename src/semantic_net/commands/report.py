@@ -36,12 +36,12 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from semantic_net.monitoring import plots
-    from semantic_net.monitoring.report import metric_of, report
-    from semantic_net.monitoring.runs import read_run
+    from semantic_net.monitoring.report import report
+    from semantic_net.monitoring.runs import main_metric_of, read_run
 
     runs: Sequence[Path] = arguments.runs
     run = [each for folder in runs for each in read_run(folder)]
-    metric, higher_is_better = metric_of(run)
+    metric, higher_is_better = main_metric_of(run)
     pictures = {}
     if plots.can_plot():
         pictures = plots.plot_run(run, metric, higher_is_better=higher_is_better)

@@ -10,6 +10,7 @@ there already is not made again, so what was interrupted goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -39,7 +40,7 @@ from semantic_net.federated.trainings import (
 from semantic_net.monitoring import plots
 from semantic_net.monitoring.energy import EnergyMeter
 from semantic_net.monitoring.recorder import ROUNDS_FILE
-from semantic_net.monitoring.runs import read_run
+from semantic_net.monitoring.runs import main_metric_of, read_run
 from semantic_net.monitoring.side_by_side import Outcome, SideBySide, Way, outcome_of
 from semantic_net.monitoring.side_by_side_page import (
     console_table,
@@ -50,6 +51,9 @@ from semantic_net.monitoring.side_by_side_page import (
 )
 from semantic_net.monitoring.text import format_duration, format_metric, metric_label
 
+PATIENCE_S = 3600
+"""For a peer that evaluates for all, as a server has for its clients."""
+
 RUN_FILE = "run.json"
 """In the folder of a run that is complete: what it was made with."""
 
@@ -59,6 +63,9 @@ class _Made(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     config: str
+    task_file: str
+    """Hash of a task of the user's own; empty for one that ships."""
+    made_at: str
     energy_j: float | None
     run_s: float
     """Start of the processes included."""
@@ -77,6 +84,8 @@ class CompareOptions:
     ways: tuple[str, ...] | None = None
     """Unset: `DEFAULT_WAYS`, but those that cannot be run here."""
     last: int = 1
+    again: bool = False
+    """Run also what is there already."""
     out: Path = Path("runs/compare")
     command: tuple[str, ...] = (sys.executable, "-m", "semantic_net.cli")
     facts: tuple[tuple[str, str], ...] = field(default_factory=tuple)
@@ -97,6 +106,7 @@ def run_comparison(options: CompareOptions, console: Console) -> int:
         raise ConfigError(f"--last: must be >= 1, got {options.last}")
     if len(set(options.seeds)) != len(options.seeds):
         raise ConfigError("--seeds: names a seed twice")
+    _refuse_own_keys(options)
     names = _chosen(options, console)
     configs = {
         (seed, name): _config_of(options, seed, TRAININGS[name])
@@ -123,7 +133,7 @@ def run_comparison(options: CompareOptions, console: Console) -> int:
         for name in names
     ]
     reference = next((name for name in ("fedavg", "dense") if name in names), names[0])
-    metric, higher = _main_metric(options.out / f"seed{options.seeds[0]}" / names[0])
+    metric, higher = main_metric_of(read_run(options.out / f"seed{options.seeds[0]}" / names[0]))
     found = SideBySide(
         task=f"{Path(first.task.name).stem}, {first.data.partition.num_shards} devices, "
         f"{first.training.rounds} rounds",
@@ -152,7 +162,7 @@ def compare_runs(folders: Sequence[Path], out: Path, last: int, console: Console
         Way(name=label, title=label, text="", outcomes=[outcome_of(read_run(folder), last=last)])
         for label, folder in zip(labels, folders, strict=True)
     ]
-    metric, higher = _main_metric(folders[0])
+    metric, higher = main_metric_of(read_run(folders[0]))
     found = SideBySide(
         task="Runs side by side",
         metric=metric,
@@ -204,6 +214,22 @@ def machine_facts() -> list[tuple[str, str]]:
     ]
 
 
+_SEEDS = ("task.seed", "data.seed", "data.partition.seed", "training.seed")
+
+
+def _refuse_own_keys(options: CompareOptions) -> None:
+    """Refuse overrides of what a comparison itself decides."""
+    flags = dict.fromkeys(_SEEDS, "--seeds") | {"data.partition.shard": "--peers"}
+    if options.peers is not None:
+        flags["data.partition.num_shards"] = "--peers"
+    for override in options.overrides:
+        key = override.partition("=")[0].strip()
+        if key in flags:
+            raise ConfigError(f"--set {key}: a comparison says it itself; use {flags[key]}")
+    if "data.partition.validation=none" in options.overrides:
+        raise ConfigError("data.partition.validation: none leaves nothing to compare")
+
+
 def _chosen(options: CompareOptions, console: Console) -> list[str]:
     """Return the ways to run; of the usual ones without those that cannot be run here."""
     names = list(dict.fromkeys(options.ways or DEFAULT_WAYS))
@@ -230,6 +256,9 @@ def _config_of(options: CompareOptions, seed: int, training: Training | None) ->
         raise ConfigError(f"--peers must be >= 2, got {peers}")
     overrides = [
         "data.partition.validation=all",
+        "data.partition.shard=null",
+        # On one machine nobody is out of reach: waiting is for those that evaluate, or are slow.
+        f"p2p.listen_timeout_s={PATIENCE_S}",
         "security.mode=open",  # all on this machine
         *options.overrides,
         *(training.overrides if training is not None else ()),
@@ -246,14 +275,15 @@ def _run(
     folder = options.out / f"seed{seed}" / name
     title = f"seed {seed}, {TRAININGS[name].title}"
     made = _made(folder)
-    text = dump_config(config)
-    if made is None or (made.version, made.config) != (semantic_net.__version__, text):
+    wanted = semantic_net.__version__, dump_config(config), _hash_of_task(config)
+    is_there = made is not None and (made.version, made.config, made.task_file) == wanted
+    if made is None or not is_there or options.again:
         made = _run_anew(options, folder, name, config, title, console)
         began = "took " + format_duration(made.run_s)
     else:
-        began = "was there"
+        began = f"was there, of {made.made_at}"
     outcome = outcome_of(read_run(folder), last=options.last, seed=seed, energy_j=made.energy_j)
-    metric, _ = _main_metric(folder)
+    metric, _ = main_metric_of(read_run(folder))
     values = [each[metric] for each in outcome.devices if metric in each]
     shown = format_metric(metric, sum(values) / len(values)) if values else "-"
     console.print(f"{title}: {metric_label(metric)} {shown}, {began}", soft_wrap=True, markup=False)
@@ -267,7 +297,11 @@ def _run_anew(
         if folder.exists():
             if any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
                 raise StartError(f"{folder}: holds something that is no run's; name another --out")
-            shutil.rmtree(folder)
+            before = folder.with_name(f"{folder.name}.previous")
+            if before.exists():
+                shutil.rmtree(before)
+            folder.rename(before)  # a flag should not cost anyone a trained model
+            console.print(f"{title}: what was there is in {before}", soft_wrap=True, markup=False)
         folder.mkdir(parents=True)
         (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
     except OSError as exc:
@@ -294,6 +328,8 @@ def _run_anew(
     made = _Made(
         version=semantic_net.__version__,
         config=dump_config(config),
+        task_file=_hash_of_task(config),
+        made_at=time.strftime("%Y-%m-%d %H:%M"),
         energy_j=meter.joules,
         run_s=round(time.monotonic() - began, 2),
     )
@@ -311,18 +347,16 @@ def _made(folder: Path) -> _Made | None:
         return None
 
 
+def _hash_of_task(config: Config) -> str:
+    path = Path(config.task.name)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" else ""
+    except OSError as exc:
+        raise StartError(f"task.name: {path}: {exc.strerror or exc}") from exc
+
+
 def _num_rounds(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob(f"*/{ROUNDS_FILE}"))
-
-
-def _main_metric(folder: Path) -> tuple[str, bool]:
-    """Return the main metric of a run, and whether higher is better."""
-    run = read_run(folder)
-    for each in run:
-        if each.summary is not None and each.summary.metric and each.role != "server":
-            return each.summary.metric, each.summary.higher_is_better
-    names = [name for each in run for name in each.records[-1].metrics]
-    return (names[0] if names else ""), True
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:

@@ -110,7 +110,7 @@ def configuration(options: DemoOptions) -> Config:
     """
     if options.peers < 2:
         raise ConfigError(f"--peers must be >= 2, got {options.peers}")
-    return experiment_config(
+    config = experiment_config(
         options.config,
         [
             *(SETTINGS if options.config is None else ()),
@@ -121,6 +121,11 @@ def configuration(options: DemoOptions) -> Config:
         seed=options.seed,
         run=f"demo-{options.seed}",
     )
+    if config.training.local_layers:
+        raise ConfigError(
+            "training.local_layers: a demo shows one model of all; use semantic-net compare"
+        )
+    return config
 
 
 def _make_fresh(folder: Path, config: Config) -> None:

@@ -7,8 +7,8 @@ Names of an app's ``pyproject.toml`` (examples/flower_app has one):
 
 What ``--config``, ``--set``, ``--clients``, ``--round-timeout`` and ``--out`` are to the commands,
 the keys ``config``, ``set``, ``clients``, ``round-timeout`` and ``out`` are to the run; ``set`` has
-its overrides separated by spaces. A SuperNode's own ``--node-config`` may have ``shard``, and
-``config`` and ``set``, which come on top.
+its overrides separated by spaces. A SuperNode's own ``--node-config`` may have ``shard`` (or
+Flower's ``partition-id``), a ``config`` instead of the run's, and a ``set`` on top of the run's.
 
 A SuperNode makes the client anew for every message. What it has to remember stays in the context of
 the run, which the SuperNode keeps: nobody else gets it.
@@ -48,6 +48,8 @@ from semantic_net.monitoring.console import RoundPrinter, logging_to
 
 _STATE = "semantic-net"
 DEFAULT_TIMEOUT_S = 3600.0
+ASK_S = 120.0
+"""For a node to start a process, load its data and say what it holds."""
 
 UserConfig = Mapping[str, bool | float | int | str]
 
@@ -88,10 +90,18 @@ def config_of(run: UserConfig, node: UserConfig) -> Config:
         ConfigError: A key or a value is wrong.
     """
     file = str(node.get("config") or run.get("config") or "")
-    overrides = [*shlex.split(str(run.get("set", ""))), *shlex.split(str(node.get("set", "")))]
-    if "shard" in node:
-        overrides.append(f"data.partition.shard={node['shard']}")
+    overrides = [*_split(run, "run"), *_split(node, "node")]
+    shard = node.get("shard", node.get("partition-id"))
+    if shard is not None:
+        overrides.append(f"data.partition.shard={shard}")
     return load_config(Path(file) if file else None, overrides)
+
+
+def _split(user: UserConfig, whose: str) -> list[str]:
+    try:
+        return shlex.split(str(user.get("set", "")))
+    except ValueError as exc:
+        raise ConfigError(f"set of the {whose}'s configuration: {exc}") from exc
 
 
 def make_client(context: Context) -> Client:
@@ -122,9 +132,8 @@ def serve(grid: Grid, context: Context) -> None:
     with RunFolder(out) as folder, logging_to(config.monitoring.log_level, folder.log):
         resolved = replace(config, semantic=config.semantic.resolved())
         folder.config.write_text(dump_config(resolved), encoding="utf-8")
-        # A node starts a process and loads its data before it says what it holds.
         clients = int(run.get("clients", 2))
-        strategy = FoldStrategy(config, min_clients=clients, ask_s=timeout_s)
+        strategy = FoldStrategy(config, min_clients=clients, ask_s=min(ASK_S, timeout_s))
         show = RoundPrinter(config.training.rounds, strategy.task.metric or "").print
         recording = PlainRecording(
             config, strategy.task, strategy.model, folder, show, role="server"

@@ -78,6 +78,8 @@ class _Round:
     authors: tuple[str, ...] = ()
     losses: tuple[tuple[float, int], ...] = ()
     num_examples: int = 0
+    exchange_s: float = 0.0
+    """Until the clients' updates were in; their training is in it."""
     fold_s: float = 0.0
     encode_s: float = 0.0
     payload_bytes: int = 0
@@ -196,6 +198,7 @@ class FoldStrategy(Strategy):
             self._state = fold_round(self._state, list(contributions.values()), self._fold_config)
         folded = time.monotonic()
         self._publish(server_round)
+        opened.exchange_s = began - opened.began
         opened.fold_s, opened.encode_s = folded - began, time.monotonic() - folded
         return Parameters([], ""), {}
 
@@ -251,7 +254,7 @@ class FoldStrategy(Strategy):
                 time_s=round(time.monotonic() - opened.began, 4),
                 train_s=0.0,
                 encode_s=round(opened.encode_s, 4),
-                exchange_s=0.0,
+                exchange_s=round(opened.exchange_s, 4),
                 fold_s=round(opened.fold_s, 4),
                 loss=loss,
                 metrics=dict(metrics or {}),

@@ -94,5 +94,7 @@ def load_pooled(config: Config) -> tuple[Task, list[int]]:
 def _is_same(one: MapDataset, other: MapDataset) -> bool:
     """Tell whether two data sets hold the same; most that do not differ in the first example."""
     return len(one) == len(other) and all(
-        torch.equal(a, b) for i in range(len(one)) for a, b in zip(one[i], other[i], strict=True)
+        torch.equal(torch.as_tensor(a), torch.as_tensor(b))  # targets may be plain numbers
+        for i in range(len(one))
+        for a, b in zip(one[i], other[i], strict=True)
     )

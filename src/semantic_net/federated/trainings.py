@@ -83,7 +83,7 @@ def _judges(config: Config, shard: int) -> bool:
     return shard == 0 or not is_one
 
 
-_DENSE = ("semantic.mode=none",)
+_DENSE = ("semantic.mode=none", "semantic.budget_s=null", "semantic.budget_bytes=null")
 _PLAIN = (
     *_DENSE,
     "aggregation.rule=mean",

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import logging.handlers
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from rich.console import Console
@@ -27,7 +28,7 @@ from semantic_net.monitoring.text import (
     short_digest,
 )
 from semantic_net.protocol.identity import short_id
-from semantic_net.records import RoundRecord
+from semantic_net.records import RoundRecord, encode_record
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,50 @@ def round_text(record: RoundRecord, rounds: int, metric: str = "") -> Text:
     return text
 
 
-class RoundPrinter:
+Output = Literal["lines", "json", "quiet"]
+"""What of a round goes to standard output: a line for people, the record, or nothing."""
+
+Show = Callable[[RoundRecord], None]
+
+
+def record_printer(output: Output, rounds: int, metric: str = "") -> Show:
+    """Return what shows each record of a run.
+
+    Args:
+        output: How.
+        rounds: Of the run.
+        metric: Name of the main one.
+    """
+    if output == "quiet":
+        return lambda record: None
+    if output == "json":
+        return _JsonPrinter().print
+    return RoundPrinter(rounds, metric).print
+
+
+class _Tolerant:
+    """Says once that standard output takes nothing, as on a full disk or behind a closed pipe."""
+
+    _failed = False
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as exc:
+            if not self._failed:
+                self._failed = True
+                log.warning("standard output cannot be written, the run goes on: %s", exc.strerror)
+
+
+class _JsonPrinter(_Tolerant):
+    """Prints each record as it stands in rounds.jsonl."""
+
+    def print(self, record: RoundRecord) -> None:
+        line = encode_record(record).decode()
+        self._try(lambda: print(line, end="", flush=True))
+
+
+class RoundPrinter(_Tolerant):
     """Prints a line for each round of one peer."""
 
     def __init__(self, rounds: int, metric: str = "", console: Console | None = None) -> None:
@@ -92,7 +136,6 @@ class RoundPrinter:
         self._rounds = rounds
         self._metric = metric
         self._console = console or Console(highlight=False)
-        self._failed = False
         self._unreachable: list[str] = []
 
     def print(self, record: RoundRecord) -> None:
@@ -102,12 +145,7 @@ class RoundPrinter:
         else:
             self._unreachable = record.unreachable
         text = round_text(record, self._rounds, self._metric)
-        try:
-            self._console.print(text, soft_wrap=True)
-        except OSError as exc:  # standard output is a file on a full disk
-            if not self._failed:
-                self._failed = True
-                log.warning("standard output cannot be written, the run goes on: %s", exc.strerror)
+        self._try(lambda: self._console.print(text, soft_wrap=True))
 
 
 @contextlib.contextmanager

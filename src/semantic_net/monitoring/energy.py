@@ -122,9 +122,13 @@ def sensors(sysfs: Path) -> list[Sensor]:
     if rails:
         return [_Rails(rails)]
     found: list[Sensor] = []
-    for zone in sorted((sysfs / "class/powercap").glob("intel-rapl:*")):
-        if zone.name.count(":") > 1:  # a part of another zone
-            continue
+    zones = [
+        zone
+        for zone in sorted((sysfs / "class/powercap").glob("intel-rapl:*"))
+        if zone.name.count(":") == 1  # more are parts of another zone
+    ]
+    # One named psys is of all that is in the machine, and has the packages in it.
+    for zone in [zone for zone in zones if _text(zone / "name") == "psys"] or zones:
         try:
             _number(zone / "energy_uj")
         except (OSError, ValueError) as exc:

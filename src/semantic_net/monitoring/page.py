@@ -22,10 +22,15 @@ def markdown_table(cells: Cells) -> str:
     """Return a table in Markdown."""
 
     def line(texts: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+        return "| " + " | ".join(markdown_text(text).replace("|", "\\|") for text in texts) + " |"
 
     rule = "|---" + "|---:" * (len(cells.head) - 1) + "|"
     return "\n".join([line(cells.head), rule, *(line(row) for row in cells.rows)])
+
+
+def markdown_text(text: str) -> str:
+    """Return a text as one line that Markdown takes for nothing else than text."""
+    return escape(" ".join(text.split()), quote=False)
 
 
 def html_table(cells: Cells, caption: str) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from semantic_net.monitoring.runs import Participant
 from semantic_net.monitoring.side_by_side import SideBySide, Way, mean_curve, mean_sent
-from semantic_net.monitoring.text import in_percent, metric_label
+from semantic_net.monitoring.side_by_side_page import factor_of
+from semantic_net.monitoring.text import in_percent, metric_label, percent_factor
 from semantic_net.records import RoundRecord
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def _learning(run: Sequence[Participant], metric: str, *, higher_is_better: bool
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     over_rounds, over_bytes, losses = figure.subplots(1, 3)
-    factor = 100 if in_percent(metric) else 1
+    factor = percent_factor(
+        metric, (r.metrics[metric] for each in run for r in each.records if metric in r.metrics)
+    )
     for index, each in enumerate(run):
         look: dict[str, Any] = {"color": f"C{index % 10}", "linestyle": _LINES[index % len(_LINES)]}
         known = [record for record in each.records if metric in record.metrics]
@@ -84,11 +87,11 @@ def _learning(run: Sequence[Participant], metric: str, *, higher_is_better: bool
                 strict=True,
             )
         )
-        over_rounds.plot([r.round for r in known], values, label=each.name, **look)
+        over_rounds.plot([r.round for r in known], values, label=_label(each.name), **look)
         over_bytes.plot([total[r.round] for r in known], values, **look)
         trained = [(r.round, r.loss) for r in each.records if r.loss is not None]
         losses.plot([number for number, _ in trained], [loss for _, loss in trained], **look)
-    name = metric_label(metric) + (", %" if factor == 100 else "")
+    name = _named(metric)
     for axis, label in ((over_rounds, "round"), (over_bytes, "bytes sent"), (losses, "round")):
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
@@ -161,7 +164,7 @@ def _figure(found: SideBySide) -> Any:
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     over_rounds, over_bytes = figure.subplots(1, 2, sharey=True)
-    factor = 100 if in_percent(found.metric) else 1
+    factor = factor_of(found, found.metric)
     for index, way in enumerate(found.ways):
         curve = mean_curve(way, found.metric)
         if not curve:
@@ -175,12 +178,12 @@ def _figure(found: SideBySide) -> Any:
             [factor * curve[number].low for number in rounds],
             [factor * curve[number].high for number in rounds],
         )
-        over_rounds.plot(rounds, values, label=way.title, **look)
+        over_rounds.plot(rounds, values, label=_label(way.title), **look)
         over_rounds.fill_between(rounds, *band, color=look["color"], alpha=0.15, linewidth=0)
         _over_bytes(over_bytes, way, rounds, values, look)
     over_rounds.set_xlabel("round")
     over_rounds.xaxis.set_major_locator(MaxNLocator(integer=True))
-    over_rounds.set_ylabel(metric_label(found.metric) + (", %" if factor == 100 else ""))
+    over_rounds.set_ylabel(_named(found.metric))
     over_bytes.set_xlabel("bytes sent by a device (dotted: none, the last round)")
     if any(line.get_linestyle() != _NOT_SENDING for line in over_bytes.get_lines()):
         over_bytes.set_xscale("log")
@@ -195,6 +198,15 @@ def _figure(found: SideBySide) -> Any:
         axis.grid(alpha=0.3)
     figure.legend(*over_rounds.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def _named(metric: str) -> str:
+    return _label(metric_label(metric) + (", %" if in_percent(metric) else ""))
+
+
+def _label(text: str) -> str:
+    """Return a text that matplotlib shows as it is: no formulas, and none that it leaves out."""
+    return "\u200b" + text.replace("$", "\\$")
 
 
 def _over_bytes(

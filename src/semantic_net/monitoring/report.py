@@ -16,13 +16,12 @@ from semantic_net.monitoring.page import (
     html_table,
     page,
 )
-from semantic_net.monitoring.runs import Participant
+from semantic_net.monitoring.runs import Participant, main_metric_of
 from semantic_net.monitoring.text import (
     format_bytes,
     format_duration,
     format_metric,
     in_percent,
-    main_metric,
     metric_label,
     short_digest,
 )
@@ -32,20 +31,9 @@ MAX_EVENTS = 500
 """Most lines of what happened; the rest is counted."""
 
 
-def metric_of(run: Sequence[Participant]) -> tuple[str, bool]:
-    """Return the name of a run's main metric, and whether higher is better."""
-    for each in run:
-        if each.summary is not None and each.summary.metric:
-            return each.summary.metric, each.summary.higher_is_better
-    for each in run:
-        if (name := main_metric(each.records[-1].metrics)) is not None:
-            return name, True
-    return "", True
-
-
 def peers_cells(run: Sequence[Participant]) -> Cells:
     """Return a row a process: how far it came, what it knows, what it sent."""
-    name, higher = metric_of(run)
+    name, higher = main_metric_of(run)
     head = (
         "peer",
         "round",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import msgspec
 
 from semantic_net.errors import DataError
 from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE, read_rounds
+from semantic_net.monitoring.text import main_metric
 from semantic_net.records import Role, RoundRecord, Summary
 
 
@@ -24,8 +26,16 @@ class Participant:
 
     @property
     def role(self) -> Role:
-        """What kind of a process it was."""
-        return "peer" if self.summary is None else self.summary.role
+        """What kind of a process it was; its records tell it where there is no summary."""
+        if self.summary is not None:
+            return self.summary.role
+        last = self.records[-1]
+        if last.peer == "server":
+            return "server"
+        return _BY_CLOSE_REASON.get(last.close_reason, "peer")
+
+
+_BY_CLOSE_REASON: dict[str, Role] = {"server": "client", "alone": "single"}
 
 
 def read_run(folder: Path) -> list[Participant]:
@@ -47,6 +57,17 @@ def read_run(folder: Path) -> list[Participant]:
     if not found:
         raise DataError(f"{folder}: no run's record ({ROUNDS_FILE}) is there, or in a folder of it")
     return found
+
+
+def main_metric_of(run: Sequence[Participant]) -> tuple[str, bool]:
+    """Return the name of a run's main metric, and whether higher is better."""
+    for each in run:
+        if each.summary is not None and each.summary.metric and each.role != "server":
+            return each.summary.metric, each.summary.higher_is_better
+    for each in run:
+        if (name := main_metric(each.records[-1].metrics)) is not None:
+            return name, each.summary.higher_is_better if each.summary is not None else True
+    return "", True
 
 
 def _read(folder: Path) -> Participant:

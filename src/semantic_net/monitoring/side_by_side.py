@@ -29,14 +29,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     devices: list[Metrics]
     """Of each device's model in the end."""
     is_common: bool
-    """All devices hold one model."""
+    """All devices have one state of what they share."""
     bytes_sent: float
     """By a device, the mean."""
     bytes_received: float
     server_bytes: int | None
     """Sent and received by the server; None where there is none."""
     time_s: float
-    """Until the slowest process had closed its last round."""
+    """Training, encoding, exchange and fold of all rounds, of the slowest process that counts: one
+    that has no peer to wait for while another evaluates, or the server."""
     energy_j: float | None
     """Of the whole machine; None where it does not tell."""
     notes: list[str]
@@ -97,11 +98,19 @@ def outcome_of(
     Raises:
         DataError: No device has evaluated a model.
     """
-    devices = [each for each in run if each.role != "server"]
     servers = [each for each in run if each.role == "server"]
+    devices = [each for each in run if each.role != "server"] or servers
+    notes = _notes(run)
+    if devices is servers:
+        notes.append("metrics are the clients' as the server heard them, and its own bytes")
     ends = [_result(each.records, last) for each in devices]
     if not any(ends):
-        raise DataError(f"{', '.join(each.name for each in run)}: no device has evaluated a model")
+        raise DataError(
+            f"{', '.join(each.name for each in run)}: no device has evaluated a model; give a "
+            "folder that holds the folder of one that has"
+        )
+    # Others wait in their exchange for one that evaluates for all.
+    clocks = servers or [each for each, end in zip(devices, ends, strict=True) if end]
     digests = {each.records[-1].state_digest for each in devices}
     sent = [_running_sum(each.records) for each in devices]
     numbers = sorted({record.round for each in devices for record in each.records})
@@ -125,9 +134,9 @@ def outcome_of(
         server_bytes=sum(r.bytes_sent + r.bytes_received for s in servers for r in s.records)
         if servers
         else None,
-        time_s=max(sum(record.time_s for record in each.records) for each in run),
+        time_s=max(sum(map(_working_s, each.records)) for each in clocks),
         energy_j=energy_j,
-        notes=_notes(run),
+        notes=notes,
     )
 
 
@@ -174,6 +183,10 @@ def _result(records: Sequence[RoundRecord], last: int) -> Metrics:
     return _means(record.metrics for record in records[-last:])
 
 
+def _working_s(record: RoundRecord) -> float:
+    return record.train_s + record.encode_s + record.exchange_s + record.fold_s
+
+
 def _means(of: Iterable[Metrics]) -> Metrics:
     by_name: dict[str, list[float]] = {}
     for metrics in of:
@@ -189,11 +202,21 @@ def _running_sum(records: Sequence[RoundRecord]) -> dict[int, int]:
 
 def _notes(run: Sequence[Participant]) -> list[str]:
     notes = []
+    tasks = sorted({each.summary.task for each in run if each.summary is not None})
+    if len(tasks) > 1:
+        raise DataError(
+            f"{', '.join(each.name for each in run)}: of more than one run: {', '.join(tasks)}; "
+            "give the folder of one run"
+        )
+    open_ = [each.name for each in run if each.summary is None or not each.summary.finished]
+    if open_:
+        notes.append(f"not ended: {', '.join(open_)}")
     # In the classic mode the server knows who was missing; its clients do not.
     incomplete = {r.round for each in run for r in each.records if r.missing}
     if incomplete:
         notes.append(f"somebody was missing when {len(incomplete)} of the rounds closed")
-    untrained = sum(r.loss is None for each in run if each.role != "server" for r in each.records)
+    trainers = [each for each in run if each.role != "server"]
+    untrained = sum(record.loss is None for each in trainers for record in each.records)
     if untrained:
         notes.append(f"{untrained} times a device could not train in a round")
     peers = [each for each in run if each.role == "peer"]

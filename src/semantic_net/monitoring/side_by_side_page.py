@@ -5,10 +5,12 @@ The page is one file that needs no network: its plot is drawn into it.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from semantic_net.monitoring.page import (
@@ -18,6 +20,7 @@ from semantic_net.monitoring.page import (
     html_list,
     html_table,
     markdown_table,
+    markdown_text,
     page,
 )
 from semantic_net.monitoring.side_by_side import (
@@ -34,6 +37,7 @@ from semantic_net.monitoring.text import (
     format_duration,
     in_percent,
     metric_label,
+    percent_factor,
 )
 
 _RECEIVED, _SERVER = "received", "through the server"
@@ -43,7 +47,7 @@ _NOT_ON_A_TERMINAL = (_RECEIVED, _SERVER)
 
 def main_cells(found: SideBySide) -> Cells:
     """Return a row a way: the main metric, bytes, time and energy."""
-    name = found.metric
+    name, factor = found.metric, factor_of(found, found.metric)
     unit = ", %" if in_percent(name) else ""
     of_difference = "points" if in_percent(name) else metric_label(name)
     reference = next(way for way in found.ways if way.name == found.reference)
@@ -62,9 +66,9 @@ def main_cells(found: SideBySide) -> Cells:
     rows = []
     for way in found.ways:
         rows.append((way.title, *_main_row(way, found, reference, has_server, has_energy)))
-        if any(not o.is_common and len(o.devices) > 1 for o in way.outcomes):
+        if any(len({m[name] for m in o.devices if name in m}) > 1 for o in way.outcomes):
             each = [best(o, name, higher_is_better=found.higher_is_better) for o in way.outcomes]
-            value = _spread_text(name, each)
+            value = _spread_text(each, factor)
             rows.append((f"{way.title}: the best", value, *[""] * (len(head) - 2)))
     return Cells(tuple(head), tuple(rows))
 
@@ -77,7 +81,10 @@ def metric_cells(found: SideBySide) -> Cells:
     rows = [
         (
             metric_label(name) + (", %" if in_percent(name) else ""),
-            *(_spread_text(name, [final(o, name) for o in way.outcomes]) for way in found.ways),
+            *(
+                _spread_text([final(o, name) for o in way.outcomes], factor_of(found, name))
+                for way in found.ways
+            ),
         )
         for name in names
     ]
@@ -99,11 +106,14 @@ def notes(found: SideBySide) -> list[str]:
     if found.last > 1:
         lines.append(f"Every metric is the mean over the last {found.last} rounds.")
     lines.append(
-        "Bytes are those of sockets, all traffic of a run; time is that of all rounds, evaluations "
-        "included, until the slowest process was done."
+        "Bytes are those of sockets, all traffic of a run; time is that of training, encoding, "
+        "exchange and fold, without evaluations."
     )
     if any(o.energy_j is not None for way in found.ways for o in way.outcomes):
-        lines.append("Energy is the whole machine's, while a run took place.")
+        lines.append("Energy is the whole machine's while a run took place, evaluations included.")
+    rounds = sorted({o.rounds for way in found.ways for o in way.outcomes})
+    if len(rounds) > 1:
+        lines.append(f"NOTE: the runs differ in rounds: {', '.join(map(str, rounds))}.")
     for way in found.ways:
         for outcome in way.outcomes:
             of = way.title if outcome.seed is None else f"{way.title}, seed {outcome.seed}"
@@ -119,8 +129,9 @@ def markdown(found: SideBySide, plot: str | None, facts: Sequence[tuple[str, str
         plot: Name of the picture's file; None without one.
         facts: What else to know, as (name, value): versions, machine, command.
     """
-    parts = [f"# {found.task}: ways of training", markdown_table(main_cells(found))]
-    parts.append("\n".join(f"- {line}" for line in [*ways_in_words(found), *notes(found)]))
+    parts = [f"# {markdown_text(found.task)}: ways of training", markdown_table(main_cells(found))]
+    words = [*ways_in_words(found), *notes(found)]
+    parts.append("\n".join(f"- {markdown_text(line)}" for line in words))
     if plot is not None:
         parts.append(f"![{metric_label(found.metric)} over rounds and over bytes]({plot})")
     parts += ["## Every metric", markdown_table(metric_cells(found))]
@@ -150,10 +161,10 @@ def console_table(found: SideBySide) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index in shown:
         table.add_column(
-            cells.head[index], justify="right" if index else "left", no_wrap=index == 0
+            escape(cells.head[index]), justify="right" if index else "left", no_wrap=index == 0
         )
     for row in cells.rows:
-        table.add_row(*(row[index] for index in shown))
+        table.add_row(*(escape(row[index]) for index in shown))
     return table
 
 
@@ -165,10 +176,12 @@ def ways_in_words(found: SideBySide) -> list[str]:
 def _main_row(
     way: Way, found: SideBySide, reference: Way, has_server: bool, has_energy: bool
 ) -> list[str]:
-    name, outcomes = found.metric, way.outcomes
-    row = [_spread_text(name, [final(o, name) for o in outcomes])]
+    name, outcomes, factor = found.metric, way.outcomes, factor_of(found, found.metric)
+    row = [_spread_text([final(o, name) for o in outcomes], factor)]
     compared = [] if way is reference else differences(way, reference, name)
-    row.append(_spread_text(name, compared, signed=True))
+    known = [value for o in reference.outcomes if (value := final(o, name)) is not None]
+    beside = statistics.mean(known) if known else 0.0
+    row.append(_spread_text(compared, factor, beside=beside))
     row += [
         _bytes(o.bytes_sent for o in outcomes),
         _bytes(o.bytes_received for o in outcomes),
@@ -182,20 +195,33 @@ def _main_row(
     return row
 
 
-def _spread_text(name: str, values: Iterable[float | None], *, signed: bool = False) -> str:
-    known = [value for value in values if value is not None]
+def factor_of(found: SideBySide, name: str) -> float:
+    """Return what a metric is shown times, the same in all of a comparison."""
+    outcomes = [outcome for way in found.ways for outcome in way.outcomes]
+    curves = [metrics for outcome in outcomes for metrics in outcome.curve.values()]
+    ends = [metrics for outcome in outcomes for metrics in outcome.devices]
+    return percent_factor(name, (each[name] for each in [*curves, *ends] if name in each))
+
+
+def _spread_text(
+    values: Iterable[float | None], factor: float, *, beside: float | None = None
+) -> str:
+    """Return a mean and its range; a difference is signed, and has the digits of what it is of."""
+    known = [factor * value for value in values if value is not None]
     if not known:
         return ""
     spread = Spread.of(known)
-    if len(known) == 1:
-        return _number(name, spread.mean, signed)
-    low, high = _number(name, spread.low, signed), _number(name, spread.high, signed)
-    return f"{_number(name, spread.mean, signed)} ({low} to {high})"
+    digits = _digits(spread.mean if beside is None else factor * beside, factor)
+    sign = "" if beside is None else "+"
+    texts = [f"{value:{sign}.{digits}f}" for value in (spread.mean, spread.low, spread.high)]
+    return texts[0] if len(known) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
-def _number(name: str, value: float, signed: bool) -> str:
-    sign = "+" if signed else ""
-    return f"{100 * value:{sign}.2f}" if in_percent(name) else f"{value:{sign}.4g}"
+def _digits(value: float, factor: float) -> int:
+    """Return how many decimals a figure has: two for per cent, else four digits in all."""
+    if factor != 1:
+        return 2
+    return max(0, 3 - math.floor(math.log10(abs(value)))) if value else 3
 
 
 def _bytes(values: Iterable[float]) -> str:

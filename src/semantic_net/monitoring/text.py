@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _RATIOS = ("miou", "iou", "accuracy", "dice", "f1", "precision", "recall")
 """Words in the names of metrics in [0, 1] that people read in per cent."""
@@ -42,9 +42,17 @@ def in_percent(metric: str) -> bool:
     return any(word in _RATIOS for word in metric.lower().split("_"))
 
 
+def percent_factor(metric: str, values: Iterable[float]) -> float:
+    """Return what values of a metric are shown times: 100 for ratios, all of which are in [0, 1].
+
+    Somebody's accuracy may be in per cent already.
+    """
+    return 100.0 if in_percent(metric) and all(0 <= value <= 1 for value in values) else 1.0
+
+
 def format_metric(name: str, value: float) -> str:
     """Return a metric's value; those that people read in per cent times 100: ``41.2``."""
-    if in_percent(name) and 0 <= value <= 1:  # somebody's accuracy may be in per cent already
+    if percent_factor(name, [value]) != 1:
         return f"{100 * value:.1f}"
     return f"{value:.4g}"
 

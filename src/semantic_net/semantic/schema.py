@@ -159,7 +159,7 @@ def keep_local(module: nn.Module, patterns: Sequence[str]) -> None:
         chosen |= found
     tied = {id(tensor) for tensor in chosen.values()}  # under each of their names
     names = frozenset(name for name, tensor in named.items() if id(tensor) in tied)
-    if names.issuperset(parameters):
+    if patterns and names.issuperset(parameters):
         raise ValueError("they are all that the model has, so that nothing would be shared")
     setattr(module, _LOCAL, names)
 
@@ -171,15 +171,17 @@ def is_kept_local(module: nn.Module, name: str) -> bool:
 
 
 def local_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return what of a module's ``state_dict`` does not travel: what is marked, and integers."""
-    travels = {name for name, _, _ in float_tensors(module)}
-    tied = {id(tensor) for _, tensor, _ in float_tensors(module)}
-    state = module.state_dict(keep_vars=True)
-    return {
-        name: tensor.detach()
-        for name, tensor in state.items()
-        if name not in travels and id(tensor) not in tied
-    }
+    """Return what of a module's ``state_dict`` does not travel: what is marked, and integers.
+
+    Tied tensors are in it once, under their first name.
+    """
+    known = {id(tensor) for _, tensor, _ in float_tensors(module)}
+    found = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in known:
+            known.add(id(tensor))
+            found[name] = tensor.detach()
+    return found
 
 
 def float_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, Kind]]:
