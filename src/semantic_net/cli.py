@@ -23,16 +23,18 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from semantic_net import __version__
 from semantic_net.commands import after, classic, compare, devices, report
-from semantic_net.commands.flags import add_shared, config_of, quoted
+from semantic_net.commands.flags import add_output, add_shared, config_of, quoted
 from semantic_net.config import Config
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
-from semantic_net.records import RoundRecord
+
+if TYPE_CHECKING:
+    from semantic_net.monitoring.console import Output, Show
 
 DONE, BROKE, USAGE, CANNOT_START, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -121,6 +123,7 @@ Examples:
 
 def _add_peer(parser: argparse.ArgumentParser) -> None:
     add_shared(parser)
+    add_output(parser)
     parser.add_argument(
         "--peers",
         metavar="A,B",
@@ -152,7 +155,7 @@ def _peer(arguments: argparse.Namespace) -> int:
     # Torch takes seconds to import; a wrong flag should be told before that.
     from semantic_net.federated.folder import RunFolder
     from semantic_net.federated.run import RunOptions, run_peer
-    from semantic_net.monitoring.console import RoundPrinter, logging_to
+    from semantic_net.monitoring.console import logging_to
     from semantic_net.task.loader import place_in
 
     out = arguments.out or Path("runs") / f"{socket.gethostname()}-{config.p2p.port}"
@@ -161,7 +164,7 @@ def _peer(arguments: argparse.Namespace) -> int:
             resume=arguments.resume == "auto",
             init=arguments.init,
             device_folder=devices.device_folder(config.security.folder),
-            printer=lambda rounds, metric: _without_notes(RoundPrinter(rounds, metric).print),
+            printer=lambda rounds, metric: _shown(arguments.output, rounds, metric),
         )
 
         async def run() -> bool:
@@ -180,8 +183,13 @@ def _peer(arguments: argparse.Namespace) -> int:
             return _fail(f"the run broke: {where} (all of it in {folder.log})", BROKE)
 
 
-def _without_notes(show: Callable[[RoundRecord], None]) -> Callable[[RoundRecord], None]:
-    """Show a record without its notes: the log has told them as they came up."""
+def _shown(output: Output, rounds: int, metric: str) -> Show:
+    """Return what shows a record; to people without its notes, which the log has told already."""
+    from semantic_net.monitoring.console import record_printer
+
+    show = record_printer(output, rounds, metric)
+    if output != "lines":
+        return show
     return lambda record: show(msgspec.structs.replace(record, notes=[]))
 
 

@@ -30,6 +30,20 @@ def test_each_pass_over_the_data_is_a_round(
     assert "round 3/3" in capsys.readouterr().out
 
 
+def test_the_console_may_have_json_or_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["single", "--task", DIGITS, "--epochs", "1", "--out", str(tmp_path)]
+    assert main([*flags, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (tmp_path / "rounds.jsonl").read_text()
+    )
+    assert main([*flags, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(SystemExit):
+        main([*flags, "--quiet", "--json"])
+
+
 def test_epochs_and_rounds_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["single", "--epochs", "1", "--rounds", "1"]) == 2
     assert "give one of --epochs and --rounds" in capsys.readouterr().err

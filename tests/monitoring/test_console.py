@@ -13,7 +13,8 @@ from monitoring_support import PEERS, make_record
 from rich.console import Console
 
 from semantic_net.monitoring import console as console_module
-from semantic_net.monitoring.console import RoundPrinter, logging_to, round_text
+from semantic_net.monitoring.console import RoundPrinter, logging_to, record_printer, round_text
+from semantic_net.records import decode_record
 
 log = logging.getLogger("semantic_net.test")
 
@@ -80,6 +81,22 @@ def test_standard_output_on_a_full_disk_is_one_warning(caplog: pytest.LogCapture
     assert caplog.messages == [
         "standard output cannot be written, the run goes on: No space left on device"
     ]
+
+
+def test_rounds_as_json_are_their_records(capsys: pytest.CaptureFixture[str]) -> None:
+    show = record_printer("json", 20)
+    records = [make_record(round=n, notes=["<a note>"]) for n in (1, 2)]
+    for record in records:
+        show(record)
+    lines = capsys.readouterr().out.splitlines()
+    assert [decode_record(line.encode()) for line in lines] == records
+
+
+def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    record_printer("quiet", 20)(make_record())
+    assert capsys.readouterr().out == ""
+    record_printer("lines", 20)(make_record())
+    assert "round 1/20" in capsys.readouterr().out
 
 
 def test_the_console_shows_its_level_and_the_file_everything(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from semantic_net.commands.flags import add_shared, config_of, quoted
+from semantic_net.commands.flags import add_output, add_shared, config_of, quoted
 from semantic_net.config import Config, dump_config
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError, StartError
 from semantic_net.records import RoundRecord
@@ -28,6 +28,7 @@ from semantic_net.records import RoundRecord
 if TYPE_CHECKING:
     from semantic_net.federated.folder import RunFolder
     from semantic_net.federated.port_traffic import PortTraffic
+    from semantic_net.monitoring.console import Output
 
 DONE, INTERRUPTED = 0, 130
 DEFAULT_PORT = 8080
@@ -64,6 +65,7 @@ Examples:
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``server``."""
     add_shared(parser)
+    add_output(parser)
     parser.add_argument("--host", help="where to listen (default p2p.host: on all addresses)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help="default 8080")
     parser.add_argument(
@@ -93,6 +95,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 def add_client(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``client``."""
     add_shared(parser)
+    add_output(parser)
     parser.add_argument(
         "--server",
         default=f"localhost:{DEFAULT_PORT}",
@@ -114,6 +117,7 @@ def add_client(parser: argparse.ArgumentParser) -> None:
 def add_single(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``single``."""
     add_shared(parser)
+    add_output(parser)
     parser.add_argument("--task", metavar="NAME", help="task.name: disaster, netqos or a file")
     parser.add_argument(
         "--epochs",
@@ -149,7 +153,10 @@ def _server(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.server import FoldStrategy, ServerOptions, run_server
 
     out = arguments.out or Path("runs") / f"server-{arguments.port}"
-    with _run_in(out, config) as (folder, show), PortTraffic(arguments.port) as traffic:
+    with (
+        _run_in(out, config, arguments.output) as (folder, show),
+        PortTraffic(arguments.port) as traffic,
+    ):
         strategy = FoldStrategy(config, min_clients=arguments.clients, init=arguments.init)
         recording = PlainRecording(
             config,
@@ -200,7 +207,7 @@ def _client(arguments: argparse.Namespace) -> int:
     name = socket.gethostname() + ("" if shard is None else f"-{shard}")
     out = arguments.out or _first_free(Path("runs") / f"client-{name}")
     with (
-        _run_in(out, config) as (folder, show),
+        _run_in(out, config, arguments.output) as (folder, show),
         PortTraffic(address.port, is_remote=True) as traffic,
     ):
         client = JetsonClient(config, name=name)
@@ -237,7 +244,7 @@ def _single(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.plain_recording import PlainRecording
     from semantic_net.federated.single import Single
 
-    with _run_in(arguments.out or Path("runs/single"), config) as (folder, show):
+    with _run_in(arguments.out or Path("runs/single"), config, arguments.output) as (folder, show):
         single = Single(config, pooled=arguments.pooled)
         recording = PlainRecording(
             config,
@@ -281,10 +288,10 @@ Show = Callable[[str], Callable[[RoundRecord], None]]
 
 
 @contextmanager
-def _run_in(out: Path, config: Config) -> Iterator[tuple[RunFolder, Show]]:
+def _run_in(out: Path, config: Config, output: Output) -> Iterator[tuple[RunFolder, Show]]:
     """Open a run's folder, with the log in it and the configuration as resolved."""
     from semantic_net.federated.folder import RunFolder
-    from semantic_net.monitoring.console import RoundPrinter, logging_to
+    from semantic_net.monitoring.console import logging_to, record_printer
     from semantic_net.task.loader import place_in
 
     flower = logging.getLogger("flwr")
@@ -295,7 +302,7 @@ def _run_in(out: Path, config: Config) -> Iterator[tuple[RunFolder, Show]]:
         resolved = replace(config, semantic=config.semantic.resolved())
         folder.config.write_text(dump_config(resolved), encoding="utf-8")
         try:
-            yield folder, lambda metric: RoundPrinter(config.training.rounds, metric or "").print
+            yield folder, lambda metric: record_printer(output, config.training.rounds, metric)
         except SemanticNetError:
             raise
         except Exception as exc:

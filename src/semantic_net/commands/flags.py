@@ -27,6 +27,26 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add how much of a run goes to the console."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--quiet",
+        dest="output",
+        action="store_const",
+        const="quiet",
+        default="lines",
+        help="print no rounds, and log warnings and errors alone",
+    )
+    group.add_argument(
+        "--json",
+        dest="output",
+        action="store_const",
+        const="json",
+        help="print each round's record as a line of JSON, as it stands in rounds.jsonl",
+    )
+
+
 def config_of(arguments: argparse.Namespace, more: Sequence[str] = ()) -> Config:
     """Return the configuration that the shared flags, and more overrides, make.
 
@@ -36,6 +56,8 @@ def config_of(arguments: argparse.Namespace, more: Sequence[str] = ()) -> Config
     overrides = [*arguments.set]
     if arguments.rounds is not None:
         overrides.append(f"training.rounds={arguments.rounds}")
+    if getattr(arguments, "output", "lines") == "quiet":
+        overrides.append("monitoring.log_level=warning")
     return load_config(arguments.config, [*overrides, *more])
 
 
