@@ -155,6 +155,16 @@ def test_an_interrupted_comparison_goes_on_where_it_was(options: CompareOptions)
     assert "peer-to-peer, compressed: accuracy 70.0, took" in text
 
 
+def test_a_run_that_was_not_completed_displaces_none_that_was(options: CompareOptions) -> None:
+    run(replace(options, ways=("compressed",)))
+    longer = replace(options, ways=("compressed",), overrides=("training.rounds=3",))
+    (options.out.parent / "break").write_text("peer interrupt")
+    for _ in range(2):
+        assert run(longer)[0] == 130
+    kept = options.out / "seed0/compressed.previous"
+    assert (kept / "peer1/rounds.jsonl").read_text().count("\n") == 2
+
+
 def test_a_process_that_fails_is_named_and_what_was_run_stays(options: CompareOptions) -> None:
     both = replace(options, ways=("alone", "compressed"))
     (options.out.parent / "break").write_text("peer crash")

@@ -297,11 +297,7 @@ def _run_anew(
         if folder.exists():
             if any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
                 raise StartError(f"{folder}: holds something that is no run's; name another --out")
-            before = folder.with_name(f"{folder.name}.previous")
-            if before.exists():
-                shutil.rmtree(before)
-            folder.rename(before)  # a flag should not cost anyone a trained model
-            console.print(f"{title}: what was there is in {before}", soft_wrap=True, markup=False)
+            _put_away(folder, title, console)
         folder.mkdir(parents=True)
         (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
     except OSError as exc:
@@ -337,6 +333,18 @@ def _run_anew(
     part.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
     part.rename(folder / RUN_FILE)
     return made
+
+
+def _put_away(folder: Path, title: str, console: Console) -> None:
+    """Keep a complete run, once: a flag should not cost anyone a trained model."""
+    if not (folder / RUN_FILE).exists():
+        shutil.rmtree(folder)
+        return
+    before = folder.with_name(f"{folder.name}.previous")
+    if before.exists():
+        shutil.rmtree(before)
+    folder.rename(before)
+    console.print(f"{title}: what was there is in {before}", soft_wrap=True, markup=False)
 
 
 def _made(folder: Path) -> _Made | None:
