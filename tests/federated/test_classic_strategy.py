@@ -136,6 +136,22 @@ def test_clients_learn_together_and_hold_what_the_server_shares(mode: str) -> No
     assert shared == {run.strategy._publisher.model.digest}
 
 
+def test_the_server_says_how_many_rounds_there_are() -> None:
+    """A client's own number would put its schedule of the rate elsewhere than its peers'."""
+    run = Run("training.rounds=7", "training.schedule=cosine", "training.learning_rate=0.01")
+    odd = guarded(0, "training.rounds=99", "training.schedule=cosine")
+    run.proxies["c0"] = Proxy("c0", odd)
+    run.round()
+    run.round()
+    assert odd.numpy_client.num_rounds == 7
+    rates = {
+        proxy.client.numpy_client.learner.trainer._optimizer.param_groups[0]["lr"]
+        / proxy.client.numpy_client.learner.trainer._cfg.learning_rate
+        for proxy in run.proxies.values()
+    }
+    assert max(rates) == pytest.approx(min(rates))
+
+
 def test_encoded_both_ways_it_takes_a_part_of_the_bytes() -> None:
     dense, encoded = Run("semantic.mode=none"), Run("semantic.topk=0.03", "semantic.min_entries=1")
     for _ in range(4):

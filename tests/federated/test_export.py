@@ -65,6 +65,9 @@ def test_onnx_says_what_torch_says(
     (found,) = session.run(None, {"input": inputs.numpy()})
     assert np.abs(found - expected).max() <= 1e-4 * max(1.0, float(np.abs(expected).max()))
     assert "- digest of the last round: 3fa9c1" in (run / "MODEL_CARD.md").read_text()
+    (tmp_path / "folder").mkdir()
+    assert main(["export", str(run), "--out", str(tmp_path / "folder")]) == 0
+    assert (tmp_path / "folder/model.onnx").exists()
 
 
 class _Rounding(nn.Module):
@@ -125,6 +128,25 @@ def test_models_by_name_by_file_and_none(tmp_path: Path) -> None:
         load_trained(run)
     with pytest.raises(StartError, match=r"no run's folder: it has no config\.yaml"):
         load_trained(tmp_path)
+    with pytest.raises(CheckpointError, match="--model bset: neither best nor last, nor a file"):
+        load_trained(run, "bset")
+    leave(tmp_path / "all/peer1", "digits")
+    (tmp_path / "all/config.yaml").write_text("")
+    with pytest.raises(StartError, match="of several processes; give one of them: peer1"):
+        load_trained(tmp_path / "all")
+
+
+def test_a_peers_own_region_is_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A synthetic region follows from the peer's id, and so do the figures of its records."""
+    flags = ["--listen", "127.0.0.1:0", "--rounds", "1", "--out", str(tmp_path), "--json"]
+    small = ["training.device=cpu", "training.steps=1", "data.num_train=2", "data.num_val=2"]
+    sets = [flag for item in [*SMALL["disaster"], *small] for flag in ("--set", item)]
+    assert main(["peer", *flags, *sets]) == 0
+    recorded = json.loads(capsys.readouterr().out)["metrics"]
+    assert main(["evaluate", str(tmp_path), "--json", str(tmp_path / "metrics.json")]) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text()) == pytest.approx(recorded)
 
 
 def test_evaluate_prints_what_the_task_measures(
@@ -189,6 +211,10 @@ def test_one_file_that_is_broken_does_not_keep_the_others(
     told = capsys.readouterr().err
     assert "broken.jpg: cannot be read as an image" in told
     assert "1 of 2 files could not be used" in told
+    assert main(["predict", str(run), files[0], "--out", str(tmp_path / "out")]) == 3
+    told = capsys.readouterr().err
+    assert "broken.jpg: cannot be read as an image" in told
+    assert "could not be used" not in told  # there is one file alone
 
 
 def test_predictions_do_not_overwrite_each_other(

@@ -47,3 +47,5 @@ def test_the_console_may_have_json_or_nothing(
 def test_epochs_and_rounds_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["single", "--epochs", "1", "--rounds", "1"]) == 2
     assert "give one of --epochs and --rounds" in capsys.readouterr().err
+    assert main(["single", "--epochs", "1", "--set", "training.steps=2"]) == 2
+    assert "--epochs: says training.steps as well" in capsys.readouterr().err

@@ -123,6 +123,10 @@ def test_what_cannot_be_read_or_written_is_named(
 ) -> None:
     assert main(["report", str(tmp_path)]) == 3
     assert "no run's record" in capsys.readouterr().err
+    for task in ("disaster", "netqos"):
+        leave_run(tmp_path / "runs" / task, FIRST.records, make_summary(task=task))
+    assert main(["report", str(tmp_path / "runs")]) == 3
+    assert "of more than one run: disaster, netqos" in capsys.readouterr().err
     leave_run(tmp_path / "run", FIRST.records, None)
     (tmp_path / "run/config.yaml").write_bytes(b"\xff")
     monkeypatch.setattr(plots, "can_plot", lambda: False)

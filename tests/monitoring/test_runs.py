@@ -41,7 +41,10 @@ def test_without_a_summary_the_records_tell_what_it_was(tmp_path: Path) -> None:
 
 
 def test_what_holds_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no run's record \(rounds.jsonl\) is there"):
+    with pytest.raises(DataError, match=r"no run's record \(rounds.jsonl\) in it or a folder of"):
+        read_run(tmp_path)
+    leave_run(tmp_path / "a/b/peer1", [make_record()], None)
+    with pytest.raises(DataError, match=r"; there are some in .*/a/b$"):
         read_run(tmp_path)
     leave_run(tmp_path / "empty", [], None)
     with pytest.raises(DataError, match="no run's record"):

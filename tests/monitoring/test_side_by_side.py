@@ -234,6 +234,11 @@ def test_runs_of_other_lengths_are_noted() -> None:
     assert "NOTE: the runs differ in rounds: 2, 9." in notes(found)
 
 
+def test_runs_of_different_tasks_are_noted() -> None:
+    found = msgspec.structs.replace(TWO, ways=[*TWO.ways, way("b", 0.5, task="netqos")])
+    assert "NOTE: the runs are of different tasks: disaster, netqos." in notes(found)
+
+
 def test_names_are_no_markup() -> None:
     odd = way("fedavg", 0.5, title="_run[old] $x_{$ <b>")
     found = msgspec.structs.replace(TWO, ways=[odd])

@@ -100,9 +100,7 @@ def test_a_missing_column_is_named_with_its_key(
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.csv") == (
-        ": cannot be read: No such file or directory; see data.path"
-    )
+    assert refusal(tmp_path / "none.csv") == (": cannot be read as CSV: No such file or directory")
     assert "Is a directory" in refusal(tmp_path)
     whole = gzip.compress((HEADER + "n8,a,0,1,1\n" * 1000).encode())
     assert "cannot be read" in refusal(written(tmp_path, whole[: len(whole) // 2]))

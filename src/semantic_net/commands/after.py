@@ -67,7 +67,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``export``."""
     _add_run(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default model.onnx in the run's folder"
+        "--out", type=Path, metavar="FILE", help="or a folder for model.onnx (default: the run's)"
     )
     parser.set_defaults(run=_export)
 
@@ -129,6 +129,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         try:
             found = predict(trained.model, path, arguments.out, trained.device)
         except DataError as exc:  # the others may be sound
+            if len(arguments.inputs) == 1:
+                raise
             print(f"semantic-net: error: {' '.join(str(exc).split())}", file=sys.stderr)
             failed += 1
             continue
@@ -142,7 +144,9 @@ def _export(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.export import export_onnx, model_card, trtexec_line
 
     trained = _load(arguments, needs_data=False)
-    path = arguments.out or arguments.folder / "model.onnx"
+    path = arguments.out or arguments.folder
+    if path.is_dir():
+        path = path / "model.onnx"
     exported = export_onnx(trained, path)
     card = path.with_name(CARD)
     try:

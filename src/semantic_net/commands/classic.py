@@ -163,7 +163,7 @@ def _server(arguments: argparse.Namespace) -> int:
             strategy.task,
             strategy.model,
             folder,
-            show(strategy.task.metric),
+            show(strategy.task.metric, config.training.rounds),
             "server",
         )
 
@@ -181,6 +181,7 @@ def _server(arguments: argparse.Namespace) -> int:
             log.info("waiting for %d clients at port %d", arguments.clients, arguments.port)
             run_server(strategy, options, config.training.rounds)
             finished = True
+            log.info("all %d rounds are done", config.training.rounds)
         finally:
             recording.finish(finished=finished)
     return DONE
@@ -217,7 +218,8 @@ def _client(arguments: argparse.Namespace) -> int:
             task,
             model,
             folder,
-            show(task.metric),
+            # The server tells how many rounds there are.
+            lambda record: show(task.metric, client.num_rounds)(record),
             "client",
         )
 
@@ -228,6 +230,7 @@ def _client(arguments: argparse.Namespace) -> int:
                 client, arguments.server, max_wait_s=config.p2p.start_timeout_s, ca=arguments.ca
             )
             finished = True
+            log.info("the server %s has ended the run", arguments.server)
         finally:
             client.finish_round()
             recording.finish(finished=finished)
@@ -239,6 +242,10 @@ def _single(arguments: argparse.Namespace) -> int:
     if arguments.epochs is not None:
         if arguments.rounds is not None:
             raise ConfigError("--epochs: each is a round here; give one of --epochs and --rounds")
+        for override in arguments.set:
+            if override.startswith(("training.steps=", "training.epochs=", "training.rounds=")):
+                key = override.partition("=")[0]
+                raise ConfigError(f"--epochs: says {key} as well; give one of the two")
         more += [f"training.rounds={arguments.epochs}", "training.epochs=1", "training.steps=null"]
     config = config_of(arguments, more)
     from semantic_net.federated.plain_recording import PlainRecording
@@ -251,7 +258,7 @@ def _single(arguments: argparse.Namespace) -> int:
             single.task,
             single.trainer.model,
             folder,
-            show(single.task.metric),
+            show(single.task.metric, config.training.rounds),
             "single",
         )
         finished = False
@@ -284,7 +291,8 @@ def _need_flower() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when it is imported
 
 
-Show = Callable[[str], Callable[[RoundRecord], None]]
+Show = Callable[[str, int], Callable[[RoundRecord], None]]
+"""From the main metric and the rounds of the run to what shows a record."""
 
 
 @contextmanager
@@ -302,7 +310,7 @@ def _run_in(out: Path, config: Config, output: Output) -> Iterator[tuple[RunFold
         resolved = replace(config, semantic=config.semantic.resolved())
         folder.config.write_text(dump_config(resolved), encoding="utf-8")
         try:
-            yield folder, lambda metric: record_printer(output, config.training.rounds, metric)
+            yield folder, lambda metric, rounds: record_printer(output, rounds, metric)
         except SemanticNetError:
             raise
         except Exception as exc:

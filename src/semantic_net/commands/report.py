@@ -37,10 +37,11 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     from semantic_net.monitoring import plots
     from semantic_net.monitoring.report import report
-    from semantic_net.monitoring.runs import main_metric_of, read_run
+    from semantic_net.monitoring.runs import check_one_run, main_metric_of, read_run
 
     runs: Sequence[Path] = arguments.runs
     run = [each for folder in runs for each in read_run(folder)]
+    check_one_run(run)
     metric, higher_is_better = main_metric_of(run)
     pictures = {}
     if plots.can_plot():

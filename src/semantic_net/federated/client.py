@@ -115,6 +115,8 @@ class JetsonClient(NumPyClient):
         self._id = secrets.token_hex(16)  # outlives a connection, and nobody else can guess it
         self.on_round: Callable[[RoundRecord], None] = lambda record: None
         """Gets a record of each round, once the server has asked for its evaluation."""
+        self.num_rounds = config.training.rounds
+        """Of the run: a server of ours tells it."""
         self._open: RoundRecord | None = None
         self._round = 0
         self._sent: tuple[int, str, bytes] | None = None  # of which it is not known if it counts
@@ -258,6 +260,9 @@ class JetsonClient(NumPyClient):
         said = Announcement.read(config)
         if said is not None and said.facts:
             self._check(said.facts)
+        if said is not None and said.rounds >= 1 and said.rounds != self.num_rounds:
+            self.num_rounds = said.rounds
+            self.learner.trainer.set_num_rounds(said.rounds)
         self._settle(0 if said is None else said.counted)
         if said is None or said.codecs is None:
             if said is not None:

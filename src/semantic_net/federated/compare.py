@@ -172,6 +172,7 @@ def compare_runs(folders: Sequence[Path], out: Path, last: int, console: Console
         ways=ways,
     )
     told = "each run's own: compare only what was evaluated on the same data"
+    console.print(f"Metrics are {told}.", soft_wrap=True)
     show(found, out, [("metrics", told), *machine_facts()], console)
     return 0
 
@@ -308,6 +309,8 @@ def _run_anew(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
+    if not console.is_terminal:
+        console.print(f"{title}: running", soft_wrap=True, markup=False)
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     began = time.monotonic()
     with (

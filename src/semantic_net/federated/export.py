@@ -69,7 +69,10 @@ def export_onnx(trained: Trained, path: Path) -> Exported:
                 f"onnxruntime's outputs differ from torch's by {difference:.2g} of the largest one,"
                 f" more than {TOLERANCE:g}: the export is not kept"
             )
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except OSError as exc:
+            raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
     finally:
         part.unlink(missing_ok=True)
         trained.model.to(trained.device)

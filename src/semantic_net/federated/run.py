@@ -7,7 +7,6 @@ learned is on disk before it ends, however it ends.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -37,13 +36,13 @@ from semantic_net.federated.security import (
     tell_who_may_join,
     with_known_addresses,
 )
-from semantic_net.federated.shards import load_own
+from semantic_net.federated.shards import load_own, seed_of_peer
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import load_into, load_state_dict
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
-from semantic_net.protocol.identity import PeerId, Signer
+from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record
 from semantic_net.protocol.rounds import RoundsConfig
@@ -118,7 +117,7 @@ async def _run(
         torch.set_num_threads(config.training.num_threads)
     # A named shard makes an experiment that can be repeated; a device has its key.
     shard = config.data.partition.shard
-    seed = _peer_seed(signer.peer_id) if shard is None else shard
+    seed = seed_of_peer(signer.peer_id) if shard is None else shard
     observes = config.p2p.observe
     task = load_own(config, seed, observe=observes)
     model = make_initial_model(task, config.task.seed, config.training.local_layers)
@@ -299,10 +298,6 @@ def _leave(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as exc:
         log.warning("%s cannot be written: %s", path, exc.strerror)
-
-
-def _peer_seed(peer: PeerId) -> int:
-    return int.from_bytes(hashlib.sha256(peer.encode("ascii")).digest()[:4], "little")
 
 
 def _machine_config(

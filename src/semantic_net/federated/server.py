@@ -133,7 +133,7 @@ class FoldStrategy(Strategy):
         )
         self._publisher = Publisher(self.schema, values)
         self._scratch = copy.deepcopy(self.model)  # for models on their way
-        self._min_clients = min_clients
+        self._min_clients, self._num_rounds = min_clients, config.training.rounds
         self._ask_s = ask_s
         self.on_round: Callable[[RoundRecord], None] = lambda record: None
         """Gets a record of each round."""
@@ -300,6 +300,7 @@ class FoldStrategy(Strategy):
             None if steps is None else tuple(step.codec for step in steps),
             self._counted.get(self._names.get(client.cid) or client.cid, 0),
             self._facts if is_new or steps is None else "",
+            self._num_rounds,
         )
         return ndarrays_to_parameters(arrays), said.to_config()
 

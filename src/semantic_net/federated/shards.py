@@ -8,6 +8,7 @@ to train on everybody's data in one place.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -41,6 +42,11 @@ class Joined:
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
                 tell(epoch)
+
+
+def seed_of_peer(peer: str) -> int:
+    """Return the seed of a device that has no shard: it follows from its peer's id."""
+    return int.from_bytes(hashlib.sha256(peer.encode("ascii")).digest()[:4], "little")
 
 
 def load_own(config: Config, seed: int, *, observe: bool = False) -> Task:

@@ -132,6 +132,8 @@ class Announcement:
     """The last round in which an update of the client's counts; 0: none does."""
     facts: str = ""
     """What has to be equal on both sides, as JSON; told once."""
+    rounds: int = 0
+    """Of the whole run; 0: not told."""
 
     def to_config(self) -> dict[str, Scalar]:
         """Return it as Flower carries it."""
@@ -140,6 +142,7 @@ class Announcement:
             "version": self.version,
             "digest": self.digest,
             "counted": self.counted,
+            "rounds": self.rounds,
         }
         if self.codecs is not None:
             config["codecs"] = ",".join(self.codecs)
@@ -158,7 +161,7 @@ class Announcement:
             return None
         number, version = config.get("round"), config["version"]
         digest, codecs, facts = config["digest"], config.get("codecs"), config.get("facts", "")
-        counted = config.get("counted", 0)
+        counted, rounds = config.get("counted", 0), config.get("rounds", 0)
         if (
             not isinstance(number, int)
             or not isinstance(version, int)
@@ -166,7 +169,8 @@ class Announcement:
             or not isinstance(codecs, str | None)
             or not isinstance(facts, str)
             or not isinstance(counted, int)
+            or not isinstance(rounds, int)
         ):
             raise RemoteProtocolError("the server's announcement makes no sense")
         names = None if codecs is None else tuple(filter(None, codecs.split(",")))
-        return Announcement(number, version, digest, names, counted, facts)
+        return Announcement(number, version, digest, names, counted, facts, rounds)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from semantic_net.config import Config, load_config
-from semantic_net.errors import CheckpointError, ConfigError, StartError
-from semantic_net.federated.shards import load_own
+from semantic_net.errors import CheckpointError, ConfigError, DataError, StartError
+from semantic_net.federated.shards import load_own, seed_of_peer
 from semantic_net.federated.weights import load_into, load_state_dict
+from semantic_net.monitoring.runs import read_run
 from semantic_net.task import Task
 from semantic_net.training.precision import resolve_device
 from semantic_net.training.trainer import make_initial_model
@@ -70,17 +71,32 @@ def load_trained(
         raise StartError(f"{run}: no run's folder: it has no {CONFIG_FILE}")
     config = load_config(file, overrides)
     weights = _weights(run, which)
-    seed = config.data.partition.shard or 0
-    task = load_own(config, seed, observe=not needs_data)
+    task = load_own(config, _seed(config, run), observe=not needs_data)
     model = make_initial_model(task, config.task.seed, config.training.local_layers)
     load_into(model, load_state_dict(weights), str(weights))
     device = resolve_device(config.training.device)
     return Trained(config, task, model.to(device).eval(), device, weights)
 
 
+def _seed(config: Config, run: Path) -> int:
+    """Return the seed that decided which synthetic region was the run's own."""
+    if config.data.partition.shard is not None:
+        return config.data.partition.shard
+    try:
+        [own] = read_run(run)
+    except DataError:  # no round has closed; whatever the data, there is no figure to repeat
+        return 0
+    return seed_of_peer(own.records[-1].peer) if own.role == "peer" else 0
+
+
 def _weights(run: Path, which: str) -> Path:
     if which not in MODELS:
+        if not Path(which).exists():
+            raise CheckpointError(f"--model {which}: neither best nor last, nor a file")
         return Path(which)
+    parts = sorted(path.parent.name for path in run.glob(f"*/{MODELS['last']}"))
+    if parts and not (run / MODELS["last"]).exists():
+        raise StartError(f"{run}: of several processes; give one of them: {', '.join(parts)}")
     found = run / MODELS[which]
     if which == "best" and not found.exists():
         found = run / MODELS["last"]

@@ -55,8 +55,24 @@ def read_run(folder: Path) -> list[Participant]:
     found = [_read(each) for each in folders]
     found = [each for each in found if each.records]
     if not found:
-        raise DataError(f"{folder}: no run's record ({ROUNDS_FILE}) is there, or in a folder of it")
+        deeper = sorted({str(path.parent.parent) for path in folder.glob(f"*/*/**/{ROUNDS_FILE}")})
+        hint = f"; there are some in {', '.join(deeper[:4])}" if deeper else ""
+        raise DataError(f"{folder}: no run's record ({ROUNDS_FILE}) in it or a folder of it{hint}")
     return found
+
+
+def check_one_run(run: Sequence[Participant]) -> None:
+    """Refuse what cannot have been one run.
+
+    Raises:
+        DataError: The processes learned different tasks.
+    """
+    tasks = sorted({each.summary.task for each in run if each.summary is not None})
+    if len(tasks) > 1:
+        raise DataError(
+            f"{', '.join(each.name for each in run)}: of more than one run: {', '.join(tasks)}; "
+            "give the folder of one run"
+        )
 
 
 def main_metric_of(run: Sequence[Participant]) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ import msgspec
 
 from semantic_net.errors import DataError
 from semantic_net.monitoring.digests import verdict
-from semantic_net.monitoring.runs import Participant
+from semantic_net.monitoring.runs import Participant, check_one_run
 from semantic_net.records import RoundRecord
 
 Metrics = dict[str, float]
@@ -21,6 +21,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What one run has come to."""
 
     seed: int | None
+    task: str
+    """Empty where no process has left a summary."""
     rounds: int
     curve: dict[int, Metrics]
     """By round: the mean over devices."""
@@ -116,6 +118,7 @@ def outcome_of(
     numbers = sorted({record.round for each in devices for record in each.records})
     return Outcome(
         seed=seed,
+        task=next((each.summary.task for each in run if each.summary is not None), ""),
         rounds=numbers[-1],
         curve={
             number: _means(r.metrics for each in devices for r in each.records if r.round == number)
@@ -202,12 +205,7 @@ def _running_sum(records: Sequence[RoundRecord]) -> dict[int, int]:
 
 def _notes(run: Sequence[Participant]) -> list[str]:
     notes = []
-    tasks = sorted({each.summary.task for each in run if each.summary is not None})
-    if len(tasks) > 1:
-        raise DataError(
-            f"{', '.join(each.name for each in run)}: of more than one run: {', '.join(tasks)}; "
-            "give the folder of one run"
-        )
+    check_one_run(run)
     open_ = [each.name for each in run if each.summary is None or not each.summary.finished]
     if open_:
         notes.append(f"not ended: {', '.join(open_)}")

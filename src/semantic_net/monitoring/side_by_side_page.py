@@ -111,6 +111,9 @@ def notes(found: SideBySide) -> list[str]:
     )
     if any(o.energy_j is not None for way in found.ways for o in way.outcomes):
         lines.append("Energy is the whole machine's while a run took place, evaluations included.")
+    tasks = sorted({o.task for way in found.ways for o in way.outcomes if o.task})
+    if len(tasks) > 1:
+        lines.append(f"NOTE: the runs are of different tasks: {', '.join(tasks)}.")
     rounds = sorted({o.rounds for way in found.ways for o in way.outcomes})
     if len(rounds) > 1:
         lines.append(f"NOTE: the runs differ in rounds: {', '.join(map(str, rounds))}.")

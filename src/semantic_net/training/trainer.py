@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -226,6 +226,10 @@ class Trainer:
         for name in [name for name, value in metrics.items() if not math.isfinite(value)]:
             log.warning("evaluation: %s is %s and is left out", name, metrics.pop(name))
         return metrics
+
+    def set_num_rounds(self, rounds: int) -> None:
+        """Take over how long a run is, which the schedule of the rate follows."""
+        self._cfg = replace(self._cfg, rounds=rounds)
 
     def count_lost_rounds(self, number: int) -> None:
         """Account for the privacy of rounds that were published and that no state knows of."""

@@ -192,7 +192,7 @@ def _unreadable(path: Path, exc: BaseException) -> str:
     reason = "no known image format" if isinstance(exc, UnidentifiedImageError) else exc
     if isinstance(exc, OSError) and exc.strerror:
         reason = exc.strerror
-    return f"{path}: cannot be read as an image: {reason}; replace it or remove the pair"
+    return f"{path}: cannot be read as an image: {reason}; replace it, or leave it out"
 
 
 def _nearest(full: int, small: int) -> npt.NDArray[np.int64]:

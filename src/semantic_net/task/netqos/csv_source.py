@@ -37,7 +37,7 @@ def read_traces(path: Path, cfg: CsvConfig) -> list[Trace]:
             return _read(path, file, cfg)
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-        raise DataError(f"{path}: cannot be read: {reason}; see data.path") from exc
+        raise DataError(f"{path}: cannot be read as CSV: {reason}") from exc
 
 
 @contextmanager
