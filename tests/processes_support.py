@@ -96,10 +96,10 @@ class PeerProcess:
         """Start the same peer in the same folder anew."""
         return PeerProcess(self.out, self._arguments, self._prefix)
 
-    def wait(self) -> int:
+    def wait(self, limit_s: float = LIMIT_S) -> int:
         """Return the exit code."""
         try:
-            return self.process.wait(LIMIT_S)
+            return self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.out.name} hangs:\n{self.said()}") from None
