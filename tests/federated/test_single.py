@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from semantic_net.cli import main
+from semantic_net.federated.single import Single
+from semantic_net.records import RoundRecord
 
 DIGITS = str(Path(__file__).parents[2] / "examples" / "digits_task.py")
 
@@ -42,6 +47,22 @@ def test_the_console_may_have_json_or_nothing(
     assert capsys.readouterr() == ("", "")
     with pytest.raises(SystemExit):
         main([*flags, "--quiet", "--json"])
+
+
+def test_one_begun_with_ctrl_c_ignored_is_interrupted_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Single) -> Iterator[RoundRecord]:
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from ()
+
+    monkeypatch.setattr(Single, "rounds", interrupted)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background job
+    try:
+        assert main(["single", "--task", DIGITS, "--out", str(tmp_path)]) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_epochs_and_rounds_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,6 @@ import argparse
 import importlib.util
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -298,6 +297,7 @@ Show = Callable[[str, int], Callable[[RoundRecord], None]]
 @contextmanager
 def _run_in(out: Path, config: Config, output: Output) -> Iterator[tuple[RunFolder, Show]]:
     """Open a run's folder, with the log in it and the configuration as resolved."""
+    from semantic_net.federated.child_processes import ended_by_signals
     from semantic_net.federated.folder import RunFolder
     from semantic_net.monitoring.console import logging_to, record_printer
     from semantic_net.task.loader import place_in
@@ -305,8 +305,11 @@ def _run_in(out: Path, config: Config, output: Output) -> Iterator[tuple[RunFold
     flower = logging.getLogger("flwr")
     if config.monitoring.log_level != "debug":  # a page of it a round, and advice to use its tools
         flower.setLevel(logging.ERROR)
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    with RunFolder(out) as folder, logging_to(config.monitoring.log_level, folder.log):
+    with (
+        RunFolder(out) as folder,
+        logging_to(config.monitoring.log_level, folder.log),
+        ended_by_signals(),
+    ):
         resolved = replace(config, semantic=config.semantic.resolved())
         folder.config.write_text(dump_config(resolved), encoding="utf-8")
         try:
@@ -317,12 +320,6 @@ def _run_in(out: Path, config: Config, output: Output) -> Iterator[tuple[RunFold
             log.debug("the run broke", exc_info=exc)
             where = place_in(Path(config.task.name), exc)
             raise OutputError(f"the run broke: {where} (all of it in {folder.log})") from exc
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _with_bytes(record: RoundRecord, traffic: PortTraffic) -> RoundRecord:
