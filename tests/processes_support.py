@@ -96,10 +96,10 @@ class PeerProcess:
         """Start the same peer in the same folder anew."""
         return PeerProcess(self.out, self._arguments, self._prefix)
 
-    def wait(self, limit_s: float = LIMIT_S) -> int:
+    def wait(self) -> int:
         """Return the exit code."""
         try:
-            return self.process.wait(limit_s)
+            return self.process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.out.name} hangs:\n{self.said()}") from None

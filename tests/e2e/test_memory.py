@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes_support import LIMIT_S, running
+from processes_support import running
 
 MODEL_MB = 25.65
 TASK = Path(__file__).with_name("large_task.py")
@@ -30,8 +30,7 @@ def test_a_peer_takes_sixteen_models_at_most(tmp_path: Path, mode: str) -> None:
         "p2p.base_every=4",  # snapshots are made, too
     )
     with running(tmp_path, 3, *overrides, rounds=8, is_fresh=True) as peers:
-        # Half a minute alone; beside other tests on two cores it was near the limit of all.
-        assert [peer.wait(3 * LIMIT_S) for peer in peers] == [0, 0, 0], peers[0].said()
+        assert [peer.wait() for peer in peers] == [0, 0, 0], peers[0].said()
     printed = subprocess.run([sys.executable, "-c", BARE], capture_output=True, check=True)
     bare_mb = int(printed.stdout) * 1024 / 1e6
     digests = {tuple(peer.digests()) for peer in peers}
