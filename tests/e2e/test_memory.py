@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """torch.optim imports the compiler, torch._dynamo: 72 MB that every training loop takes."""
 
 
+@pytest.fixture
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep other workers' runs out: nine large peers at once take as long as one that hangs."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with (shared / "memory.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.usefixtures("one_at_a_time")
 @pytest.mark.parametrize("mode", ["none", "gradients_topk", "weights_quantize"])
 def test_a_peer_takes_sixteen_models_at_most(tmp_path: Path, mode: str) -> None:
     overrides = (
