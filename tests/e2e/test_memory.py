@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from processes_support import running
 
 MODEL_MB = 25.65
@@ -22,19 +18,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """torch.optim imports the compiler, torch._dynamo: 72 MB that every training loop takes."""
 
 
-@pytest.fixture
-def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep other workers' runs out: nine large peers at once take as long as one that hangs."""
-    root = tmp_path_factory.getbasetemp()
-    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    with (shared / "memory.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def test_a_peer_takes_sixteen_models_at_most(tmp_path: Path) -> None:
+    # One after the other: nine large peers at once take as long as one that hangs.
+    printed = subprocess.run([sys.executable, "-c", BARE], capture_output=True, check=True)
+    bare_mb = int(printed.stdout) * 1024 / 1e6
+    for mode in ("none", "gradients_topk", "weights_quantize"):
+        taken = models_taken(tmp_path / mode, mode, bare_mb)
+        assert max(taken) < 16, (mode, taken)
 
 
-@pytest.mark.usefixtures("one_at_a_time")
-@pytest.mark.parametrize("mode", ["none", "gradients_topk", "weights_quantize"])
-def test_a_peer_takes_sixteen_models_at_most(tmp_path: Path, mode: str) -> None:
+def models_taken(folder: Path, mode: str, bare_mb: float) -> list[float]:
+    """Run three peers; return the most memory that each took, in sizes of its model."""
     overrides = (
         f"task.name={TASK}",
         "training.optimizer=sgd",
@@ -43,12 +37,8 @@ def test_a_peer_takes_sixteen_models_at_most(tmp_path: Path, mode: str) -> None:
         f"semantic.mode={mode}",
         "p2p.base_every=4",  # snapshots are made, too
     )
-    with running(tmp_path, 3, *overrides, rounds=8, is_fresh=True) as peers:
+    with running(folder, 3, *overrides, rounds=8, is_fresh=True) as peers:
         assert [peer.wait() for peer in peers] == [0, 0, 0], peers[0].said()
-    printed = subprocess.run([sys.executable, "-c", BARE], capture_output=True, check=True)
-    bare_mb = int(printed.stdout) * 1024 / 1e6
     digests = {tuple(peer.digests()) for peer in peers}
     assert len(digests) == 1, "a large model takes ways of its own through the fold"
-    for peer in peers:
-        taken = [(record.metrics["peak_mb"] - bare_mb) / MODEL_MB for record in peer.rounds]
-        assert taken[-1] < 16, taken
+    return [(peer.rounds[-1].metrics["peak_mb"] - bare_mb) / MODEL_MB for peer in peers]

@@ -1,4 +1,7 @@
-"""The digits of examples/digits_task.py, with steps that take a while and a model of any size."""
+"""The digits of examples/digits_task.py, with steps that take a while and a model of any size.
+
+While the file of the option ``held_by`` is there, no step ends.
+"""
 
 import importlib.util
 import time
@@ -25,10 +28,13 @@ def _digits() -> ModuleType:
 
 def load(cfg: TaskConfig) -> Task:
     digits: Task = _digits().load(cfg)
+    held_by = Path(str(cfg.options["held_by"])) if "held_by" in cfg.options else None
     step_s, hidden = float(cfg.options.get("step_s", 0)), int(cfg.options.get("hidden", 0))
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
         time.sleep(step_s)  # a slow device's work, which costs the others nothing
+        while held_by is not None and held_by.exists():
+            time.sleep(0.01)
         return digits.loss(output, target)
 
     def make_model() -> nn.Module:
