@@ -118,7 +118,7 @@ def test_an_update_that_was_stored_and_not_journaled_is_made_anew(
     machines: list[PeerMachine] = []
 
     def die(self: Journal, round_index: int, update_id: bytes, taken_back: object) -> None:
-        raise KeyboardInterrupt
+        raise RuntimeError("the power fails")
 
     def watch(machine: PeerMachine, learner: ModelLearner) -> None:
         machines.append(machine)
@@ -127,7 +127,7 @@ def test_an_update_that_was_stored_and_not_journaled_is_made_anew(
         run_alone(folder, monkeypatch, watch, rounds=1)
         with monkeypatch.context() as patched:
             patched.setattr(Journal, "author", die)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(RuntimeError, match="power"):
                 run_alone(folder, monkeypatch, watch, rounds=2)
         assert list(folder.updates.glob("00000002-*.update"))
         run_alone(folder, monkeypatch, watch, rounds=3)
@@ -208,13 +208,13 @@ def test_a_start_that_closes_no_round_forgets_none(
 
     def stop(machine: PeerMachine, learner: ModelLearner) -> None:
         def train(round_index: int, *, is_ahead: bool = False) -> Trained:
-            raise KeyboardInterrupt
+            raise RuntimeError("a fault of a task's own code")
 
         monkeypatch.setattr(learner, "train", train)
 
     with RunFolder(tmp_path) as folder:
         run_alone(folder, monkeypatch, lambda *_: None, rounds=3)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(RuntimeError, match="own code"):
             run_alone(folder, monkeypatch, stop, rounds=5)
         checkpoint = folder.progress.load()
         assert checkpoint is not None
