@@ -15,7 +15,7 @@ setup_inputs := pyproject.toml constraints.txt tools/setup_venv.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types layers unit coverage faults network soak bench bench-full oracle \
+.PHONY: help demo test test-page lint types layers unit coverage faults network soak bench bench-full oracle \
     fuzz compat setup clean
 
 help: ## list the targets
@@ -51,6 +51,9 @@ coverage: $(VENV)/.ready-dev ## the tests, and how much of the code they reach
 
 faults: $(VENV)/.ready-dev ## real peers behind a network that breaks (at most 15 minutes, no root)
 	$(bin)/python $(pytest) -m faults -rP $(ARGS)
+
+test-page: $(VENV)/.ready-page ## the live page in Chromium (Debian: chromium, chromium-driver), if it is there
+	$(bin)/python $(pytest) -m page tests/page -rPs $(ARGS)
 
 network: $(VENV)/.ready-dev ## transfers on slow, failing links; needs root, skips otherwise
 	$(bin)/python $(pytest) -m network tests/network $(ARGS)
@@ -90,6 +93,10 @@ $(VENV)/.ready-run: $(setup_inputs)
 
 $(VENV)/.ready-bench: $(VENV)/.ready-dev
 	@$(setup) ".[dev,bench]"
+	@touch $@
+
+$(VENV)/.ready-page: $(VENV)/.ready-dev
+	@$(setup) ".[dev,page-test]"
 	@touch $@
 
 $(VENV)/.ready-fuzz: $(VENV)/.ready-dev

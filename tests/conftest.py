@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 # A busy machine is no failure; what must not hang has limits of its own.
 settings.register_profile("default-here", deadline=None)
 settings.load_profile("default-here")
+
+# What `make test-page` installs, and nobody else needs.
+collect_ignore = [] if find_spec("selenium") and find_spec("axe_core_python") else ["page"]
 
 
 @pytest.fixture(scope="session", autouse=True)

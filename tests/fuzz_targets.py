@@ -38,6 +38,7 @@ from semantic_net.protocol.membership import (
 from semantic_net.protocol.messages import Absent, Have, HaveEntry, Message, Want, decode_message
 from semantic_net.protocol.messages import encode_message as encode
 from semantic_net.protocol.packing import Packer, Unpacker
+from semantic_net.protocol.vitals import Vitals, VitalSigns, VitalsMessage
 from semantic_net.semantic.decoder import parse_payload
 from semantic_net.semantic.payloads import CODECS
 from semantic_net.semantic.schema import ModelSchema, TensorSpec
@@ -253,6 +254,24 @@ def _record_examples() -> list[bytes]:
     ]
 
 
+_VITALS = Vitals(round=3, loss=0.5, metric="miou", value=0.25, bytes_sent=9, temperature_c=51.0)
+
+
+def _vitals(data: bytes) -> None:
+    """Hear vitals whose signature is taken for good, so that their content gets further."""
+    signs = VitalSigns(b"r" * 16, 1, lambda *_: True)
+    message = decode_message(Frame(Kind.VITALS, data))
+    assert isinstance(message, VitalsMessage)
+    if signs.hear(message):
+        [peer] = signs.peers
+        msgspec.json.encode(signs.latest(peer))
+
+
+def _vitals_examples() -> list[bytes]:
+    signs = VitalSigns(b"r" * 16, 1, stub_signature_valid)
+    return [msgspec.msgpack.encode(signs.sign(_VITALS, _OURS))]
+
+
 def _as_kind_and_body(frame: bytes) -> bytes:
     kind = Kind(frame[5])
     return bytes([list(Kind).index(kind)]) + frame[HEADER.size :]
@@ -270,6 +289,7 @@ TARGETS: dict[str, Target] = {
     "handshake": Target(_handshake, _handshake_examples),
     "packed_part": Target(_packed_part, _packed_part_examples),
     "records": Target(_records, _record_examples),
+    "vitals": Target(_vitals, _vitals_examples),
     "history": Target(_history, lambda: [encode_history(history_of_origin(b"o" * 32))]),
     "snapshot": Target(_snapshot, _snapshot_examples),
     **{

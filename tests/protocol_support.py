@@ -84,6 +84,7 @@ def heartbeat_body(
     marks: tuple[tuple[int, bytes], ...] = (),
     run: bytes = RUN,
     members: bytes = b"",
+    watches: bool = False,
 ) -> HeartbeatBody:
     history = history if history is not None else history_of_origin(base)
     return HeartbeatBody(
@@ -108,6 +109,7 @@ def heartbeat_body(
         num_included=history.num_included,
         members=members,
         marks=marks,
+        watches=watches,
     )
 
 

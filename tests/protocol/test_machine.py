@@ -69,6 +69,7 @@ from semantic_net.protocol.messages import (
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.protocol.vitals import Vitals, VitalSigns, VitalsMessage
 
 ME, ALICE, BOB, CAROL = (signer(name) for name in ("me", "alice", "bob", "carol"))
 A, B = ALICE.peer_id, BOB.peer_id
@@ -1001,3 +1002,76 @@ def test_records_of_devices_have_no_place_where_anyone_may_join() -> None:
     meet(machine, ALICE)
     with pytest.raises(RemoteProtocolError, match="anyone may join"):
         machine.received(A, bound(ALICE, ALICES), 0.0)
+
+
+# For people who watch.
+
+
+def vitals_of(who: Signer, round_index: int = 1) -> VitalsMessage:
+    signs = VitalSigns(RUN, 1, ADMISSION.signature_valid)
+    return signs.sign(Vitals(round=round_index, loss=0.5), who)
+
+
+def told_vitals(actions: list[Action]) -> list[tuple[PeerId, ...]]:
+    return [s.to for s in only(actions, Send) if isinstance(s.message, VitalsMessage)]
+
+
+def test_vitals_are_told_only_while_somebody_watches() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    assert machine.tell_vitals(Vitals(round=1), 1.0) == []
+    hear(machine, BOB, 1.0, via=A, watches=True)
+    assert told_vitals(machine.tell_vitals(Vitals(round=1), 1.0)) == [(A,)]
+    assert machine.tell_vitals(Vitals(round=1), 1.0 + LIVENESS_S) == [], "nobody is alive"
+
+
+def test_vitals_are_passed_on_to_who_hears_their_peer_by_us_alone() -> None:
+    machine = started()
+    for who in (ALICE, BOB, CAROL):
+        meet(machine, who)
+    machine.received(B, Neighbours((Neighbour(A, ()),)), 1.0)
+    actions = machine.received(A, vitals_of(ALICE), 2.0)
+    assert told_vitals(actions) == [(CAROL.peer_id,)]
+    assert told_vitals(machine.received(CAROL.peer_id, vitals_of(ALICE), 2.0)) == []
+    found = machine.vitals.latest(A)
+    assert found is not None
+    assert found.loss == 0.5
+
+
+def test_vitals_of_who_is_not_known_are_neither_kept_nor_passed_on() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    assert told_vitals(machine.received(A, vitals_of(BOB), 1.0)) == []
+    assert machine.vitals.latest(B) is None
+
+
+def test_forged_vitals_end_the_session() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    forged = msgspec.structs.replace(vitals_of(BOB), public_key=ALICE.public_key)
+    with pytest.raises(RemoteProtocolError, match="did not sign"):
+        machine.received(A, forged, 1.0)
+
+
+def test_vitals_are_of_those_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_module, "MAX_SIGHTINGS", 1)
+    machine = started()
+    for who in (ALICE, BOB):
+        meet(machine, who)
+        machine.received(who.peer_id, vitals_of(who), 1.0)
+    machine.roster.forget(A)
+    machine.received(B, vitals_of(BOB, 2), 2.0)
+    assert machine.vitals.peers == {B}
+
+
+def test_whether_a_peer_holds_our_model_of_its_last_round() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    machine._digests[3] = (b"s" * 32, b"m" * 32)
+    for closed, agrees in (
+        ((3, b"s" * 32, b"m" * 32), True),
+        ((3, b"s" * 32, b"x" * 32), False),
+        ((3, b"o" * 32, b"m" * 32), None),
+        ((4, b"s" * 32, b"m" * 32), None),
+    ):
+        assert machine.agrees(heartbeat_body(closed=closed)) is agrees

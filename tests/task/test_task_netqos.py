@@ -56,6 +56,18 @@ def test_the_synthetic_link_is_learned_better_than_the_baselines_do() -> None:
     assert after["rmse"] < 0.95 * after["rmse_ridge"]
     assert after["rmse_ridge"] < after["rmse_persistence"]
 
+    assert task.preview is not None
+    samples = task.preview(trainer.model.eval(), torch.device("cpu"))
+    assert len(samples) == 3
+    truth, forecast = (
+        [np.array(sample.lines[name], float) for sample in samples]
+        for name in ("truth", "forecast")
+    )
+    assert [len(line) for line in truth] == [len(line) for line in forecast]
+    assert all(10 < len(line) <= 96 for line in truth)
+    errors = np.concatenate(forecast) - np.concatenate(truth)
+    assert np.sqrt(np.square(errors).mean()) < 2 * after["rmse"], "in the unit, and of one time"
+
 
 def test_synthetic_data_follows_the_seed_and_the_region() -> None:
     assert first_window(netqos(7)) == first_window(netqos(7))

@@ -428,6 +428,9 @@ class MonitoringConfig:
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level on the console; log.txt always has debug."""
+    dashboard: str | None = None
+    """``host:port`` of the live page (extra ``dashboard``); a port alone is on loopback. On another
+    address the link in the log has a token that lets one in. None: no page."""
 
     def __post_init__(self) -> None:
         require_one_of(

@@ -21,6 +21,7 @@ from semantic_net.federated.checkpoint import CheckpointFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE
 from semantic_net.protocol.identity import Signer
+from semantic_net.status import STATUS_FILE
 from semantic_net.transport.identity import load_or_create_key
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class RunFolder:
         self.log = root / "log.txt"
         self.rounds = root / ROUNDS_FILE
         self.summary = root / SUMMARY_FILE
+        self.status = root / STATUS_FILE
         self.previous = root / "previous"
         self.checkpoint = root / "checkpoint"
         self.journal = self.checkpoint / "journal.jsonl"

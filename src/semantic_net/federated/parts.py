@@ -19,9 +19,10 @@ from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.membership import Record
 from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.vitals import Vitals
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import RateController
-from semantic_net.transport.base import Transport
+from semantic_net.transport.base import Transport, TransportEvent
 
 T = TypeVar("T")
 Parsed = TypeVar("Parsed")
@@ -211,11 +212,14 @@ class PeerParts(Generic[Parsed]):
     runner: Runner
     journal: Callable[[int, UpdateId], None]
     """Makes an own (round, id) durable; raises OSError if it cannot."""
-    on_round: Callable[[ClosedRound], None]
-    """Records a round; runs in the learner's thread, so that it may write a checkpoint."""
+    on_round: Callable[[ClosedRound], Vitals | None]
+    """Records a round; runs in the learner's thread, so that it may write a checkpoint. Returns
+    what others that watch should hear of it."""
     keep_records: Callable[[Sequence[Record]], None] = lambda records: None
     """Writes what devices have said of each other; raises OSError if it cannot."""
     on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None
     """Writes a report of a divergence, with all that is held through its round."""
     on_listening: Callable[[str], None] = lambda address: None
     """Told where the transport listens."""
+    on_event: Callable[[TransportEvent], None] = lambda event: None
+    """Told what the transport says of other peers, but for their frames."""

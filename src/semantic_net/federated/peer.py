@@ -207,8 +207,10 @@ class Peer(Generic[Parsed]):
         if isinstance(event, Received):
             message = decode_message(event.frame)
             self.carry_out(self._machine.received(event.peer, message, now))
-        elif isinstance(event, Connected):
-            who = self._name(event.peer, event.device)
+            return
+        self._parts.on_event(event)
+        if isinstance(event, Connected):
+            who = self.name(event.peer, event.device)
             log.info("connected to %s at %s", who, event.address)
             if event.hello.unpacks:
                 self._unpacking.add(event.peer)
@@ -219,9 +221,9 @@ class Peer(Generic[Parsed]):
             self.carry_out(self._machine.connected(event.peer, now, addresses))
         elif isinstance(event, Disconnected):
             if self._machine.has_left(event.peer):
-                log.info("%s has left", self._name(event.peer))
+                log.info("%s has left", self.name(event.peer))
             else:
-                log.info("lost %s: %s", self._name(event.peer), event.reason)
+                log.info("lost %s: %s", self.name(event.peer), event.reason)
             if event.code in REFUSAL_CODES and event.code != TIMEOUT:
                 if event.by_us:
                     self._count(event.code)
@@ -253,7 +255,7 @@ class Peer(Generic[Parsed]):
             self._refusals.add(seen)
             if len(self._refusals) == MAX_REFUSALS_TOLD:
                 log.warning("further refusals are told in the log file only")
-        who = self._name(event.peer, event.device)
+        who = self.name(event.peer, event.device)
         if not event.by_us and event.code not in PASSING:
             self._is_refused(event.peer, event.device, event.reason)
         verb = "is refused" if event.by_us else "refuses us"
@@ -267,9 +269,9 @@ class Peer(Generic[Parsed]):
             device = membership.device_of(peer)
         known = device or peer
         if known is not None and len(self._refusers) < MAX_REFUSALS_TOLD:
-            self._refusers[known] = f"{self._name(peer, device)}: {reason}"
+            self._refusers[known] = f"{self.name(peer, device)}: {reason}"
 
-    def _name(self, peer: PeerId | None, device: PeerId | None = None) -> str:
+    def name(self, peer: PeerId | None, device: PeerId | None = None) -> str:
         """Return what people call a peer: by its device, where that has a name."""
         membership = self._machine.membership
         if membership is not None:
@@ -642,5 +644,7 @@ class Peer(Generic[Parsed]):
         self._facts = self._facts_ahead or RoundFacts(opened_at=0.0)
         self._facts.opened_at = self._facts.collecting_since = self._now()
         self._facts_ahead = None
-        await parts.runner.learn(lambda: parts.on_round(closed))
+        vitals = await parts.runner.learn(lambda: parts.on_round(closed))
+        if vitals is not None:
+            self._do(self._machine.tell_vitals(vitals, self._now()))
         self.carry_out(self._machine.folded(action.plan, state_digest, self._now()))

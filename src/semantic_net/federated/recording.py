@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -94,7 +94,12 @@ class Recording:
             if record.round > closed_round:
                 self._count(record)
 
-    def closed(self, closed: ClosedRound) -> None:
+    @property
+    def totals(self) -> Mapping[str, float]:
+        """What the run has taken so far, earlier processes of it included."""
+        return self._totals
+
+    def closed(self, closed: ClosedRound) -> RoundRecord:
         """Record a round, keep the model if it is the best, write a checkpoint if one is due."""
         record = self._record(closed)
         self._last, self._closed_round = record, record.round
@@ -110,6 +115,7 @@ class Recording:
         if (every and record.round % every == 0) or self._learner.base.hex() != self._base:
             self.checkpoint()
         self._clear_away()
+        return record
 
     def diverged(self, report: Diverged, held: Sequence[Update]) -> None:
         """Write down from what the state was folded that another peer says it has not."""

@@ -38,8 +38,11 @@ from semantic_net.federated.security import (
 )
 from semantic_net.federated.shards import load_own, seed_of_peer
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
+from semantic_net.federated.status import StatusKeeper
 from semantic_net.federated.store import UpdateStore
+from semantic_net.federated.teller import Teller, page_of
 from semantic_net.federated.weights import load_into, load_state_dict
+from semantic_net.monitoring.status_file import StatusFile
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
 from semantic_net.protocol.identity import Signer
@@ -52,6 +55,8 @@ from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
 from semantic_net.semantic.rate import rate_controller
 from semantic_net.semantic.schema import ModelSchema
+from semantic_net.status import Sample
+from semantic_net.task.base import Task
 from semantic_net.training.trainer import Trainer, make_initial_model
 from semantic_net.transport.ad_hoc import AdHocTransport, is_own
 from semantic_net.transport.address import Address, parse_address
@@ -187,10 +192,24 @@ async def _run(
             security=replace(config.security, mode=security_mode(config)),
         )
         _leave(folder.config, dump_config(resolved))  # else it says how the model was made
+    teller = Teller(
+        StatusKeeper(
+            machine,
+            lambda other: peer.name(other),
+            run=config.p2p.run,
+            task=config.task.name,
+            rounds=config.training.rounds,
+        ),
+        assembled.transport,
+        StatusFile(folder.status),
+        task.metric,
+        preview=_preview(task, trainer),
+    )
     runner = ThreadRunner()
     max_rate = None if config.p2p.max_rate is None else 1000 * config.p2p.max_rate
 
     def listening(address: str) -> None:
+        teller.keeper.address = address
         _leave(folder.address, address + "\n")
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
         tell_who_may_join(config, device)
@@ -206,18 +225,21 @@ async def _run(
             rate=rate_controller(config.semantic, schema, max_rate),
             runner=runner,
             journal=lambda number, own: journal.author(number, own, learner.taken_back),
-            on_round=recording.closed,
+            on_round=lambda closed: teller.closed(recording.closed(closed), recording.totals),
             keep_records=lambda records: write_records(folder.records, records),
             on_diverged=recording.diverged,
             on_listening=listening,
+            on_event=teller.keeper.saw,
         )
     )
     reason = None
     try:
-        reason = await peer.run(stop)
-        log.info("%s", reason)
-        if peer.refused_by:
-            log.warning("turned away to the end by %s", "; ".join(peer.refused_by))
+        with page_of(config, task, folder, machine.me, teller):
+            async with teller:
+                reason = await peer.run(stop)
+                log.info("%s", reason)
+                if peer.refused_by:
+                    log.warning("turned away to the end by %s", "; ".join(peer.refused_by))
     finally:
         # Not in this thread: it waits for a training step, and a second signal must still get in.
         await asyncio.to_thread(runner.close)
@@ -331,7 +353,16 @@ def _machine_config(
         liveness_s=p2p.liveness_s,
         dials_learned=p2p.topology == FULL,
         max_liars=config.security.max_liars,
+        watches=config.monitoring.dashboard is not None,
     )
+
+
+def _preview(task: Task, trainer: Trainer) -> Callable[[], Sequence[Sample]] | None:
+    """Return what the model makes of a few examples, if the task has pictures of that."""
+    preview = task.preview
+    if preview is None:
+        return None
+    return lambda: preview(trainer.model.eval(), trainer.device)
 
 
 def _membership(

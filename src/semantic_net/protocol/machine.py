@@ -29,7 +29,7 @@ from semantic_net.protocol.actions import (
 from semantic_net.protocol.bases import Base, BaseConfig, Bases
 from semantic_net.protocol.compaction import Compaction
 from semantic_net.protocol.history import History
-from semantic_net.protocol.identity import PeerId, Signer, short_id
+from semantic_net.protocol.identity import PeerId, Signer, peer_id_of, short_id
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.membership import (
     Binding,
@@ -56,12 +56,13 @@ from semantic_net.protocol.messages import (
 )
 from semantic_net.protocol.neighbourhood import Neighbourhood
 from semantic_net.protocol.passed import Passed
-from semantic_net.protocol.roster import Roster
+from semantic_net.protocol.roster import MAX_SIGHTINGS, Roster
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES
 from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage, admit, id_of
 from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.protocol.vitals import Vitals, VitalSigns, VitalsMessage
 
 MAX_DIALLED = 1024
 """Learned addresses that are remembered, so that each is dialled once."""
@@ -101,6 +102,8 @@ class MachineConfig:
     """Connect to every live peer whose address a neighbour knows."""
     max_liars: int = 0
     """Devices that may say what is not so: in what it is known of, one more has to say the same."""
+    watches: bool = False
+    """Wants to hear everybody's vitals: a person looks."""
 
 
 class PeerMachine:
@@ -176,6 +179,7 @@ class PeerMachine:
         self._digests: dict[int, tuple[bytes, bytes]] = {}  # of rounds closed: set, state
         self._closed_round = 0
         self._diverged: set[tuple[PeerId, int]] = set()
+        self.vitals = VitalSigns(self.run, cfg.incarnation, cfg.admission.signature_valid)
 
     @property
     def base(self) -> Base:
@@ -282,6 +286,8 @@ class PeerMachine:
             return self._header(peer, message, now)
         if isinstance(message, Binding | Statement):
             return self._record(message)
+        if isinstance(message, VitalsMessage):
+            return self._hear_vitals(peer, message)
         assert isinstance(message, Absent), message
         return self.sync.absent(peer, message, now)
 
@@ -417,6 +423,7 @@ class PeerMachine:
             num_included=self.base.num_included,
             marks=self._bases.marks(rounds.nothing_new_through, self._heartbeat_at),
             members=b"" if self.membership is None else self.membership.digest,
+            watches=self._cfg.watches,
         )
         return sign_heartbeat(body, self._signer)
 
@@ -543,6 +550,40 @@ class PeerMachine:
             verify_heartbeat(message, self._cfg.admission.signature_valid)
             self.rounds.own_round_known(body.last_round)
         return []
+
+    # For people who watch.
+
+    def tell_vitals(self, vitals: Vitals, now: float) -> list[Action]:
+        """Tell how our last round was, if anybody who is alive wants to hear it."""
+        neighbours = self.sync.neighbours()
+        if not neighbours or not any(body.watches for body in self.roster.alive(now).values()):
+            return []
+        return [Send(neighbours, self.vitals.sign(vitals, self._signer))]
+
+    def _hear_vitals(self, sender: PeerId, message: VitalsMessage) -> list[Action]:
+        """Keep what is news of somebody we know, and pass it on to who hears it by us alone."""
+        peer = peer_id_of(message.public_key)
+        if peer not in self.roster.known or not self.vitals.hear(message):
+            return []
+        if len(self.vitals.peers) > MAX_SIGHTINGS:
+            for gone in self.vitals.peers - self.roster.known:
+                self.vitals.forget(gone)
+        others = tuple(
+            n
+            for n in self.sync.neighbours()
+            if n not in (sender, peer) and self._neighbourhood.needs(n, peer)
+        )
+        return [Send(others, message)] if others else []
+
+    def agrees(self, body: HeartbeatBody) -> bool | None:
+        """Tell whether a peer's last round led to our model of that round.
+
+        None where that cannot be said: ours is of other updates, not closed yet or forgotten.
+        """
+        mine = self._digests.get(body.closed_round)
+        if mine is None or body.set_digest != mine[0]:
+            return None
+        return body.state_digest == mine[1]
 
     # Divergence.
 

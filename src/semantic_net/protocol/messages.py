@@ -39,6 +39,7 @@ from semantic_net.protocol.update import (
     UpdateId,
     UpdateMessage,
 )
+from semantic_net.protocol.vitals import VitalsMessage
 
 Counter = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 RoundOrNone = Annotated[int, msgspec.Meta(ge=0, le=MAX_ROUND + 1)]
@@ -104,6 +105,8 @@ class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     set digests of what is held through them."""
     members: Annotated[bytes, msgspec.Meta(max_length=DIGEST_BYTES)] = b""
     """Digest of the membership's records; empty where anyone may join."""
+    watches: bool = False
+    """A person looks at the run through this peer: it wants to hear everybody's vitals."""
 
 
 class HeartbeatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -190,6 +193,7 @@ Message = (
     | Neighbours
     | Binding
     | Statement
+    | VitalsMessage
 )
 
 KIND_OF: dict[type, Kind] = {
@@ -203,6 +207,7 @@ KIND_OF: dict[type, Kind] = {
     Neighbours: Kind.NEIGHBOURS,
     Binding: Kind.BINDING,
     Statement: Kind.STATEMENT,
+    VitalsMessage: Kind.VITALS,
 }
 _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Message]] = {
     kind: msgspec.msgpack.Decoder(cls) for cls, kind in KIND_OF.items()

@@ -120,6 +120,11 @@ class Roster:
         sighting = self._sightings.get(peer)
         return None if sighting is None else sighting.body
 
+    def silence_of(self, peer: PeerId, now: float) -> float | None:
+        """Return the seconds since a peer was heard last; None where it never was."""
+        sighting = self._sightings.get(peer)
+        return None if sighting is None else now - sighting.heard_at
+
     def alive(self, now: float) -> Mapping[PeerId, HeartbeatBody]:
         """Return the peers with a fresh heartbeat that are not leaving."""
         if not self._alive_from <= now < self._alive_until:

@@ -475,6 +475,13 @@ class Rounds:
                     return None
         return number
 
+    def outstanding(self, now: float) -> tuple[PeerId, ...]:
+        """Return whom the open round waits for, by id; nobody unless it collects."""
+        if self.phase is not Phase.COLLECTING:
+            return ()
+        alive = self._roster.alive(now)
+        return tuple(sorted(p for p in self.expected if not self._is_settled(p, alive)))
+
     def _is_under_way(self, now: float) -> bool:
         """Tell whether somebody has published in the open round, or it is over elsewhere."""
         return bool(self._updates.live(self.round)) or self._open_elsewhere(now) > self.round

@@ -144,6 +144,14 @@ class Sync:
         """Tell whether a live neighbour holds an update of this slot that we do not."""
         return self._transfers.is_pending((round_index, author), alive)
 
+    def progress(self, round_index: int, author: PeerId) -> tuple[int, int | None] | None:
+        """Return how many bytes of an update are here, and its size where that is known.
+
+        None where nobody has announced it, or it is here.
+        """
+        found = self._transfers.in_slot((round_index, author))
+        return (found[0].received, found[0].size) if found else None
+
     def refused(self, round_index: int, author: PeerId) -> bool:
         """Tell whether the author's update of this round turned out inadmissible."""
         return (round_index, author) in self._inadmissible

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from semantic_net.status import Sample
 
 Batch = tuple[Tensor, Tensor]
 
@@ -32,6 +34,9 @@ class Prediction:
     """In a few words."""
 
 
+Preview = Callable[[nn.Module, torch.device], Sequence[Sample]]
+"""From a model in eval mode and its device, a few examples: the same ones each time."""
+
 Predict = Callable[[nn.Module, Path, Path, torch.device], Prediction]
 """From a model in eval mode, a file, a folder to write into, and the model's device."""
 
@@ -52,8 +57,8 @@ class Task:
     """``loss(output, target)``, a scalar tensor: the mean over the batch."""
     metrics: Metrics
     """Evaluates a model in eval mode over batches of the validation data."""
-    preview: Callable[[nn.Module, torch.device], Any] | None = None
-    """Pictures of predictions, for people."""
+    preview: Preview | None = None
+    """What the model makes of a few examples, for people."""
     predict: Predict | None = None
     """What `semantic-net predict` does with a file of a user's."""
     example: Tensor | None = None

@@ -12,26 +12,24 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
 
 from semantic_net.config import PartitionConfig, TaskConfig
 from semantic_net.errors import DataError
 from semantic_net.task.base import Task
 from semantic_net.task.disaster.classes import PALETTE, ClassSet
 from semantic_net.task.disaster.model import UNet
-from semantic_net.task.disaster.pictures import Picture, PictureCache, Pixels
+from semantic_net.task.disaster.pictures import Picture, PictureCache
 from semantic_net.task.disaster.predict import predict
+from semantic_net.task.disaster.preview import preview
 from semantic_net.task.disaster.scores import balanced_cross_entropy, evaluate
 from semantic_net.task.disaster.sources import Source, find
-from semantic_net.task.disaster.tiles import MEAN, SPREAD, TrainTiles, ValTiles, to_tensors
+from semantic_net.task.disaster.tiles import MEAN, SPREAD, TrainTiles, ValTiles
 from semantic_net.task.partition import shard_of
 
 __all__ = ["PALETTE", "load"]
 
 _CACHE_BYTES: Final = 128 << 20
 """Decoded pictures kept in memory, for training and again for validation."""
-
-_PREVIEWS: Final = 6
 
 
 def load(cfg: TaskConfig) -> Task:
@@ -59,7 +57,7 @@ def load(cfg: TaskConfig) -> Task:
         val_data=val_data,
         loss=balanced_cross_entropy,
         metrics=partial(evaluate, source.classes),
-        preview=partial(_preview, val_data),
+        preview=partial(preview, val_data),
         predict=partial(predict, source.classes, tile_size, cfg.data.max_side),
         example=torch.zeros(3, tile_size, tile_size),
         metric="miou",
@@ -101,28 +99,6 @@ def _labels(source: Source) -> list[int]:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labels: list[int] = np.argmax(shares / np.maximum(shares.mean(axis=0), 1e-9), axis=1).tolist()
     return labels
-
-
-def _preview(
-    data: ValTiles, model: nn.Module, device: torch.device
-) -> list[tuple[Pixels, Pixels, Pixels]]:
-    """Return (image, truth, prediction) of a few tiles from all over the validation data.
-
-    Classes are indices into `PALETTE`.
-    """
-    training = model.training
-    model.eval()
-    pictures = []
-    try:
-        with torch.no_grad():
-            for index in np.linspace(0, len(data) - 1, min(_PREVIEWS, len(data))).astype(int):
-                image, truth = data.pixels(int(index))
-                scores = model(to_tensors(image, truth)[0][None].to(device))
-                predicted = scores.argmax(dim=1)[0].cpu().numpy().astype(np.uint8)
-                pictures.append((image, truth, predicted))
-    finally:
-        model.train(training)
-    return pictures
 
 
 def _fingerprint(classes: ClassSet) -> dict[str, str]:

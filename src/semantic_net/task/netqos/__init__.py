@@ -8,7 +8,7 @@ forecasts that it has to beat: no change, and ridge autoregression on the same w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from semantic_net.task.netqos import csv_source, synthetic
 from semantic_net.task.netqos.baselines import fit_ridge, make_metrics
 from semantic_net.task.netqos.model import Forecaster, loss
 from semantic_net.task.netqos.predict import predict
+from semantic_net.task.netqos.preview import preview
 from semantic_net.task.netqos.traces import Trace, WindowData, shard_traces
 from semantic_net.task.netqos.units import Inputs
 
@@ -60,7 +61,8 @@ def make_task(cfg: TaskConfig, source: Source) -> Task:
     train = _windows(cfg, source.train, source.inputs, "training")
     held_out = _windows(cfg, source.held_out, source.inputs, "held-out")
     metrics = make_metrics(source.inputs.target_scale, fit_ridge(train))
-    return _task(cfg, source.inputs, train, held_out, metrics)
+    task = _task(cfg, source.inputs, train, held_out, metrics)
+    return replace(task, preview=partial(preview, held_out, source.inputs))
 
 
 def _without_data(cfg: TaskConfig, inputs: Inputs) -> Task:

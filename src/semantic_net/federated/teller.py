@@ -1,0 +1,187 @@
+"""Tells of a running peer: its status into a file and onto the page, its rounds onto the page and,
+as vitals, to others that watch.
+
+Nothing waits for it: files are written and sensors read in a thread, and what fails is said once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import semantic_net
+from semantic_net.config import Config
+from semantic_net.errors import ConfigError
+from semantic_net.federated.folder import RunFolder
+from semantic_net.federated.status import StatusKeeper
+from semantic_net.monitoring.dashboard.access import access_of, host_and_port
+from semantic_net.monitoring.dashboard.board import Board
+from semantic_net.monitoring.device import DeviceSensors
+from semantic_net.monitoring.status_file import StatusFile
+from semantic_net.monitoring.text import in_percent, metric_label
+from semantic_net.protocol.identity import PeerId, short_id
+from semantic_net.protocol.vitals import MAX_METRIC_CHARS, Vitals
+from semantic_net.records import RoundRecord
+from semantic_net.status import DeviceVitals, Sample
+from semantic_net.task.base import Task
+from semantic_net.transport.base import Transport
+
+log = logging.getLogger(__name__)
+
+TELL_S = 1.0
+"""Seconds between two looks at what the peer is at."""
+
+SAMPLES_S = 5.0
+"""Seconds between two looks at what the model makes of a few examples, at least."""
+
+SAMPLES_SHARE = 0.01
+"""Most of the time that they may take."""
+
+
+@dataclass(slots=True)
+class Teller:
+    """Of one peer."""
+
+    keeper: StatusKeeper
+    transport: Transport
+    file: StatusFile
+    metric: str
+    """Name of the main metric; empty takes the first one of each round."""
+    board: Board | None = None
+    """Of the page, where there is one."""
+    preview: Callable[[], Sequence[Sample]] | None = None
+    """Returns what the model makes of a few examples."""
+    sensors: DeviceSensors = field(default_factory=DeviceSensors)
+    _device: DeviceVitals | None = None
+    _samples_due: float = 0.0
+    _task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Teller:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._task is not None, "entered"
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await self._tell(has_ended=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._tell()
+            except Exception as exc:  # a bug of ours is no reason to end a run that learns
+                log.error("what the peer is at is not told any more: %r", exc, exc_info=exc)
+                return
+            await asyncio.sleep(TELL_S)
+
+    async def _tell(self, *, has_ended: bool = False) -> None:
+        now = asyncio.get_running_loop().time()
+        transport = self.transport
+        status = self.keeper.status(
+            now, transport.links(), transport.traffic(), transport.unmet_addresses(), self._device
+        )
+        if has_ended:
+            status = status.ended()
+        if self.board is not None:
+            self.board.put_status(status)
+
+        def write() -> None:
+            self.file.write(status, now)
+            self._device = self.sensors.read(now)
+
+        await asyncio.to_thread(write)
+
+    def closed(self, record: RoundRecord, totals: Mapping[str, float]) -> Vitals:
+        """Show a round that is closed; return what others that watch should hear of it.
+
+        Runs in the learner's thread, between two rounds.
+
+        Args:
+            record: Of the round.
+            totals: Of the run so far; ``bytes_sent`` and ``bytes_received`` are used.
+        """
+        sent, received = int(totals["bytes_sent"]), int(totals["bytes_received"])
+        if self.board is not None:
+            self.board.put_record(record, sent + received)
+            self._show_samples(self.board)
+        name = self.metric or next(iter(record.metrics), "")
+        device = self._device or DeviceVitals()
+        return Vitals(
+            round=record.round,
+            loss=record.loss,
+            metric=name[:MAX_METRIC_CHARS],
+            value=record.metrics.get(name),
+            bytes_sent=sent,
+            bytes_received=received,
+            num_missing=len(record.missing),
+            power_w=device.power_w,
+            battery_percent=device.battery_percent,
+            temperature_c=device.temperature_c,
+        )
+
+    def _show_samples(self, board: Board) -> None:
+        """Look at a few examples, as often as that costs next to nothing."""
+        began = time.monotonic()
+        if self.preview is None or began < self._samples_due:
+            return
+        try:
+            board.put_samples(self.preview())
+        except Exception as exc:  # a user's own code, and for show: no reason to end a run
+            self.preview = None
+            log.warning("no sample predictions on the page: %s: %s", type(exc).__name__, exc)
+            log.debug("the task's preview", exc_info=exc)
+            return
+        took_s = time.monotonic() - began
+        self._samples_due = began + max(SAMPLES_S, took_s / SAMPLES_SHARE)
+
+
+def page_of(
+    config: Config, task: Task, folder: RunFolder, me: PeerId, teller: Teller
+) -> AbstractContextManager[object]:
+    """Return the live page, to be entered, and let a peer tell it what there is; or nothing.
+
+    Raises:
+        ConfigError: It is asked for, and the extra is missing.
+        StartError: It cannot be served there.
+    """
+    where = config.monitoring.dashboard
+    if where is None:
+        return nullcontext()
+    host, port = host_and_port(where)
+    try:
+        from semantic_net.monitoring.dashboard.server import Page
+    except ImportError as exc:
+        raise ConfigError(
+            'monitoring.dashboard: the page needs the extra: pip install "semantic-net[dashboard]"'
+        ) from exc
+    facts = {
+        "peer": me,
+        "name": short_id(me),
+        "task": config.task.name,
+        "run": config.p2p.run,
+        "rounds": config.training.rounds,
+        "metric": task.metric,
+        "label": metric_label(task.metric),
+        "percent": in_percent(task.metric),
+        "higher_is_better": task.higher_is_better,
+        "liveness_s": config.p2p.liveness_s,
+        "mode": str(config.semantic.trade.mode),
+        "version": semantic_net.__version__,
+    }
+    teller.board = Board(facts)
+    page = Page(teller.board, access_of(host, folder.root), port)
+    log.info("page at %s", page.url)
+    return page
