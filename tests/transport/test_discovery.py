@@ -125,6 +125,56 @@ def test_a_peer_says_goodbye_within_a_bounded_time(run: str) -> None:
     play(scenario())
 
 
+class Listener(asyncio.DatagramProtocol):
+    """Counts the answers on the group that are about one peer."""
+
+    def __init__(self, peer: str) -> None:
+        self.count, self._peer, self._news = 0, peer.encode(), asyncio.Event()
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        is_answer = data[2] & 0x80
+        if is_answer and self._peer in data:
+            self.count += 1
+            self._news.set()
+
+    async def until(self, count: int) -> None:
+        while self.count < count:
+            self._news.clear()
+            await asyncio.wait_for(self._news.wait(), LIMIT_S)
+
+
+def group_socket() -> socket.socket:
+    """Join the group of multicast DNS on loopback, beside whoever else has."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("", 5353))
+    membership = socket.inet_aton("224.0.0.251") + socket.inet_aton("127.0.0.1")
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+    return sock
+
+
+def test_a_peer_reminds_others_of_itself(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Radios that part and meet tell nobody: who was out of reach has heard nothing yet."""
+    skip_without_multicast()
+    monkeypatch.setattr(module, "LOOK_S", 0.02)
+    monkeypatch.setattr(module, "LOOKS_PER_REMINDER", 2)
+
+    async def scenario() -> None:
+        peer = signer(run).peer_id  # of no other test
+        loop = asyncio.get_running_loop()
+        made = await loop.create_datagram_endpoint(lambda: Listener(peer), sock=group_socket())
+        transport, listener = made
+        alice = Discovery(run, peer)
+        alice.start("127.0.0.1:5001", Found().propose)
+        # At the start it says so three times, and once to each of its own few questions.
+        await listener.until(12)
+        await alice.close()
+        transport.close()
+
+    play(scenario())
+
+
 def test_a_peer_that_never_started_has_nothing_to_close(run: str) -> None:
     play(Discovery(run, ALICE).close())
 
