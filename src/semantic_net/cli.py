@@ -108,6 +108,7 @@ PEER_HELP = """train together with other peers
 Examples:
   semantic-net peer --config configs/task_disaster.yaml --peers 192.168.0.2:5000,192.168.0.3:5000
   semantic-net peer --listen 127.0.0.1:5001 --peers 127.0.0.1:5002 --rounds 3
+  semantic-net peer --set p2p.run=field --set p2p.discovery=mdns
 """
 
 DEMO_HELP = """three peers on this machine learn a task together, and a table of what it was worth

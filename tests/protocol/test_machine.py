@@ -73,7 +73,7 @@ from semantic_net.protocol.vitals import Vitals, VitalSigns, VitalsMessage
 
 ME, ALICE, BOB, CAROL = (signer(name) for name in ("me", "alice", "bob", "carol"))
 A, B = ALICE.peer_id, BOB.peer_id
-LISTEN_S, START_S, HEARTBEAT_S, LIVENESS_S = 60.0, 120.0, 1.0, 10.0
+LISTEN_S, START_S, HEARTBEAT_S, LIVENESS_S, SETTLE_S = 60.0, 120.0, 1.0, 10.0, 8.0
 LOWER, HIGHER = b"a" * 32, b"c" * 32  # than BASE
 
 
@@ -97,6 +97,7 @@ def make(
     heartbeat_s: float = HEARTBEAT_S,
     dials_learned: bool = True,
     budget_bytes: int | None = None,
+    settle_s: float = 0.0,
     **past: Any,
 ) -> PeerMachine:
     cfg = MachineConfig(
@@ -104,6 +105,7 @@ def make(
             rounds=rounds,
             listen_timeout_s=LISTEN_S,
             start_timeout_s=START_S,
+            settle_s=settle_s,
         ),
         bases=replace(BASES, budget_bytes=budget_bytes),
         admission=ADMISSION,
@@ -224,6 +226,18 @@ def test_the_next_wakeup_is_when_the_first_thing_is_due() -> None:
     machine.tick(5.0 + LIVENESS_S)
     assert machine.next_wakeup(20.0) == START_S
     assert started().next_wakeup(0.0) == HEARTBEAT_S
+
+
+def test_the_start_wakes_when_it_stops_looking_for_peers_and_never_in_the_past() -> None:
+    machine = make(heartbeat_s=1000.0, settle_s=SETTLE_S)
+    machine.start(0.0)
+    meet(machine, ALICE, 3.0, ready=False)
+    assert machine.next_wakeup(3.0) == 3.0 + SETTLE_S
+    machine.waiting_for(("somewhere",), 3.0)
+    machine.tick(3.0 + SETTLE_S)
+    assert machine.next_wakeup(3.0 + SETTLE_S) == 3.0 + LIVENESS_S, "still waits for an address"
+    [train] = only(machine.waiting_for((), 12.0), Train)
+    assert train.expected == {A}
 
 
 def test_heartbeats_are_passed_on_but_not_back() -> None:

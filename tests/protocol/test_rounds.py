@@ -36,7 +36,7 @@ from semantic_net.protocol.sync import Sync
 from semantic_net.protocol.update import Update
 from semantic_net.protocol.update_set import UpdateSet
 
-LISTEN_S, START_S, LIVENESS_S = 60.0, 120.0, 10.0
+LISTEN_S, START_S, LIVENESS_S, SETTLE_S = 60.0, 120.0, 10.0, 8.0
 ME = signer("me")
 
 
@@ -52,6 +52,7 @@ class Scene:
         num_peers: int = 0,
         observes: bool = False,
         overlaps: bool = False,
+        settle_s: float = 0.0,
     ):
         self.now = 0.0
         self.updates = UpdateSet(ORIGIN)
@@ -65,6 +66,7 @@ class Scene:
             num_peers=num_peers,
             observes=observes,
             overlaps=overlaps,
+            settle_s=settle_s,
         )
         self.bases = Bases(BASES, ME.peer_id, origin(BASE), self.updates, self.roster)
         self.rounds = Rounds(
@@ -236,6 +238,57 @@ def test_without_peers_nobody_is_waited_for() -> None:
     assert closed(scene.publish()) == (1, "nobody expected")
     [finish] = scene.fold()
     assert finish == Finish("done, after round 1")
+
+
+def test_who_looks_for_peers_starts_when_nobody_new_has_turned_up_for_a_while() -> None:
+    scene = Scene(settle_s=SETTLE_S)
+    assert only(scene.begin(), Train) == []
+    assert scene.texts() == ["looking for peers, at most 120 s"]
+    assert scene.wait(60) == []
+    assert scene.meet("a", ready=False) == []
+    assert scene.wait(SETTLE_S - 1) == []
+    assert scene.meet("b", ready=False) == [], "which makes others likely"
+    assert scene.wait(SETTLE_S - 1) == []
+    assert scene.hear("a", "b", ready=False) == [], "they are no news"
+    assert opened(scene.wait(1)) == (1, peers("a", "b"))
+
+
+def test_who_looks_for_peers_waits_for_those_it_was_told_of_as_well() -> None:
+    scene = Scene(settle_s=SETTLE_S)
+    scene.rounds.waiting_for = ("10.0.0.2:5000",)
+    scene.begin()
+    assert scene.texts() == ["waiting for 10.0.0.2:5000 and looking for peers, at most 120 s"]
+    scene.meet("a")
+    assert scene.wait(SETTLE_S) == []
+    scene.rounds.waiting_for = ()
+    assert opened(scene.step()) == (1, peers("a"))
+
+
+@pytest.mark.parametrize(("found", "number"), [((), "no"), (("a",), "1")])
+def test_at_the_start_timeout_nobody_is_looked_for_any_more(
+    found: tuple[str, ...], number: str
+) -> None:
+    scene = Scene(settle_s=SETTLE_S)
+    scene.begin()
+    assert scene.wait(START_S - 1) == []
+    assert scene.meet(*found, ready=False) == []
+    assert opened(scene.wait(1)) == (1, peers(*found))
+    assert f"found {number} peers in 120 s; going on" in scene.texts()
+
+
+def test_who_finds_a_run_under_way_does_not_wait_for_more() -> None:
+    scene = Scene(settle_s=SETTLE_S)
+    scene.begin()
+    assert opened(scene.meet("a", "b", round_index=3, next_round=3))[0] == 3
+
+
+def test_who_looks_for_peers_and_has_found_none_is_cut_off() -> None:
+    scene = Scene(settle_s=SETTLE_S)
+    scene.begin()
+    assert opened(scene.wait(START_S)) == (1, peers())
+    assert closed(scene.publish()) is None
+    assert scene.texts()[-1].startswith("no peer is heard: training goes on alone")
+    assert closed(scene.wait(LISTEN_S)) == (1, "deadline, cut off")
 
 
 def test_a_late_joiner_starts_in_the_open_round_with_what_came_before_and_delays_nobody() -> None:

@@ -56,6 +56,22 @@ def test_an_undisturbed_run_ends_with_one_state_and_no_deadline(seed: int) -> No
     assert undisturbed(seed) == []
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_peers_that_find_each_other_begin_together_and_the_late_join(seed: int) -> None:
+    cfg = NodeConfig(rounds=6, start_timeout_s=60.0, settle_s=3.0, train_s=(1.0, 1.5))
+    world = World("abcde", cfg, seed)
+    world.unannounced.update(world.nodes)  # nobody was told of anybody
+    for delay_s, name in enumerate("abcd"):
+        world.after(2.0 * delay_s, world.nodes[name].start)
+    world.at_round("a", 3, world.nodes["e"].start)
+    world.run(until=60)
+    first = [node.closed[0] for node in map(world.nodes.__getitem__, "abcd")]
+    assert [(closed.round, closed.reason) for closed in first] == [(1, "all in")] * 4
+    assert world.nodes["e"].closed[0].round > 1
+    assert len({node.closed[-1].state_digest for node in world.nodes.values()}) == 1
+    assert not any(closed.is_cut_off for node in world.nodes.values() for closed in node.closed)
+
+
 def test_a_seed_replays_to_the_last_byte() -> None:
     def play() -> list[tuple[object, ...]]:
         world = play_disturbed(7).world

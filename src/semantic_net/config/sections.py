@@ -269,6 +269,9 @@ class P2PConfig:
     """Port to listen on; 0 takes a free one."""
     peers: tuple[str, ...] = ()
     """host:port of other peers; one's own address in the list is ignored."""
+    discovery: Literal["static", "mdns"] = "static"
+    """static: ``peers`` is all there is to begin with. mdns: peers of a run find each other on
+    their network as well, by multicast DNS (extra ``mdns``)."""
     topology: str = "full"
     """Whom to connect to: ``full``, ``given``, ``ring``, ``line`` or ``random-k``."""
     listen_timeout_s: float = 60.0
@@ -280,7 +283,7 @@ class P2PConfig:
     quorum: float = 1.0
     """Share of the expected peers whose updates close a round; the others' are folded in late."""
     start_timeout_s: float = 120.0
-    """Seconds to wait for the listed peers before the first round."""
+    """Seconds to wait before the first round: for the listed peers, and for one to be found."""
     heartbeat_s: float | None = None
     """Seconds between two signs of life; what is new is said at once. None: a fifth of
     ``liveness_s``."""
@@ -303,6 +306,13 @@ class P2PConfig:
             _TOPOLOGY.fullmatch(self.topology) is not None,
             "p2p.topology",
             "full, given, ring, line or random-k with k in [1, 99]",
+            self.topology,
+        )
+        require_one_of("p2p.discovery", self.discovery, ("static", "mdns"))
+        require(
+            self.discovery == "static" or self.topology in ("full", "given"),
+            "p2p.topology",
+            "full or given with p2p.discovery mdns, since a graph needs the list of all peers",
             self.topology,
         )
         require(0 <= self.port <= 65535, "p2p.port", "in [0, 65535]", self.port)

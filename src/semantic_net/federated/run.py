@@ -22,6 +22,7 @@ from semantic_net.config import Config, P2PConfig, dump_config
 from semantic_net.errors import CheckpointError, ConfigError, RemoteProtocolError
 from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
+from semantic_net.federated.finding import discovery_of
 from semantic_net.federated.folder import Identity, RunFolder
 from semantic_net.federated.journal import by_id
 from semantic_net.federated.learner import ModelLearner, fold_config_of
@@ -32,6 +33,7 @@ from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.security import (
     device_of_run,
+    known_addresses,
     security_mode,
     tell_who_may_join,
     with_known_addresses,
@@ -117,6 +119,7 @@ async def _run(
     stop: asyncio.Event,
 ) -> bool:
     signer, journal = identity.signer, identity.journal
+    discovery = discovery_of(config.p2p, signer.peer_id)
     incarnation = journal.start(floor=time.time_ns())
     if config.training.num_threads is not None:
         torch.set_num_threads(config.training.num_threads)
@@ -213,6 +216,8 @@ async def _run(
         _leave(folder.address, address + "\n")
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
         tell_who_may_join(config, device)
+        if discovery is not None:
+            discovery.start(address, assembled.transport.add_address, known_addresses(device))
 
     peer = Peer(
         PeerParts(
@@ -241,6 +246,8 @@ async def _run(
                 if peer.refused_by:
                     log.warning("turned away to the end by %s", "; ".join(peer.refused_by))
     finally:
+        if discovery is not None:
+            await discovery.close()
         # Not in this thread: it waits for a training step, and a second signal must still get in.
         await asyncio.to_thread(runner.close)
         recording.finish(finished=reason not in (None, INTERRUPTED), refused_by=peer.refused_by)
@@ -332,6 +339,8 @@ def _machine_config(
             rounds=config.training.rounds,
             listen_timeout_s=p2p.listen_timeout_s,
             start_timeout_s=p2p.start_timeout_s,
+            # Whoever is there says something within that time, or would count as gone.
+            settle_s=p2p.liveness_s if p2p.discovery != "static" else 0.0,
             # In a graph over the whole list most of them are no neighbours.
             num_peers=len(p2p.peers) - 1 if needs_own_place(p2p.topology) else 0,
             quorum=p2p.quorum,

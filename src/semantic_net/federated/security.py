@@ -45,13 +45,22 @@ def device_of_run(config: Config, folder: Path | None) -> DeviceIdentity | None:
 
 
 def with_known_addresses(config: Config, device: DeviceIdentity) -> Config:
-    """Dial the devices that invites told of, where nobody is named."""
-    if config.p2p.peers:
+    """Dial the devices that invites told of, where nobody is named and no discovery is on.
+
+    With discovery it is better not to wait for where they once were: see `known_addresses`.
+    """
+    if config.p2p.peers or config.p2p.discovery != "static":
         return config
+    return replace(config, p2p=replace(config.p2p, peers=known_addresses(device)))
+
+
+def known_addresses(device: DeviceIdentity | None) -> tuple[str, ...]:
+    """Return where invites told that trusted devices are."""
+    if device is None:
+        return ()
     trusted = device.trust_file.read().trusted.values()
     # One each: a run's start waits for every address that is named.
-    peers = dict.fromkeys(known.addresses[0] for known in trusted if known.addresses)
-    return replace(config, p2p=replace(config.p2p, peers=tuple(peers)))
+    return tuple(dict.fromkeys(known.addresses[0] for known in trusted if known.addresses))
 
 
 def tell_who_may_join(config: Config, device: DeviceIdentity | None) -> None:

@@ -208,6 +208,7 @@ class PeerMachine:
         times = [
             self._heartbeat_at + self._cfg.heartbeat_s,
             self.rounds.deadline,
+            self.rounds.settles_at if self.rounds.phase is Phase.STARTING else None,
             self.roster.next_expiry(now),
             self.sync.next_wakeup(),
             self._neighbourhood.next_silence(),

@@ -80,6 +80,9 @@ class RoundsConfig:
     start_timeout_s: float
     num_peers: int = 0
     """Other peers of the run, as far as they are known: the start waits to hear of as many."""
+    settle_s: float = 0.0
+    """Where others turn up by themselves, of whom no list tells: seconds without anyone new after
+    which those found are all that the start waits for. 0: nobody is looked for."""
     quorum: float = 1.0
     """Share of the expected updates whose arrival closes a round, in (0, 1]."""
     overlaps: bool = False
@@ -146,11 +149,14 @@ class Rounds:
         """Named addresses at which nobody has said hello so far."""
         self.refused: frozenset[str] = frozenset()
         """Addresses where one end turns the other away: no network that heals changes that."""
+        self.settles_at: float | None = None
+        """When the start stops looking for more peers, if nobody new turns up by then."""
         self.next_round = NEVER if cfg.observes else past.last_round + 1
         """The promise: no new own update below it."""
         self._own_floor = past.last_round + 1  # no own update below it: some may be signed already
         self._past = past
         self._patience_ends_at = 0.0
+        self._num_found = 0  # peers heard of so far, at the start
         self._start_goal = 0  # past the start timeout: fetch what is older than this round
         self._published: dict[PeerId, int] = {}  # in the open round: who, and in which incarnation
         self._plan_base: UpdateId | None = None
@@ -193,10 +199,12 @@ class Rounds:
         """Start the clock of `Phase.STARTING`."""
         self.deadline = now + self._cfg.start_timeout_s
         self._patience_ends_at = now + START_PATIENCE * self._cfg.start_timeout_s
-        if not self.waiting_for:
+        awaited = [f"waiting for {', '.join(self.waiting_for)}"] if self.waiting_for else []
+        if self._cfg.settle_s:
+            awaited.append("looking for peers")
+        if not awaited:
             return []
-        names, limit_s = ", ".join(self.waiting_for), self._cfg.start_timeout_s
-        text = f"waiting for {names}, at most {limit_s:g} s"
+        text = f"{' and '.join(awaited)}, at most {self._cfg.start_timeout_s:g} s"
         return [Tell(Level.INFO, text, noted=False)]
 
     def heard(self, peer: PeerId, body: HeartbeatBody) -> None:
@@ -305,7 +313,8 @@ class Rounds:
         is_over = self._roster.open_round(now, believes_one=False) > 1
         is_alone = self._roster.num_known < self._cfg.num_peers
         is_unmet = not self.refused.issuperset(self.waiting_for)
-        is_early = (is_unmet or is_alone) and not is_over
+        is_gathering = self._is_gathering(now)
+        is_early = (is_unmet or is_alone or is_gathering) and not is_over
         if is_early or is_behind or not heard:
             if now < self.deadline:
                 return []
@@ -317,6 +326,23 @@ class Rounds:
             actions += self._tell_where_we_are(first, now)
             return [*actions, *self._open(first, now)]
         return [*actions, *self._open_last(now)]
+
+    def _is_gathering(self, now: float) -> bool:
+        """Tell whether more peers may turn up soon: nobody has, or somebody new a moment ago.
+
+        How many there are nobody can know, so this is a bet: devices that are switched on together
+        find each other within seconds, one after the other, and for those that come minutes later
+        no wait would be long enough. They join in a later round.
+        """
+        if not self._cfg.settle_s:
+            return False
+        known = self._roster.num_known
+        if known > self._num_found:
+            self._num_found = known
+            self.settles_at = now + self._cfg.settle_s
+        if self.settles_at is not None and now >= self.settles_at:
+            self.settles_at = None  # or it would be a wake-up again and again
+        return known == 0 or self.settles_at is not None
 
     def _fetch_on(self, first: int, until: float) -> list[Action]:
         """Start later: a state without most of the updates is nothing to train on.
@@ -333,6 +359,8 @@ class Rounds:
         limit_s = self._cfg.start_timeout_s
         if is_early and not self.refused.issuperset(self.waiting_for):
             return f"not connected to {', '.join(self.waiting_for)} in {limit_s:g} s; going on"
+        if is_early and self._cfg.settle_s:
+            return f"found {self._roster.num_known or 'no'} peers in {limit_s:g} s; going on"
         if is_early:
             heard, all_peers = self._roster.num_known, self._cfg.num_peers
             return f"heard of {heard} of {all_peers} peers in {limit_s:g} s; going on"
@@ -441,7 +469,9 @@ class Rounds:
             self.deadline = now + self._cfg.listen_timeout_s
         if self._cfg.observes:  # it was not there to see who is ready when the others were
             self.expected |= {p for p, b in alive.items() if b.ready and b.next_round <= self.round}
-        known = not self.refused.issuperset(self.waiting_for) or self._roster.num_known > 0
+        # Who looks for others has some, as who was told of them has, and must not run away alone.
+        known = self._cfg.settle_s > 0 or self._roster.num_known > 0
+        known = known or not self.refused.issuperset(self.waiting_for)
         cut_off = known and not alive and not self._roster.all_said_goodbye()
         actions: list[Action] = []
         if cut_off and not self._is_cut_off:

@@ -86,6 +86,7 @@ class NodeConfig:
     rounds: int = 5
     listen_timeout_s: float = 20.0
     start_timeout_s: float = 10.0
+    settle_s: float = 0.0
     heartbeat_s: float = 1.0
     liveness_s: float = 5.0
     train_s: Span = (0.5, 3.0)
@@ -288,6 +289,7 @@ class Node:
                     rounds=cfg.rounds,
                     listen_timeout_s=cfg.listen_timeout_s,
                     start_timeout_s=cfg.start_timeout_s,
+                    settle_s=cfg.settle_s,
                     quorum=cfg.quorum,
                     overlaps=cfg.overlaps,
                     observes=cfg.observes,

@@ -1,0 +1,33 @@
+"""How the peers of a run find each other, beyond the addresses that they are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from semantic_net.config import P2PConfig
+from semantic_net.errors import ConfigError
+from semantic_net.protocol.identity import PeerId
+
+if TYPE_CHECKING:
+    from semantic_net.transport.discovery import Discovery
+
+MISSING = 'p2p.discovery mdns: needs the extra mdns: pip install "semantic-net[mdns]"'
+
+_EXTRA = ("ifaddr", "zeroconf")
+
+
+def discovery_of(p2p: P2PConfig, peer: PeerId) -> Discovery | None:
+    """Return what finds the others of a run for a peer; None where nothing does.
+
+    Raises:
+        ConfigError: What it needs is not installed.
+    """
+    if p2p.discovery == "static":
+        return None
+    try:
+        from semantic_net.transport.discovery import Discovery
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise ConfigError(MISSING) from exc
+    return Discovery(p2p.run, peer)
