@@ -45,6 +45,8 @@ class Kind(enum.IntEnum):
     PACKED_CHUNK = 12
     BINDING = 13
     STATEMENT = 14
+    MEASURE = 15
+    """Bytes that measure a link, between two doctors; out of place in any session."""
 
 
 MAX_BODY_BYTES: dict[Kind, int] = {
@@ -62,6 +64,7 @@ MAX_BODY_BYTES: dict[Kind, int] = {
     Kind.PACKED_CHUNK: MAX_CHUNK_BYTES + 256,
     Kind.BINDING: 512,
     Kind.STATEMENT: 512,
+    Kind.MEASURE: 16 * 1024,
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 
