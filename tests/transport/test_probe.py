@@ -389,6 +389,47 @@ def test_the_link_to_one_who_waits_is_measured_both_ways(
     run_tcp(scenario())
 
 
+PACE_BYTES, PACE_S = 4096, 0.02
+
+
+def test_a_slow_link_is_told_by_what_arrives(
+    briefly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel takes at once is a multiple of what gets through in the time."""
+
+    async def pace(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(PACE_BYTES):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(PACE_S)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(throughput, "RECEIVE_S", 1.0)
+        async with waiting(A) as (behind, calls):
+
+            async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                host, _, port = behind.rpartition(":")
+                inner, outer = await asyncio.open_connection(host, int(port))
+                ways = [
+                    asyncio.ensure_future(w) for w in (pace(reader, outer), pace(inner, writer))
+                ]
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                outer.transport.abort()
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+
+            async with serving(relay) as address:
+                answer = await probe(address, None, QUICK)
+                await calls.get()
+        assert answer.throughput is not None, answer
+        for carried in (answer.throughput.up, answer.throughput.down):
+            assert 0 < carried.bytes_s < 1.3 * PACE_BYTES / PACE_S
+
+    run_tcp(scenario())
+
+
 def test_no_more_is_sent_than_was_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         monkeypatch.setattr(throughput, "MAX_BYTES", 10 * throughput.FRAME_BYTES)

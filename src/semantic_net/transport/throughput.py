@@ -28,7 +28,7 @@ MAX_BYTES = 64 * 1000 * 1000
 FRAME_BYTES = 8 * 1024
 """Of a frame: a link of a kilobyte a second brings one in as many seconds as it is sent for."""
 
-RECEIVE_S = 4 * SEND_S
+RECEIVE_S = 2 * SEND_S
 """Seconds after which what has come by then is all that counts: a slow link has much under way."""
 
 _CARRIED = struct.Struct(">QQ")
