@@ -19,7 +19,6 @@ import difflib
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,9 +27,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from semantic_net import __version__
-from semantic_net.commands import after, classic, compare, devices, report, status
-from semantic_net.commands.flags import add_output, add_shared, config_of, quoted
-from semantic_net.config import Config
+from semantic_net.commands import after, classic, compare, devices, doctor, report, status
+from semantic_net.commands.flags import (
+    add_output,
+    add_peer,
+    add_shared,
+    out_of,
+    peer_config_of,
+)
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
 
 if TYPE_CHECKING:
@@ -125,42 +129,29 @@ Examples:
 def _add_peer(parser: argparse.ArgumentParser) -> None:
     add_shared(parser)
     add_output(parser)
-    parser.add_argument(
-        "--peers",
-        metavar="A,B",
-        help="host:port of other peers, separated by commas; one's own address is ignored",
-    )
-    parser.add_argument(
-        "--listen", metavar="HOST:PORT", help="where to listen (default 0.0.0.0:5000; port 0: any)"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="what the run leaves (default runs/<host>-<port>)"
-    )
+    add_peer(parser)
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),
         default="auto",
         help="go on from the checkpoint in --out (auto), or start as a new peer (never)",
     )
-    parser.add_argument(
-        "--observe",
-        action="store_true",
-        help="take part without data: relay, fold and record, and publish nothing",
-    )
     parser.add_argument("--init", type=Path, metavar="FILE", help="safetensors weights to start at")
     parser.set_defaults(run=_peer)
 
 
 def _peer(arguments: argparse.Namespace) -> int:
-    config = _peer_config(arguments)
+    config = peer_config_of(arguments)
     # Torch takes seconds to import; a wrong flag should be told before that.
     from semantic_net.federated.folder import RunFolder
     from semantic_net.federated.run import RunOptions, run_peer
     from semantic_net.monitoring.console import logging_to
     from semantic_net.task.loader import place_in
 
-    out = arguments.out or Path("runs") / f"{socket.gethostname()}-{config.p2p.port}"
-    with RunFolder(out) as folder, logging_to(config.monitoring.log_level, folder.log):
+    with (
+        RunFolder(out_of(arguments, config)) as folder,
+        logging_to(config.monitoring.log_level, folder.log),
+    ):
         options = RunOptions(
             resume=arguments.resume == "auto",
             init=arguments.init,
@@ -192,30 +183,6 @@ def _shown(output: Output, rounds: int, metric: str) -> Show:
     if output != "lines":
         return show
     return lambda record: show(msgspec.structs.replace(record, notes=[]))
-
-
-def _peer_config(arguments: argparse.Namespace) -> Config:
-    from semantic_net.transport.address import parse_address
-
-    overrides = []
-    if arguments.listen is not None:
-        try:
-            listen = parse_address(arguments.listen)
-        except ValueError as exc:
-            raise ConfigError(f"--listen: {exc}") from exc
-        overrides += [f"p2p.host={quoted(listen.host)}", f"p2p.port={listen.port}"]
-    if arguments.observe:
-        overrides.append("p2p.observe=true")
-    if arguments.peers is not None:
-        addresses = [part.strip() for part in arguments.peers.split(",") if part.strip()]
-        overrides.append(f"p2p.peers=[{', '.join(quoted(a) for a in addresses)}]")
-    config = config_of(arguments, overrides)
-    for address in config.p2p.peers:
-        try:
-            parse_address(address)
-        except ValueError as exc:
-            raise ConfigError(f"p2p.peers (--peers): {exc}") from exc
-    return config
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -278,6 +245,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "evaluate": (after.EVALUATE_HELP, after.add_evaluate),
     "predict": (after.PREDICT_HELP, after.add_predict),
     "export": (after.EXPORT_HELP, after.add_export),
+    "doctor": (doctor.DOCTOR_HELP, doctor.add_doctor),
     "id": (devices.ID_HELP, devices.add_id),
     "pair": (devices.PAIR_HELP, devices.add_pair),
     "peers": (devices.PEERS_HELP, devices.add_peers),

@@ -17,10 +17,11 @@ import torch
 
 import semantic_net
 from semantic_net.aggregation.fold import FoldConfig
-from semantic_net.aggregation.topology import FULL, needs_own_place, neighbours
-from semantic_net.config import Config, P2PConfig, dump_config
+from semantic_net.aggregation.topology import FULL, needs_own_place
+from semantic_net.config import Config, dump_config
 from semantic_net.errors import CheckpointError, ConfigError, RemoteProtocolError
 from semantic_net.federated.checkpoint import Checkpoint
+from semantic_net.federated.dialled import addresses_to_dial
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.finding import discovery_of
 from semantic_net.federated.folder import Identity, RunFolder
@@ -60,8 +61,7 @@ from semantic_net.semantic.schema import ModelSchema
 from semantic_net.status import Sample
 from semantic_net.task.base import Task
 from semantic_net.training.trainer import Trainer, make_initial_model
-from semantic_net.transport.ad_hoc import AdHocTransport, is_own
-from semantic_net.transport.address import Address, parse_address
+from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.settings import TransportSettings
 
@@ -398,29 +398,10 @@ def _transport_settings(config: Config) -> TransportSettings:
     return TransportSettings(
         host=p2p.host,
         port=p2p.port,
-        peers=_neighbours(p2p),
+        peers=addresses_to_dial(p2p),
         liveness_s=p2p.liveness_s,
         max_rate_bytes_s=None if p2p.max_rate is None else 1000 * p2p.max_rate,
     )
-
-
-def _neighbours(p2p: P2PConfig) -> tuple[str, ...]:
-    """Return the addresses to dial.
-
-    Raises:
-        ConfigError: The topology needs this peer's place in the list, and it is not there.
-    """
-    if not needs_own_place(p2p.topology):
-        return p2p.peers
-    listening = Address(p2p.host, p2p.port)
-    own = [i for i, peer in enumerate(p2p.peers) if is_own(parse_address(peer), listening)]
-    if len(own) != 1:
-        raise ConfigError(
-            f"p2p.topology {p2p.topology}: p2p.peers (--peers) must be the list of all peers, the "
-            f"same on each, with this one's own numeric address, port {p2p.port}, once"
-        )
-    places = neighbours(p2p.topology, own[0], len(p2p.peers), seed=p2p.run)
-    return tuple(p2p.peers[place] for place in places)
 
 
 def _is_unpublished(update: Update, identity: Identity) -> bool:

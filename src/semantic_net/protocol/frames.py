@@ -46,6 +46,8 @@ class Kind(enum.IntEnum):
     BINDING = 13
     STATEMENT = 14
     VITALS = 15
+    MEASURE = 16
+    """Bytes that measure a link, between two doctors; out of place in any session."""
 
 
 MAX_BODY_BYTES: dict[Kind, int] = {
@@ -64,6 +66,7 @@ MAX_BODY_BYTES: dict[Kind, int] = {
     Kind.BINDING: 512,
     Kind.STATEMENT: 512,
     Kind.VITALS: 1024,
+    Kind.MEASURE: 16 * 1024,
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 

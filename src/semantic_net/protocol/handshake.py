@@ -351,6 +351,30 @@ def decode_refusal(frame: Frame) -> Refusal:
     return Refusal(refuse.code, printable(refuse.reason, 1000), by_us=False)
 
 
+def encode_hello(hello: Hello) -> bytes:
+    """Return the HELLO frame of one who begins no session.
+
+    Raises:
+        LocalProtocolError: It breaks the limits that others hold it to.
+    """
+    body = msgspec.msgpack.encode(hello)
+    frame = encode_frame(Kind.HELLO, body)
+    try:
+        decode_hello(Frame(Kind.HELLO, body))  # encoding checks nothing
+    except RemoteProtocolError as exc:
+        raise LocalProtocolError(f"our own hello would be refused: {exc}") from exc
+    return frame
+
+
+def decode_hello(frame: Frame) -> Hello:
+    """Read a HELLO frame of the other end.
+
+    Raises:
+        RemoteProtocolError: It is malformed.
+    """
+    return decode_body(_HELLO, frame)
+
+
 def run_digest(facts: Mapping[str, str]) -> bytes:
     """Return 16 bytes that are equal where all facts are."""
     body = msgspec.msgpack.encode(sorted(facts.items()))

@@ -81,7 +81,7 @@ class AdHocTransport(HubTransport):
             await self._server.start_serving()
         except OSError as exc:  # another program began to listen since we bound
             await self.close()
-            raise self._start_error(exc) from exc
+            raise _start_error(self._settings.host, self._settings.port, exc) from exc
         self._dial_peers()
         if self._pins is not None:
             self._look_later()
@@ -101,25 +101,13 @@ class AdHocTransport(HubTransport):
         self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
 
     async def _bind(self) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        host, port = self._settings.host or "0.0.0.0", self._settings.port  # nosec B104
-        try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            # The first address only: a name with several would get several ports for port 0.
-            sock = _bound_socket(found[0][0], found[0][4])
-        except OSError as exc:
-            raise self._start_error(exc) from exc
-        return await loop.create_server(
+        sock = await bound_socket(self._settings.host, self._settings.port)
+        return await asyncio.get_running_loop().create_server(
             lambda: SocketWire(self._hub, None, self._pins),
             sock=sock,
             backlog=BACKLOG,
             start_serving=False,
         )
-
-    def _start_error(self, exc: OSError) -> StartError:
-        wanted = Address(self._settings.host, self._settings.port)
-        hint = _BIND_HINTS.get(exc.errno or 0, reason_of(exc))
-        return StartError(f"cannot listen on {wanted}: {hint}")
 
     def _is_own(self, address: Address) -> bool:
         return is_own(address, self._address)
@@ -142,6 +130,30 @@ class AdHocTransport(HubTransport):
         await self._hub.close()
         if self._server is not None:
             await self._server.wait_closed()
+
+
+async def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound and does not listen yet.
+
+    Raises:
+        StartError: The port is busy or the address is not ours.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(
+            host or "0.0.0.0",  # nosec B104  # a peer is there to be reached
+            port,
+            type=socket.SOCK_STREAM,
+        )
+        # The first address only: a name with several would get several ports for port 0.
+        return _bound_socket(found[0][0], found[0][4])
+    except OSError as exc:
+        raise _start_error(host, port, exc) from exc
+
+
+def _start_error(host: str, port: int, exc: OSError) -> StartError:
+    hint = _BIND_HINTS.get(exc.errno or 0, reason_of(exc))
+    return StartError(f"cannot listen on {Address(host, port)}: {hint}")
 
 
 def _bound_socket(family: int, address: tuple[Any, ...]) -> socket.socket:

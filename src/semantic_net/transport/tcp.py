@@ -317,13 +317,34 @@ class SocketWire(asyncio.BufferedProtocol):
             self._sealed = memoryview(bytearray())
 
 
-_UNACKED, _NOT_SENT = 24, 144
+_RTT, _UNACKED, _NOT_SENT = 68, 24, 144
 _BYTES_ACKED, _BUSY_TIME, _BYTES_RETRANS, _INFO_BYTES = 120, 168, 208, 216
 """Where Linux has them in its ``tcp_info`` (include/uapi/linux/tcp.h), since 4.19."""
 
 
 def tcp_counters(sock: socket.socket) -> Reading | None:
     """Return what Linux counts of a TCP connection; None where it does not."""
+    info = _tcp_info(sock)
+    if info is None:
+        return None
+    acked, busy_us, lost = (
+        struct.unpack_from("=Q", info, offset)[0]
+        for offset in (_BYTES_ACKED, _BUSY_TIME, _BYTES_RETRANS)
+    )
+    under_way = sum(struct.unpack_from("=I", info, at)[0] for at in (_UNACKED, _NOT_SENT))
+    return LinkTotals(acked, busy_us / 1e6, lost), not under_way
+
+
+def round_trip_s(sock: socket.socket) -> float | None:
+    """Return the seconds of a round trip, smoothed, as Linux has seen it; None where it has not."""
+    info = _tcp_info(sock)
+    if info is None:
+        return None
+    microseconds: int = struct.unpack_from("=I", info, _RTT)[0]
+    return microseconds / 1e6 or None
+
+
+def _tcp_info(sock: socket.socket) -> bytes | None:
     option = getattr(socket, "TCP_INFO", None)
     if option is None or sys.platform != "linux":
         return None
@@ -332,14 +353,7 @@ def tcp_counters(sock: socket.socket) -> Reading | None:
     except OSError as exc:
         log.debug("no TCP_INFO: %s", exc)
         return None
-    if len(info) < _INFO_BYTES:
-        return None  # an old kernel
-    acked, busy_us, lost = (
-        struct.unpack_from("=Q", info, offset)[0]
-        for offset in (_BYTES_ACKED, _BUSY_TIME, _BYTES_RETRANS)
-    )
-    under_way = sum(struct.unpack_from("=I", info, at)[0] for at in (_UNACKED, _NOT_SENT))
-    return LinkTotals(acked, busy_us / 1e6, lost), not under_way
+    return info if len(info) >= _INFO_BYTES else None  # less: an old kernel
 
 
 Option = tuple[int, str, int | bytes]

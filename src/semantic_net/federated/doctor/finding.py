@@ -1,0 +1,45 @@
+"""What one check found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["ok", "warn", "FAIL"]
+
+OK: Level = "ok"
+WARN: Level = "warn"
+FAIL: Level = "FAIL"
+"""FAIL: a run would not start here, or would never meet that peer until a person changes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line for people, in parts for programs."""
+
+    name: str
+    level: Level
+    text: str
+    hint: str = ""
+    """What to do; empty where nothing has to be done."""
+
+    @property
+    def line(self) -> str:
+        """The whole of it."""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.level:4}  {self.name}: {self.text}{hint}"
+
+
+def would_work(findings: Iterable[Finding]) -> bool:
+    """Tell whether nothing failed."""
+    return all(finding.level != FAIL for finding in findings)
+
+
+def amount(num_bytes: float) -> str:
+    """Return bytes as people read them."""
+    for unit in ("bytes", "kB", "MB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} GB"
