@@ -18,6 +18,7 @@ from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.membership import Record
+from semantic_net.protocol.rounds import Phase
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import RateController
@@ -219,3 +220,5 @@ class PeerParts(Generic[Parsed]):
     """Writes a report of a divergence, with all that is held through its round."""
     on_listening: Callable[[str], None] = lambda address: None
     """Told where the transport listens."""
+    on_phase: Callable[[int, Phase], None] = lambda number, phase: None
+    """Told the open round, 0 before the first, and what the peer is at, whenever either changes."""

@@ -69,6 +69,7 @@ from semantic_net.protocol.messages import (
     encode_message,
 )
 from semantic_net.protocol.passed import first_kept
+from semantic_net.protocol.rounds import Phase
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.semantic.rate import Choice
 from semantic_net.transport.address import dialable_addresses, parse_address
@@ -123,6 +124,7 @@ class Peer(Generic[Parsed]):
         self._refusals: set[tuple[str, str, str, bool]] = set()
         self._refusers: dict[PeerId, str] = {}  # by device, where one is known, or peer
         self._skip_reason: str | None = None
+        self._at: tuple[int, Phase] | None = None  # the round and the phase last told of
         self._to_keep: tuple[Record, ...] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -304,7 +306,14 @@ class Peer(Generic[Parsed]):
         self._turn_ends = False
         if not self._is_over:
             self._do(self._machine.look(self._now()))
+            self._tell_phase()
         self._set_alarm()
+
+    def _tell_phase(self) -> None:
+        rounds = self._machine.rounds
+        if self._at != (rounds.round, rounds.phase):
+            self._at = rounds.round, rounds.phase
+            self._parts.on_phase(*self._at)
 
     def _set_alarm(self) -> None:
         if self._timer is not None:

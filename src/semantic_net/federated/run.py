@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -40,12 +40,13 @@ from semantic_net.federated.shards import load_own, seed_of_peer
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import load_into, load_state_dict
+from semantic_net.monitoring.sd_notify import ServiceManager
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
 from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record
-from semantic_net.protocol.rounds import RoundsConfig
+from semantic_net.protocol.rounds import Phase, RoundsConfig
 from semantic_net.protocol.update import Admission, Update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.records import RoundRecord
@@ -77,6 +78,8 @@ class RunOptions:
     """Where this device's key lies; mode pinned needs it."""
     printer: Callable[[int, str], Callable[[RoundRecord], None]] = lambda rounds, metric: _unseen
     """Makes what shows each record to a person, from the number of rounds and the main metric."""
+    service: ServiceManager = field(default_factory=ServiceManager)
+    """Told when the peer listens, what it is at, and that it ends."""
 
 
 async def run_peer(
@@ -100,6 +103,7 @@ async def run_peer(
     try:
         return await _run(config, folder, options, identity, device, stop)
     finally:
+        options.service.close()
         identity.journal.close()
 
 
@@ -194,6 +198,11 @@ async def _run(
         _leave(folder.address, address + "\n")
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
         tell_who_may_join(config, device)
+        options.service.ready()
+
+    def at(number: int, phase: Phase) -> None:
+        where = f"round {number}/{config.training.rounds}: " if number else ""
+        options.service.status(where + phase.value)
 
     peer = Peer(
         PeerParts(
@@ -210,6 +219,7 @@ async def _run(
             keep_records=lambda records: write_records(folder.records, records),
             on_diverged=recording.diverged,
             on_listening=listening,
+            on_phase=at,
         )
     )
     reason = None
@@ -219,6 +229,7 @@ async def _run(
         if peer.refused_by:
             log.warning("turned away to the end by %s", "; ".join(peer.refused_by))
     finally:
+        options.service.stopping()
         # Not in this thread: it waits for a training step, and a second signal must still get in.
         await asyncio.to_thread(runner.close)
         recording.finish(finished=reason not in (None, INTERRUPTED), refused_by=peer.refused_by)
