@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from semantic_net import __version__
-from semantic_net.commands import after, classic, compare, devices, report
+from semantic_net.commands import after, classic, compare, devices, report, status
 from semantic_net.commands.flags import add_output, add_shared, config_of, quoted
 from semantic_net.config import Config
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
@@ -275,6 +275,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "single": (classic.SINGLE_HELP, classic.add_single),
     "compare": (compare.COMPARE_HELP, compare.add_compare),
     "report": (report.REPORT_HELP, report.add_report),
+    "status": (status.STATUS_HELP, status.add_status),
     "evaluate": (after.EVALUATE_HELP, after.add_evaluate),
     "predict": (after.PREDICT_HELP, after.add_predict),
     "export": (after.EXPORT_HELP, after.add_export),

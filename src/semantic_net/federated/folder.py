@@ -19,6 +19,7 @@ from semantic_net.errors import StartError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.checkpoint import CheckpointFolder
 from semantic_net.federated.journal import Journal
+from semantic_net.monitoring.presence import ADDRESS_FILE, LOCK_FILE
 from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.identity import load_or_create_key
@@ -45,7 +46,7 @@ class RunFolder:
         """
         self.root = root
         self.key = root / "key.pem"
-        self.address = root / "address"
+        self.address = root / ADDRESS_FILE
         self.config = root / "config.yaml"
         self.model = root / "model.safetensors"
         self.best_model = root / "model_best.safetensors"
@@ -62,7 +63,7 @@ class RunFolder:
         self.cache = self.checkpoint / "cache"
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(root / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as exc:
             raise StartError(f"--out {root}: cannot be written: {exc.strerror}") from exc
         try:
