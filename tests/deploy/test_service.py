@@ -28,6 +28,7 @@ def service() -> dict[str, str]:
 def test_a_peer_says_when_it_is_up_what_it_is_at_that_it_lives_and_that_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("torch")  # the peer's process needs it
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(LIMIT_S)
