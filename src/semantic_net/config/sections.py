@@ -428,6 +428,9 @@ class MonitoringConfig:
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level on the console; log.txt always has debug."""
+    tensorboard: bool = False
+    """Leave each round's figures for TensorBoard, in ``tensorboard/`` of ``--out`` (extra
+    ``tracking``)."""
 
     def __post_init__(self) -> None:
         require_one_of(

@@ -21,6 +21,7 @@ from semantic_net.federated.checkpoint import CheckpointFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.monitoring.presence import ADDRESS_FILE, LOCK_FILE
 from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE
+from semantic_net.monitoring.tracking import FOLDER
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.identity import load_or_create_key
 
@@ -53,6 +54,7 @@ class RunFolder:
         self.log = root / "log.txt"
         self.rounds = root / ROUNDS_FILE
         self.summary = root / SUMMARY_FILE
+        self.tensorboard = root / FOLDER
         self.previous = root / "previous"
         self.checkpoint = root / "checkpoint"
         self.journal = self.checkpoint / "journal.jsonl"
@@ -97,7 +99,8 @@ class RunFolder:
         """
         self.key.unlink(missing_ok=True)
         # The checkpoint goes last: as long as it is here, the rest has not moved in vain.
-        left = (self.model, self.best_model, self.rounds, self.summary, self.checkpoint)
+        files = (self.model, self.best_model, self.rounds, self.summary)
+        left = (*files, self.tensorboard, self.checkpoint)
         put_away = self.previous / self.checkpoint.name
         kept = CheckpointFolder(put_away, BaseStore(put_away))
         try:

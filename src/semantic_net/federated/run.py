@@ -41,6 +41,7 @@ from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import load_into, load_state_dict
 from semantic_net.monitoring.sd_notify import ServiceManager
+from semantic_net.monitoring.tracking import load_tensorboard
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
 from semantic_net.protocol.identity import Signer
@@ -94,6 +95,8 @@ async def run_peer(
         ConfigError: The configuration does not fit the task.
         StartError: The data, the checkpoint or the port is not usable.
     """
+    if config.monitoring.tensorboard:
+        load_tensorboard()  # before an earlier run is put away for this one
     if not options.resume:
         folder.forget()
     device = device_of_run(config, options.device_folder)
