@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 JETPACKS = {"6": ("3.10", 35), "7": ("3.12", 39)}
 """The Python of each JetPack, and the minor version of its glibc."""
 OLDEST_GLIBC = 17  # manylinux2014
+MACHINES = ("aarch64", "x86_64")
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src")
 MAX_PASSES = 10
 
@@ -57,9 +59,20 @@ class Target:
     def jetpack(cls, version: str) -> Target:
         """Return a Jetson with a version of JetPack."""
         python, glibc = JETPACKS[version]
-        minors = range(glibc, OLDEST_GLIBC - 1, -1)
-        newest_first = [f"manylinux_2_{minor}_aarch64" for minor in minors]
-        return cls(python, "aarch64", (*newest_first, "manylinux2014_aarch64"))
+        return cls.of(python, [f"manylinux_2_{glibc}_aarch64"])
+
+    @classmethod
+    def of(cls, python: str, platforms: Sequence[str]) -> Target:
+        """Return a machine that takes wheels of some platforms, and those of an older glibc.
+
+        Raises:
+            WheelhouseError: They are of different processors.
+        """
+        taken = [each for platform in platforms for each in _with_older(platform)]
+        machines = {machine for machine in MACHINES if any(p.endswith(machine) for p in taken)}
+        if len(machines) != 1:
+            raise WheelhouseError(f"--platform: of one processor, one of {', '.join(MACHINES)}")
+        return cls(python, machines.pop(), tuple(dict.fromkeys(taken)))
 
     @property
     def flags(self) -> list[str]:
@@ -79,6 +92,15 @@ class Target:
         return marker is None or any(
             marker.evaluate({**environment, "extra": extra}) for extra in ("", *extras)
         )
+
+
+def _with_older(platform: str) -> list[str]:
+    """Return a platform and those whose wheels run on it as well: pip takes what is named alone."""
+    found = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform)
+    if found is None:
+        return [platform]
+    minors = range(int(found[1]), OLDEST_GLIBC - 1, -1)
+    return [*(f"manylinux_2_{each}_{found[2]}" for each in minors), f"manylinux2014_{found[2]}"]
 
 
 def pins(text: str, target: Target, *, with_torch: bool) -> list[str]:
@@ -221,18 +243,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--without-torch", action="store_true", help="the device brings its own")
     arguments = parser.parse_args(argv)
     out: Path = arguments.out
-    if arguments.jetpack:
-        target = Target.jetpack(arguments.jetpack)
-    elif arguments.platform:
-        machine = "aarch64" if arguments.platform[0].endswith("aarch64") else "x86_64"
-        target = Target(arguments.python_version, machine, tuple(arguments.platform))
-    elif arguments.python_version != Target.python:
+    if not arguments.platform and arguments.python_version != Target.python:
         parser.error("--python-version: of which --platform? Or run this with that Python")
-    else:
-        target = Target()
     extras = [extra for extra in arguments.extras.split(",") if extra]
     with_torch = not arguments.without_torch
     try:
+        target = Target()
+        if arguments.jetpack:
+            target = Target.jetpack(arguments.jetpack)
+        elif arguments.platform:
+            target = Target.of(arguments.python_version, arguments.platform)
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()):
             raise WheelhouseError(f"{out}: not empty; name a new folder")

@@ -65,6 +65,22 @@ def test_pip_is_told_of_every_wheel_that_the_device_can_use() -> None:
     assert "--platform=manylinux2014_aarch64" in ORIN.flags
     assert "--platform=manylinux_2_39_aarch64" not in ORIN.flags
     assert tool.Target().flags == []
+    server = tool.Target.of("3.12", ["manylinux_2_18_x86_64"])
+    assert server.machine == "x86_64"
+    assert server.platforms == (
+        "manylinux_2_18_x86_64",
+        "manylinux_2_17_x86_64",
+        "manylinux2014_x86_64",
+    )
+
+
+@pytest.mark.parametrize("platform", ["win_amd64", "aarch64 manylinux2014_x86_64"])
+def test_a_platform_that_is_none_of_ours_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], platform: str
+) -> None:
+    flags = [flag for each in platform.split() for flag in ("--platform", each)]
+    assert tool.main([str(tmp_path), *flags]) == 2
+    assert "of one processor" in capsys.readouterr().err
 
 
 def wheel(folder: Path, name: str, *needs: str) -> None:
