@@ -146,6 +146,7 @@ def _peer(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.folder import RunFolder
     from semantic_net.federated.run import RunOptions, run_peer
     from semantic_net.monitoring.console import logging_to
+    from semantic_net.monitoring.sd_notify import ServiceManager
     from semantic_net.task.loader import place_in
 
     with (
@@ -157,6 +158,7 @@ def _peer(arguments: argparse.Namespace) -> int:
             init=arguments.init,
             device_folder=devices.device_folder(config.security.folder),
             printer=lambda rounds, metric: _shown(arguments.output, rounds, metric),
+            service=ServiceManager.of(os.environ, os.getpid()),
         )
 
         async def run() -> bool:

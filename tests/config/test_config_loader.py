@@ -174,6 +174,7 @@ LEAVES: dict[str, st.SearchStrategy[Any]] = {
     "p2p.peers": st.lists(words, max_size=3),
     "p2p.listen_timeout_s": positive,
     "aggregation.outer_momentum": st.floats(0, 0.99),
+    "monitoring.tensorboard": st.booleans(),
     "monitoring.log_level": st.sampled_from(["debug", "info", "warning", "error"]),
 }
 

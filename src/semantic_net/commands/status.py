@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import time
 from pathlib import Path
 
 import msgspec
 
 from semantic_net.errors import DataError
+from semantic_net.monitoring.presence import ADDRESS_FILE, is_running
+from semantic_net.monitoring.recorder import ROUNDS_FILE
 from semantic_net.monitoring.status_file import read_status
 from semantic_net.monitoring.status_text import status_text
+from semantic_net.monitoring.text import format_duration
 from semantic_net.status import STATUS_FILE, Status
 
-DONE, NOT_RUNNING = 0, 1
+WELL, NOT_WELL = 0, 1
 
 STATUS_HELP = """what a running peer is at, whom its round waits for and why
 
 Reads what the peer leaves in its folder (--out), on the device that it runs on. Exit code 0: it
-runs; 1: it does not.
+runs and listens; 1: it does not, or it has closed no round for --max-age seconds.
 
 Examples:
   semantic-net status runs/field
   semantic-net status runs/field --json
+  semantic-net status runs/field --max-age 3600 || sudo systemctl restart semantic-net
 """
 
 
@@ -31,43 +34,54 @@ def add_status(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``status``."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="folder of a peer's run (--out)")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument(
+        "--max-age",
+        type=float,
+        metavar="S",
+        help="also 1 where it has neither started nor closed a round for so many seconds",
+    )
     parser.set_defaults(run=_status)
 
 
 def _status(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; name the --out of a peer")
     status = read_status(folder / STATUS_FILE)
+    try:
+        runs = is_running(folder)
+        idle_s = _idle_s(folder, time.time())
+    except OSError as exc:
+        raise DataError(f"{folder}: cannot be read: {exc.strerror or exc}") from exc
     if status is None:
-        raise DataError(f"{folder}: no peer has run there ({STATUS_FILE} is missing)")
-    is_running = _is_locked(folder / ".lock")
+        if not runs:
+            raise DataError(f"{folder}: no peer has run there ({STATUS_FILE} is missing)")
+        print(f"{folder}: a peer is starting there")
+        return NOT_WELL
     age_s = max(time.time() - status.written_at, 0.0)
     if arguments.json:
-        known = {**msgspec.to_builtins(status), "is_running": is_running, "age_s": round(age_s, 1)}
+        more = {"is_running": runs, "age_s": round(age_s, 1), "idle_s": round(idle_s, 1)}
+        known = {**msgspec.to_builtins(status), **more}
         print(msgspec.json.format(msgspec.json.encode(known), indent=2).decode())
     else:
-        print(_head(status, folder, age_s, is_running=is_running))
+        print(_head(status, folder, age_s, runs=runs))
         print(status_text(status))
-    return DONE if is_running else NOT_RUNNING
+    is_idle = arguments.max_age is not None and idle_s > arguments.max_age
+    return WELL if runs and status.address and not is_idle else NOT_WELL
 
 
-def _head(status: Status, folder: Path, age_s: float, *, is_running: bool) -> str:
-    if not is_running:
-        ended = (
-            "it has ended" if status.phase == "finished" else "it was killed, or the power failed"
-        )
-        return f"{folder}: no peer runs there; {ended} {age_s:.0f} s ago. The last that it said:"
-    return f"{folder}: process {status.pid}, listening on {status.address or 'nothing yet'}"
+def _idle_s(folder: Path, now: float) -> float:
+    """Return the seconds since the peer has started to listen, or closed a round."""
+    paths = [folder / ADDRESS_FILE, folder / ROUNDS_FILE]
+    times = [path.stat().st_mtime for path in paths if path.exists()]
+    return max(now - max(times, default=0.0), 0.0)
 
 
-def _is_locked(lock: Path) -> bool:
-    """Tell whether a peer holds its folder's lock."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    except OSError as exc:
-        raise DataError(f"{lock}: cannot be read: {exc.strerror or exc}") from exc
-    return False
+def _head(status: Status, folder: Path, age_s: float, *, runs: bool) -> str:
+    if runs:
+        return f"{folder}: process {status.pid}, listening on {status.address or 'nothing yet'}"
+    ended = "it has ended" if status.phase == "finished" else "it was killed, or the power failed,"
+    return (
+        f"{folder}: no peer runs there; {ended} {format_duration(age_s)} ago. "
+        "The last that it said:"
+    )

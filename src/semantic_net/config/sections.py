@@ -441,6 +441,9 @@ class MonitoringConfig:
     dashboard: str | None = None
     """``host:port`` of the live page (extra ``dashboard``); a port alone is on loopback. On another
     address the link in the log has a token that lets one in. None: no page."""
+    tensorboard: bool = False
+    """Leave each round's figures for TensorBoard, in ``tensorboard/`` of ``--out`` (extra
+    ``tracking``)."""
 
     def __post_init__(self) -> None:
         require_one_of(

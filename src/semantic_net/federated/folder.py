@@ -19,7 +19,9 @@ from semantic_net.errors import StartError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.checkpoint import CheckpointFolder
 from semantic_net.federated.journal import Journal
+from semantic_net.monitoring.presence import ADDRESS_FILE, LOCK_FILE
 from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE
+from semantic_net.monitoring.tracking import FOLDER
 from semantic_net.protocol.identity import Signer
 from semantic_net.status import STATUS_FILE
 from semantic_net.transport.identity import load_or_create_key
@@ -46,7 +48,7 @@ class RunFolder:
         """
         self.root = root
         self.key = root / "key.pem"
-        self.address = root / "address"
+        self.address = root / ADDRESS_FILE
         self.config = root / "config.yaml"
         self.model = root / "model.safetensors"
         self.best_model = root / "model_best.safetensors"
@@ -54,6 +56,7 @@ class RunFolder:
         self.rounds = root / ROUNDS_FILE
         self.summary = root / SUMMARY_FILE
         self.status = root / STATUS_FILE
+        self.tensorboard = root / FOLDER
         self.previous = root / "previous"
         self.checkpoint = root / "checkpoint"
         self.journal = self.checkpoint / "journal.jsonl"
@@ -64,7 +67,7 @@ class RunFolder:
         self.cache = self.checkpoint / "cache"
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(root / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as exc:
             raise StartError(f"--out {root}: cannot be written: {exc.strerror}") from exc
         try:
@@ -98,7 +101,8 @@ class RunFolder:
         """
         self.key.unlink(missing_ok=True)
         # The checkpoint goes last: as long as it is here, the rest has not moved in vain.
-        left = (self.model, self.best_model, self.rounds, self.summary, self.checkpoint)
+        files = (self.model, self.best_model, self.rounds, self.summary)
+        left = (*files, self.tensorboard, self.checkpoint)
         put_away = self.previous / self.checkpoint.name
         kept = CheckpointFolder(put_away, BaseStore(put_away))
         try:

@@ -16,6 +16,7 @@ from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.recording import add_to, summary_of
 from semantic_net.federated.weights import save_state_dict
 from semantic_net.monitoring.recorder import Recorder
+from semantic_net.monitoring.tracking import Tracker
 from semantic_net.records import Role, RoundRecord
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.task.base import Task
@@ -44,12 +45,16 @@ class PlainRecording:
             folder: Where it all goes.
             show: Gets each record, too.
             role: What kind of a process this is.
+
+        Raises:
+            ConfigError: TensorBoard is asked for and not installed.
         """
         self._config, self._task, self._model = config, task, model
         self._show = show
         self._role: Role = role
         self._folder = folder
         self._recorder: Recorder | None = None
+        self._tracker = Tracker(folder.tensorboard) if config.monitoring.tensorboard else None
         self._totals: dict[str, float] = {}
         self._last: RoundRecord | None = None
         self._best: RoundRecord | None = None
@@ -59,7 +64,11 @@ class PlainRecording:
         if self._recorder is None:
             self._folder.forget()
             self._recorder = Recorder(self._folder.root)
+            if self._tracker is not None:
+                self._tracker.start()
         self._recorder.record(record)
+        if self._tracker is not None:
+            self._tracker.record(record)
         self._last = record
         add_to(self._totals, record)
         self._show(record)
@@ -85,6 +94,8 @@ class PlainRecording:
         )
         self._recorder.summary(summary)
         self._recorder.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def _leave_model(self, path: Path) -> None:
         metadata = {"task": self._config.task.name, "run": self._config.p2p.run}

@@ -24,6 +24,7 @@ from semantic_net.federated.parts import ClosedRound
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.weights import save_state_dict, write_atomically
 from semantic_net.monitoring.recorder import Recorder
+from semantic_net.monitoring.tracking import Tracker
 from semantic_net.protocol.actions import Diverged
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.update import Update
@@ -83,6 +84,9 @@ class Recording:
         closes_last_again = closed_round < last <= authored_round
         kept_to = last - 1 if closes_last_again else max(closed_round, authored_round)
         self._recorder = Recorder(folder.root, kept_to)
+        self._tracker = Tracker(folder.tensorboard) if config.monitoring.tensorboard else None
+        if self._tracker is not None:
+            self._tracker.start(self._recorder.resumed)
         self._before = {record.round: record for record in self._recorder.dropped}
         self._totals = dict(progress.totals) if progress else {}
         self._best_round = progress.best_round if progress else None
@@ -108,6 +112,8 @@ class Recording:
             self._save_model(best=True)
         # First the record: a resumed run may drop one, but cannot make any up.
         self._recorder.record(record)
+        if self._tracker is not None:
+            self._tracker.record(record)
         log.debug("recorded: %s", msgspec.json.encode(record).decode())
         self._show(record)
         every = self._config.p2p.checkpoint_every
@@ -212,6 +218,8 @@ class Recording:
         if self._last is not None:
             self._recorder.summary(self._summary(self._last, finished, refused_by))
         self._recorder.close()
+        if self._tracker is not None:
+            self._tracker.close()
         if self._notes:
             raise OutputError("; ".join(self._notes).replace(", the run goes on", ""))
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -45,7 +45,9 @@ from semantic_net.federated.status import StatusKeeper
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.teller import Teller, page_of
 from semantic_net.federated.weights import load_into, load_state_dict
+from semantic_net.monitoring.sd_notify import ServiceManager
 from semantic_net.monitoring.status_file import StatusFile
+from semantic_net.monitoring.tracking import load_tensorboard
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.handshake import HelloContent, differing_facts, run_digest
 from semantic_net.protocol.identity import Signer
@@ -84,6 +86,8 @@ class RunOptions:
     """Where this device's key lies; mode pinned needs it."""
     printer: Callable[[int, str], Callable[[RoundRecord], None]] = lambda rounds, metric: _unseen
     """Makes what shows each record to a person, from the number of rounds and the main metric."""
+    service: ServiceManager = field(default_factory=ServiceManager)
+    """Told when the peer listens, what it is at, and that it ends."""
 
 
 async def run_peer(
@@ -98,6 +102,8 @@ async def run_peer(
         ConfigError: The configuration does not fit the task.
         StartError: The data, the checkpoint or the port is not usable.
     """
+    if config.monitoring.tensorboard:
+        load_tensorboard()  # before an earlier run is put away for this one
     if not options.resume:
         folder.forget()
     device = device_of_run(config, options.device_folder)
@@ -107,6 +113,7 @@ async def run_peer(
     try:
         return await _run(config, folder, options, identity, device, stop)
     finally:
+        options.service.close()
         identity.journal.close()
 
 
@@ -205,6 +212,7 @@ async def _run(
         ),
         assembled.transport,
         StatusFile(folder.status),
+        options.service,
         task.metric,
         preview=_preview(task, trainer),
     )
@@ -218,6 +226,7 @@ async def _run(
         tell_who_may_join(config, device)
         if discovery is not None:
             discovery.start(address, assembled.transport.add_address, known_addresses(device))
+        options.service.ready()
 
     peer = Peer(
         PeerParts(
@@ -248,6 +257,7 @@ async def _run(
     finally:
         if discovery is not None:
             await discovery.close()
+        options.service.stopping()
         # Not in this thread: it waits for a training step, and a second signal must still get in.
         await asyncio.to_thread(runner.close)
         recording.finish(finished=reason not in (None, INTERRUPTED), refused_by=peer.refused_by)

@@ -23,6 +23,7 @@ from semantic_net.federated.status import StatusKeeper
 from semantic_net.monitoring.dashboard.access import access_of, host_and_port
 from semantic_net.monitoring.dashboard.board import Board
 from semantic_net.monitoring.device import DeviceSensors
+from semantic_net.monitoring.sd_notify import ServiceManager
 from semantic_net.monitoring.status_file import StatusFile
 from semantic_net.monitoring.text import in_percent, metric_label
 from semantic_net.protocol.identity import PeerId, short_id
@@ -51,6 +52,7 @@ class Teller:
     keeper: StatusKeeper
     transport: Transport
     file: StatusFile
+    service: ServiceManager
     metric: str
     """Name of the main metric; empty takes the first one of each round."""
     board: Board | None = None
@@ -95,6 +97,8 @@ class Teller:
         )
         if has_ended:
             status = status.ended()
+        where = f"round {status.round}/{status.rounds}: " if status.round else ""
+        self.service.status(where + status.phase)
         if self.board is not None:
             self.board.put_status(status)
 

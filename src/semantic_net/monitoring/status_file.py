@@ -7,6 +7,7 @@ take it is said once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -25,7 +26,9 @@ class StatusFile:
     """Writes one peer's status."""
 
     def __init__(self, path: Path) -> None:
-        """Take where it goes."""
+        """Take where it goes; what an earlier process has said there is over."""
+        with contextlib.suppress(OSError):  # a disk that takes nothing is said when it matters
+            path.unlink(missing_ok=True)
         self._path = path
         self._said: object = None
         self._written_at = -OFTEN_S
