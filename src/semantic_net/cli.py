@@ -24,8 +24,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import msgspec
-
 from semantic_net import __version__
 from semantic_net.commands import after, classic, compare, devices, doctor, report, status
 from semantic_net.commands.flags import (
@@ -38,7 +36,7 @@ from semantic_net.commands.flags import (
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
 
 if TYPE_CHECKING:
-    from semantic_net.monitoring.console import Output, Show
+    pass
 
 DONE, BROKE, USAGE, CANNOT_START, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -146,18 +144,21 @@ def _peer(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.folder import RunFolder
     from semantic_net.federated.run import RunOptions, run_peer
     from semantic_net.monitoring.console import logging_to
+    from semantic_net.monitoring.peer_console import PeerConsole
     from semantic_net.monitoring.sd_notify import ServiceManager
     from semantic_net.task.loader import place_in
 
     with (
         RunFolder(out_of(arguments, config)) as folder,
-        logging_to(config.monitoring.log_level, folder.log),
+        PeerConsole(arguments.output) as shown,
+        logging_to(config.monitoring.log_level, folder.log, shown.log_console),
     ):
         options = RunOptions(
             resume=arguments.resume == "auto",
             init=arguments.init,
             device_folder=devices.device_folder(config.security.folder),
-            printer=lambda rounds, metric: _shown(arguments.output, rounds, metric),
+            printer=shown.printer,
+            on_status=shown.status,
             service=ServiceManager.of(os.environ, os.getpid()),
         )
 
@@ -177,22 +178,14 @@ def _peer(arguments: argparse.Namespace) -> int:
             return _fail(f"the run broke: {where} (all of it in {folder.log})", BROKE)
 
 
-def _shown(output: Output, rounds: int, metric: str) -> Show:
-    """Return what shows a record; to people without its notes, which the log has told already."""
-    from semantic_net.monitoring.console import record_printer
-
-    show = record_printer(output, rounds, metric)
-    if output != "lines":
-        return show
-    return lambda record: show(msgspec.structs.replace(record, notes=[]))
-
-
 def _stop_on_signals(stop: asyncio.Event) -> None:
     """Let the first signal end the run in good order, and the second one at once."""
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():
+            if sys.stdout.isatty():
+                os.write(sys.stdout.fileno(), b"\x1b[?25h")  # a table has hidden the cursor
             os._exit(INTERRUPTED)
         log.warning("stopping: goodbye and a checkpoint; once more ends at once")
         stop.set()

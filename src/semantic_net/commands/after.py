@@ -90,12 +90,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from semantic_net.monitoring.progress import shown_if_long
     from semantic_net.monitoring.text import format_metric, in_percent, metric_label
     from semantic_net.training.trainer import Trainer
 
     trained = _load(arguments, needs_data=True)
     trainer = Trainer(trained.task, trained.config.training, seed=0, model=trained.model)
-    metrics = trainer.evaluate()
+    with shown_if_long(f"evaluating {len(trained.task.val_data)} examples"):
+        metrics = trainer.evaluate()
     print(f"{trained.weights}, on {len(trained.task.val_data)} examples:")
     width = max((len(metric_label(name)) for name in metrics), default=0)
     for name, value in metrics.items():
@@ -111,6 +113,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    from semantic_net.monitoring.progress import shown_if_long
+
     trained = _load(arguments, needs_data=False)
     predict = trained.task.predict
     if predict is None:
@@ -127,7 +131,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     failed = 0
     for path in arguments.inputs:
         try:
-            found = predict(trained.model, path, arguments.out, trained.device)
+            with shown_if_long(str(path)):
+                found = predict(trained.model, path, arguments.out, trained.device)
         except DataError as exc:  # the others may be sound
             if len(arguments.inputs) == 1:
                 raise
@@ -142,12 +147,14 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.export import export_onnx, model_card, trtexec_line
+    from semantic_net.monitoring.progress import shown_if_long
 
     trained = _load(arguments, needs_data=False)
     path = arguments.out or arguments.folder
     if path.is_dir():
         path = path / "model.onnx"
-    exported = export_onnx(trained, path)
+    with shown_if_long("exporting, and checking against torch"):
+        exported = export_onnx(trained, path)
     card = path.with_name(CARD)
     try:
         card.write_text(model_card(trained, arguments.folder), encoding="utf-8")
@@ -160,5 +167,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _load(arguments: argparse.Namespace, *, needs_data: bool) -> Trained:
     from semantic_net.federated.trained import load_trained
+    from semantic_net.monitoring.progress import shown_if_long
 
-    return load_trained(arguments.folder, arguments.model, arguments.set, needs_data=needs_data)
+    with shown_if_long("loading the model" + " and its data" * needs_data):
+        return load_trained(arguments.folder, arguments.model, arguments.set, needs_data=needs_data)

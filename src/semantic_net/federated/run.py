@@ -45,6 +45,7 @@ from semantic_net.federated.status import StatusKeeper
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.teller import Teller, page_of
 from semantic_net.federated.weights import load_into, load_state_dict
+from semantic_net.monitoring.progress import logged_if_long
 from semantic_net.monitoring.sd_notify import ServiceManager
 from semantic_net.monitoring.status_file import StatusFile
 from semantic_net.monitoring.tracking import load_tensorboard
@@ -60,7 +61,7 @@ from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
 from semantic_net.semantic.rate import rate_controller
 from semantic_net.semantic.schema import ModelSchema
-from semantic_net.status import Sample
+from semantic_net.status import Sample, Status
 from semantic_net.task.base import Task
 from semantic_net.training.trainer import Trainer, make_initial_model
 from semantic_net.transport.ad_hoc import AdHocTransport
@@ -86,6 +87,8 @@ class RunOptions:
     """Where this device's key lies; mode pinned needs it."""
     printer: Callable[[int, str], Callable[[RoundRecord], None]] = lambda rounds, metric: _unseen
     """Makes what shows each record to a person, from the number of rounds and the main metric."""
+    on_status: Callable[[Status], None] = lambda status: None
+    """Told what the peer is at, about once a second; in a thread, which it may hold up."""
     service: ServiceManager = field(default_factory=ServiceManager)
     """Told when the peer listens, what it is at, and that it ends."""
 
@@ -134,7 +137,9 @@ async def _run(
     shard = config.data.partition.shard
     seed = seed_of_peer(signer.peer_id) if shard is None else shard
     observes = config.p2p.observe
-    task = load_own(config, seed, observe=observes)
+    with logged_if_long("preparing the data"):
+        # Not in this thread: a second signal must get in.
+        task = await asyncio.to_thread(load_own, config, seed, observe=observes)
     model = make_initial_model(task, config.task.seed, config.training.local_layers)
     checkpoint = folder.progress.load()
     if options.init is not None and checkpoint is None:
@@ -214,6 +219,7 @@ async def _run(
         StatusFile(folder.status),
         options.service,
         task.metric,
+        show=options.on_status,
         preview=_preview(task, trainer),
     )
     runner = ThreadRunner()

@@ -29,7 +29,7 @@ from semantic_net.monitoring.text import in_percent, metric_label
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.vitals import MAX_METRIC_CHARS, Vitals
 from semantic_net.records import RoundRecord
-from semantic_net.status import DeviceVitals, Sample
+from semantic_net.status import DeviceVitals, Sample, Status
 from semantic_net.task.base import Task
 from semantic_net.transport.base import Transport
 
@@ -55,6 +55,8 @@ class Teller:
     service: ServiceManager
     metric: str
     """Name of the main metric; empty takes the first one of each round."""
+    show: Callable[[Status], None] = lambda status: None
+    """Shows a status to a person at the terminal."""
     board: Board | None = None
     """Of the page, where there is one."""
     preview: Callable[[], Sequence[Sample]] | None = None
@@ -104,6 +106,7 @@ class Teller:
 
         def write() -> None:
             self.file.write(status, now)
+            self.show(status)
             self._device = self.sensors.read(now)
 
         await asyncio.to_thread(write)

@@ -149,17 +149,20 @@ class RoundPrinter(_Tolerant):
 
 
 @contextlib.contextmanager
-def logging_to(level: str, log_file: Path | None = None) -> Iterator[None]:
+def logging_to(
+    level: str, log_file: Path | None = None, console: Console | None = None
+) -> Iterator[None]:
     """Send what semantic_net logs to standard error and to a file, until the block ends.
 
     Args:
         level: Least level on standard error: debug, info, warning or error.
         log_file: Gets everything from debug on, with times. A file that cannot be written is one
             warning; the console goes on.
+        console: Takes the place of standard error: one that draws on the same terminal.
     """
     logger = logging.getLogger(_LOGGER)
     before = logger.level
-    handlers: list[logging.Handler] = [_ConsoleHandler(getattr(logging, level.upper()))]
+    handlers: list[logging.Handler] = [_ConsoleHandler(getattr(logging, level.upper()), console)]
     logger.setLevel(logging.DEBUG)
     logger.addHandler(handlers[0])
     try:
@@ -181,9 +184,9 @@ def logging_to(level: str, log_file: Path | None = None) -> Iterator[None]:
 class _ConsoleHandler(logging.Handler):
     """One line a record on standard error."""
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, console: Console | None) -> None:
         super().__init__(level)
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True, highlight=False)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -144,6 +144,10 @@ class Sync:
         """Tell whether a live neighbour holds an update of this slot that we do not."""
         return self._transfers.is_pending((round_index, author), alive)
 
+    def progress_of_all(self) -> tuple[int, int]:
+        """Return how many bytes of all that is wanted are here, and of how many that are known."""
+        return self._transfers.progress()
+
     def progress(self, round_index: int, author: PeerId) -> tuple[int, int | None] | None:
         """Return how many bytes of an update are here, and its size where that is known.
 

@@ -199,6 +199,11 @@ class Transfers:
         """Number of items without those that nobody here holds any more."""
         return len(self._items) - sum(not t.holders for t in self._parked.values())
 
+    def progress(self) -> tuple[int, int]:
+        """Return how many bytes of all that is wanted are here, and of how many that are known."""
+        known = [t for t in self._items.values() if t.size is not None]
+        return sum(t.received for t in known), sum(t.size or 0 for t in known)
+
     def get(self, item: Item) -> Transfer | None:
         """Return a wanted item."""
         return self._items.get(item)

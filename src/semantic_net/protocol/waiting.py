@@ -37,7 +37,9 @@ def why_waiting(machine: PeerMachine, now: float, name: Name = short_id) -> str:
     if rounds.phase is Phase.STARTING:
         if rounds.waiting_for:
             return f"waiting for somebody to say hello at {_listed(rounds.waiting_for)}{limit}"
-        return f"fetching what the others hold{limit}"
+        here, size = machine.sync.progress_of_all()
+        part = f": {here:,} of {size:,} bytes" if size else ""
+        return f"fetching what the others hold{part}{limit}"
     if rounds.phase is Phase.SERVING:
         return f"serving its updates until all peers hold the same{limit}"
     outstanding = rounds.outstanding(now)
