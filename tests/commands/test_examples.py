@@ -20,17 +20,18 @@ from processes_support import ROOT, PeerProcess, free_ports
 from semantic_net import cli
 from semantic_net.cli import COMMANDS, main
 
-SMALL = {
+DEMO_TASK = ROOT / "tests" / "federated" / "demo_task.py"
+TINY = {
     "task.name": "disaster",
     "task.disaster.base_channels": "4",
     "task.disaster.depth": "2",
     "data.num_train": "2",
     "data.num_val": "1",
-    "data.tile_size": "32",
-    "training.steps": "1",
+    "task.disaster.tile_size": "32",
     "training.batch_size": "2",
     "training.num_threads": "1",
 }
+SMALL = {**TINY, "training.steps": "1"}
 ALONE = {"p2p.start_timeout_s": "0.2", "p2p.listen_timeout_s": "0.5"}
 
 
@@ -75,12 +76,17 @@ def test_every_example_is_one_that_the_command_takes(command: str) -> None:
     ("command", "index", "more", "code"),
     [
         ("peer", 1, ["--listen", "127.0.0.1:0", *sets({**SMALL, **ALONE})], 0),
-        ("demo", 1, [*sets({"task.name": str(ROOT / "tests/federated/demo_task.py")})], 0),
-        ("single", 0, [*sets(SMALL), "--out", "runs/single"], 0),
+        (
+            "demo",
+            1,
+            ["--out", "runs/new", "--rounds", "1", *sets({"task.name": str(DEMO_TASK)})],
+            0,
+        ),
+        ("single", 0, ["--out", "runs/single", *sets(TINY)], 0),
         ("compare", 2, [], 0),
         ("status", 0, [], 1),
         ("report", 0, [], 0),
-        ("doctor", 2, ["--listen", "127.0.0.1:0", "--out", "runs/new", *sets(SMALL)], 0),
+        ("doctor", 2, ["--listen", "127.0.0.1:0", "--out", "runs/other", *sets(SMALL)], 0),
         ("evaluate", 0, [], 0),
         ("predict", 0, [], 0),
         ("export", 0, [], 0),
