@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from axe_core_python.selenium import Axe
@@ -156,10 +157,15 @@ def test_it_is_accessible_and_fits(
     assert [(each["id"], [n["html"] for n in each["nodes"]]) for each in found["violations"]] == []
     too_wide = "return document.documentElement.scrollWidth > innerWidth"
     assert not driver.execute_script(too_wide), "only tables scroll sideways, in their own box"
+    save(driver, f"{name}-{scheme}")
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def save(driver: Chrome, name: str) -> None:
+    """Keep a picture of the whole page, for people to look at."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     whole = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-    (PICTURES / f"{name}-{scheme}.png").write_bytes(base64.b64decode(whole["data"]))
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    (PICTURES / f"{name}.png").write_bytes(base64.b64decode(whole["data"]))
 
 
 def test_nothing_is_asked_of_others_and_nothing_is_complained_of(shown: Shown) -> None:
@@ -170,6 +176,40 @@ def test_nothing_is_asked_of_others_and_nothing_is_complained_of(shown: Shown) -
     assert asked
     assert [url for url in asked if not url.startswith((shown.url, "data:"))] == []
     assert complaints(driver) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "pictures", "lines"),
+    [("disaster", "task_disaster.yaml", 12, 0), ("netqos", "task_netqos.yaml", 0, 6)],
+)
+def test_what_the_model_makes_of_a_few_examples_is_shown(
+    tmp_path: Path, task: str, config: str, pictures: int, lines: int
+) -> None:
+    def each(index: int) -> list[str]:
+        page = ["--set", "monitoring.dashboard=127.0.0.1:0"] if index == 0 else []
+        shard = ["--set", f"data.partition.shard={index}", "--set", "data.partition.num_shards=3"]
+        return ["--config", str(ROOT / "configs" / config), *shard, *page]
+
+    settings = (f"task.name={task}", "p2p.liveness_s=10", "training.steps=10")
+    with (
+        running(tmp_path, 3, *settings, rounds=10_000, each=each) as peers,
+        browsing(tmp_path / "profile") as driver,
+    ):
+        peers[0].wait_for_round(6)
+        found = re.search(r"page at (\S+)", peers[0].said())
+        assert found is not None
+        size = {"width": 1280, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.get(found[1])
+        look = (
+            "return [[...document.querySelectorAll('#samples img')].filter(i => i.naturalWidth > 0)"
+            ".length, document.querySelectorAll('#samples path').length]"
+        )
+        until(lambda: driver.execute_script(look) == [pictures, lines], "samples")
+        shown = Shown(driver, peers, found[1])
+        until(lambda: len(shown.num_points("metric")) == 3, "a curve a peer")
+        assert complaints(driver) == []
+        save(driver, task)
 
 
 def test_the_page_says_that_the_peer_is_gone(shown: Shown) -> None:
