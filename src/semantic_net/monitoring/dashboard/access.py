@@ -72,7 +72,7 @@ def access_of(host: str, folder: Path) -> Access:
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Read ``host:port``, ``[IPv6]:port`` or a port alone, which is on loopback.
+    """Read ``host:port`` or ``[IPv6]:port``.
 
     Raises:
         ConfigError: It is none of these.
@@ -80,9 +80,9 @@ def host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if not (port.isdigit() and 0 <= int(port) <= 65535):
+    if not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ConfigError(f"monitoring.dashboard: {text!r} is no host:port, such as 127.0.0.1:8080")
-    return host or "127.0.0.1", int(port)
+    return host, int(port)
 
 
 def is_loopback(host: str) -> bool:
