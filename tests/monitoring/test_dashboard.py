@@ -186,7 +186,9 @@ def test_where_the_page_is(text: str, found: tuple[str, int]) -> None:
     assert host_and_port(text) == found
 
 
-@pytest.mark.parametrize("text", ["", "here", "8080", ":8080", "127.0.0.1:", "127.0.0.1:99999", "a:b"])
+@pytest.mark.parametrize(
+    "text", ["", "here", "8080", ":8080", "127.0.0.1:", "127.0.0.1:99999", "a:b"]
+)
 def test_what_is_no_place_for_a_page(text: str) -> None:
     with pytest.raises(ConfigError, match=r"monitoring\.dashboard"):
         host_and_port(text)
