@@ -20,7 +20,7 @@ from semantic_net.federated.status import MAX_PROBLEMS, StatusKeeper
 from semantic_net.protocol.actions import Author, Train
 from semantic_net.protocol.handshake import Hello
 from semantic_net.protocol.history import history_of_origin
-from semantic_net.protocol.identity import Signer, short_id
+from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.messages import Have, HaveEntry
 from semantic_net.protocol.rounds import RoundsConfig
@@ -127,6 +127,21 @@ def test_while_it_collects_it_says_of_each_why_it_is_waited_for() -> None:
     status = told(kept, 10.5)
     assert not about(status, A).is_alive
     assert about(status, B).waited_for == "", "nobody waits for who is gone"
+
+
+def test_a_status_asks_once_for_whom_the_round_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for each peer: it is told once a second, in the loop, with a thousand peers, too."""
+    made = collecting()
+    asked: list[float] = []
+    outstanding = made.rounds.outstanding
+
+    def counted(now: float) -> tuple[PeerId, ...]:
+        asked.append(now)
+        return outstanding(now)
+
+    monkeypatch.setattr(made.rounds, "outstanding", counted)
+    told(keeper(made), 8.0)
+    assert len(asked) <= 2, "for the peers, and for the sentence"
 
 
 def test_how_long_a_phase_lasts_begins_anew_with_each() -> None:
