@@ -215,6 +215,7 @@ async def _run(
         options.service,
         task.metric,
         preview=_preview(task, trainer),
+        is_private=trainer.private is not None,
     )
     runner = ThreadRunner()
     max_rate = None if config.p2p.max_rate is None else 1000 * config.p2p.max_rate

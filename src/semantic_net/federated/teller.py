@@ -60,9 +60,12 @@ class Teller:
     preview: Callable[[], Sequence[Sample]] | None = None
     """Returns what the model makes of a few examples."""
     sensors: DeviceSensors = field(default_factory=DeviceSensors)
+    is_private: bool = False
+    """Losses and metrics are of the data itself, and no noise covers them: others hear none."""
     _device: DeviceVitals | None = None
     _samples_due: float = 0.0
     _task: asyncio.Task[None] | None = None
+    _ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Teller:
         self._task = asyncio.create_task(self._run())
@@ -75,19 +78,19 @@ class Teller:
         traceback: TracebackType | None,
     ) -> None:
         assert self._task is not None, "entered"
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        await self._tell(has_ended=True)
+        # Not cancelled: a thread that writes would go on, and its status might come after the last.
+        self._ending.set()
+        await self._task
 
     async def _run(self) -> None:
-        while True:
-            try:
+        try:
+            while not self._ending.is_set():
                 await self._tell()
-            except Exception as exc:  # a bug of ours is no reason to end a run that learns
-                log.error("what the peer is at is not told any more: %r", exc, exc_info=exc)
-                return
-            await asyncio.sleep(TELL_S)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), TELL_S)
+            await self._tell(has_ended=True)
+        except Exception as exc:  # a bug of ours is no reason to end a run that learns
+            log.error("what the peer is at is not told any more: %r", exc, exc_info=exc)
 
     async def _tell(self, *, has_ended: bool = False) -> None:
         now = asyncio.get_running_loop().time()
@@ -125,9 +128,9 @@ class Teller:
         device = self._device or DeviceVitals()
         return Vitals(
             round=record.round,
-            loss=record.loss,
+            loss=None if self.is_private else record.loss,
             metric=name[:MAX_METRIC_CHARS],
-            value=record.metrics.get(name),
+            value=None if self.is_private else record.metrics.get(name),
             bytes_sent=sent,
             bytes_received=received,
             num_missing=len(record.missing),
