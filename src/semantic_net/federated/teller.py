@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import semantic_net
 from semantic_net.config import Config
@@ -32,6 +33,9 @@ from semantic_net.records import RoundRecord
 from semantic_net.status import DeviceVitals, Sample
 from semantic_net.task.base import Task
 from semantic_net.transport.base import Transport
+
+if TYPE_CHECKING:
+    from semantic_net.monitoring.dashboard.server import Page
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +159,21 @@ class Teller:
         self._samples_due = began + max(SAMPLES_S, took_s / SAMPLES_SHARE)
 
 
+def load_page() -> type[Page]:
+    """Import the page.
+
+    Raises:
+        ConfigError: The extra is missing.
+    """
+    try:
+        from semantic_net.monitoring.dashboard.server import Page
+    except ImportError as exc:
+        raise ConfigError(
+            'monitoring.dashboard: the page needs the extra: pip install "semantic-net[dashboard]"'
+        ) from exc
+    return Page
+
+
 def page_of(
     config: Config, task: Task, folder: RunFolder, me: PeerId, teller: Teller
 ) -> AbstractContextManager[object]:
@@ -168,12 +187,7 @@ def page_of(
     if where is None:
         return nullcontext()
     host, port = host_and_port(where)
-    try:
-        from semantic_net.monitoring.dashboard.server import Page
-    except ImportError as exc:
-        raise ConfigError(
-            'monitoring.dashboard: the page needs the extra: pip install "semantic-net[dashboard]"'
-        ) from exc
+    page_class = load_page()
     facts = {
         "peer": me,
         "name": short_id(me),
@@ -189,6 +203,6 @@ def page_of(
         "version": semantic_net.__version__,
     }
     teller.board = Board(facts)
-    page = Page(teller.board, access_of(host, folder.root), port)
+    page = page_class(teller.board, access_of(host, folder.root), port)
     log.info("page at %s", page.url)
     return page
