@@ -172,6 +172,15 @@ def test_of_others_it_tells_what_heartbeats_links_and_vitals_say() -> None:
     assert about(told(keeper(made), 8.0, connected=(A,)), B).device is None
 
 
+def test_a_metric_named_by_another_is_safe_in_a_terminal() -> None:
+    made = collecting()
+    signs = VitalSigns(made.run, 1, ADMISSION.signature_valid)
+    made.received(A, signs.sign(Vitals(round=1, metric="\x1b[2J\nmiou"), ALICE), 7.0)
+    last = about(told(keeper(made), 8.0), A).last
+    assert last is not None
+    assert last.metric == "?[2J?miou"
+
+
 def test_it_remembers_why_somebody_is_away_until_that_ends() -> None:
     made = collecting()
     kept = keeper(made)
