@@ -368,7 +368,6 @@ def test_a_page_whose_loop_has_ended_breaks_nobody_who_tells(board: Board) -> No
         stream = app_module.Streams(board)._stream()
         assert (await stream.__anext__()).startswith(b"event: facts")
         listeners.extend(board._listeners)
-        await stream.aclose()
 
     asyncio.run(read())
     [wake] = listeners
