@@ -16,6 +16,7 @@ from semantic_net.config.sections import SecurityConfig
 from semantic_net.federated.dialled import addresses_to_dial
 from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding
 from semantic_net.federated.doctor.peers import (
+    check_page,
     check_port,
     describe,
     find_device,
@@ -194,6 +195,21 @@ def test_a_port_that_is_taken() -> None:
         )
     assert asyncio.run(check_port(busy)) == Finding("port", OK, f"127.0.0.1:{port} is free")
     assert asyncio.run(check_port(CONFIG.p2p)).level == OK
+
+
+def test_a_page_that_cannot_be_served() -> None:
+    nowhere = asyncio.run(check_page("nowhere"))
+    assert (nowhere.level, "no host:port" in nowhere.text) == (FAIL, True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        busy = asyncio.run(check_page(str(port)))
+        assert (busy.name, busy.level) == ("page", FAIL)
+        assert busy.text == f"cannot listen on 127.0.0.1:{port}"
+    free = asyncio.run(check_page(f"127.0.0.1:{port}"))
+    assert free == Finding("page", OK, f"127.0.0.1:{port} is free")
+    assert "monitoring.dashboard with port 0" in asyncio.run(check_page("0")).text
 
 
 def pinned(*peers: str) -> Config:

@@ -109,6 +109,8 @@ def _network(
 ) -> Generator[Finding, None, dict[str, Answer]]:
     """Yield what the port, the key and the peers come to; return who answered, own peers apart."""
     yield asyncio.run(peers.check_port(config.p2p))
+    if config.monitoring.dashboard is not None:
+        yield asyncio.run(peers.check_page(config.monitoring.dashboard))
     security, device = peers.find_device(config, place.device_folder)
     yield security
     if device is not None:
