@@ -16,7 +16,15 @@ import pytest
 
 from semantic_net.config import Config, MonitoringConfig, P2PConfig, PrivacyConfig
 from semantic_net.federated.doctor.examine import own_peer
-from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding, amount, would_work
+from semantic_net.federated.doctor.finding import (
+    FAIL,
+    OK,
+    WARN,
+    Finding,
+    amount,
+    duration,
+    would_work,
+)
 from semantic_net.federated.doctor.folder import MODELS_ON_DISK, check_disk, check_out
 from semantic_net.federated.doctor.machine import (
     EXTRAS,
@@ -73,6 +81,14 @@ def test_python(version: tuple[int, int, int], level: str) -> None:
 def test_a_clock_that_is_not_set_is_a_warning() -> None:
     assert check_clock(datetime(1970, 1, 1, 0, 3)).level == WARN
     assert check_clock(datetime(2031, 5, 6, 7, 8)) == Finding("clock", OK, "2031-05-06 07:08")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0123, "12.3 ms"), (0.9999, "1.0 s"), (120, "2 min 00 s"), (4100, "1 h 08 min")],
+)
+def test_times_as_people_read_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_an_extra_that_is_asked_for_and_missing() -> None:
