@@ -93,3 +93,5 @@ def test_where_no_peer_has_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "no peer has run there" in capsys.readouterr().err
     assert main(["status", str(tmp_path / "no")]) == 3
     assert "no such folder; name the --out of a peer" in capsys.readouterr().err
+    assert main(["status", str(tmp_path / ("x" * 300))]) == 3, "as one that may not be looked at"
+    assert "cannot be read: File name too long" in capsys.readouterr().err

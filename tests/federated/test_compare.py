@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from monitoring_support import leave_run, make_record, make_summary
 from rich.console import Console
 
+import semantic_net
 from semantic_net.cli import main
 from semantic_net.config import load_config
 from semantic_net.errors import ConfigError, DataError, StartError
@@ -26,8 +28,9 @@ FAKE = (sys.executable, str(HERE / "compare_fake_cli.py"))
 
 @pytest.fixture(autouse=True)
 def support_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the stand-in import what the tests do."""
-    monkeypatch.setenv("PYTHONPATH", str(HERE.parent))
+    """Let the stand-in import what the tests do, wherever they have it from."""
+    source = Path(semantic_net.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE.parent, source))))
     monkeypatch.setattr(trainings, "has_flower", lambda: True)
 
 

@@ -16,6 +16,7 @@ from semantic_net.config.sections import SecurityConfig
 from semantic_net.federated.dialled import addresses_to_dial
 from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding
 from semantic_net.federated.doctor.peers import (
+    check_page,
     check_port,
     describe,
     find_device,
@@ -154,11 +155,11 @@ def test_a_budget_in_seconds_takes_the_rate_that_was_measured() -> None:
 @pytest.mark.parametrize(
     ("max_rate", "slowest", "text"),
     [
-        (None, None, "over 125 kB/s (1 Mbit/s, nothing being known of the links): 0.5 s"),
-        (625.0, None, "over 625 kB/s (p2p.max_rate): 0.1 s"),
-        (625.0, 1e6, "over 625 kB/s (p2p.max_rate): 0.1 s"),
-        (625.0, 62_500.0, "over 62.5 kB/s (the slowest link measured): 1 s"),
-        (1e6, None, "under 0.01 s"),
+        (None, None, "over 125 kB/s (1 Mbit/s, nothing being known of the links): 500 ms"),
+        (625.0, None, "over 625 kB/s (p2p.max_rate): 100 ms"),
+        (625.0, 1e6, "over 625 kB/s (p2p.max_rate): 100 ms"),
+        (625.0, 62_500.0, "over 62.5 kB/s (the slowest link measured): 1.0 s"),
+        (1e6, None, "0.0625 ms"),
     ],
 )
 def test_how_long_an_update_takes(max_rate: float | None, slowest: float | None, text: str) -> None:
@@ -194,6 +195,21 @@ def test_a_port_that_is_taken() -> None:
         )
     assert asyncio.run(check_port(busy)) == Finding("port", OK, f"127.0.0.1:{port} is free")
     assert asyncio.run(check_port(CONFIG.p2p)).level == OK
+
+
+def test_a_page_that_cannot_be_served() -> None:
+    nowhere = asyncio.run(check_page("nowhere"))
+    assert (nowhere.level, "no host:port" in nowhere.text) == (FAIL, True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        busy = asyncio.run(check_page(str(port)))
+        assert (busy.name, busy.level) == ("page", FAIL)
+        assert busy.text == f"cannot listen on 127.0.0.1:{port}"
+    free = asyncio.run(check_page(f"127.0.0.1:{port}"))
+    assert free == Finding("page", OK, f"127.0.0.1:{port} is free")
+    assert "monitoring.dashboard with port 0" in asyncio.run(check_page("0")).text
 
 
 def pinned(*peers: str) -> Config:

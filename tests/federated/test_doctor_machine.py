@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import sys
@@ -13,10 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from semantic_net.config import Config, PrivacyConfig
-from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding, amount, would_work
+from semantic_net.config import Config, MonitoringConfig, P2PConfig, PrivacyConfig
+from semantic_net.federated.doctor.examine import own_peer
+from semantic_net.federated.doctor.finding import (
+    FAIL,
+    OK,
+    WARN,
+    Finding,
+    amount,
+    duration,
+    would_work,
+)
 from semantic_net.federated.doctor.folder import MODELS_ON_DISK, check_disk, check_out
 from semantic_net.federated.doctor.machine import (
+    EXTRAS,
     JETPACKS,
     MODELS_IN_MEMORY,
     Jetson,
@@ -72,14 +83,39 @@ def test_a_clock_that_is_not_set_is_a_warning() -> None:
     assert check_clock(datetime(2031, 5, 6, 7, 8)) == Finding("clock", OK, "2031-05-06 07:08")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0123, "12.3 ms"), (0.9999, "1.0 s"), (120, "2 min 00 s"), (4100, "1 h 08 min")],
+)
+def test_times_as_people_read_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
 def test_an_extra_that_is_asked_for_and_missing() -> None:
     private = Config(privacy=PrivacyConfig(noise_multiplier=1.0))
     missing = check_extras(private, lambda module: False)
     assert missing.level == FAIL
     assert missing.text == "privacy.noise_multiplier needs opacus"
-    assert missing.hint == "pip install -e '.[privacy]'"
+    assert missing.hint == "pip install 'semantic-net[privacy]'"
     assert check_extras(private, lambda module: module == "opacus").level == OK
     assert check_extras(Config(), lambda module: False).level == OK
+    watched = Config(
+        p2p=P2PConfig(discovery="mdns"),
+        monitoring=MonitoringConfig(dashboard="8080", tensorboard=True),
+    )
+    missing = check_extras(watched, lambda module: module == "zeroconf")
+    assert missing.text == (
+        "p2p.discovery needs ifaddr, monitoring.dashboard needs starlette and uvicorn, "
+        "monitoring.tensorboard needs tensorboard"
+    )
+    assert missing.hint == "pip install 'semantic-net[mdns,dashboard,tracking]'"
+
+
+def test_extras_are_those_that_can_be_installed() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    for extra in EXTRAS:
+        [packages] = re.findall(rf"^{extra.name} = \[(.*)\]$", text, re.MULTILINE)
+        assert sorted(re.findall(r'"(\w+)', packages)) == sorted(extra.modules)
 
 
 # A Jetson.
@@ -192,6 +228,14 @@ def test_a_folder_in_which_a_peer_runs(tmp_path: Path) -> None:
     assert check_out(tmp_path).level == OK, "it was not held on to"
 
 
+def test_a_folder_that_the_system_does_not_let_one_look_at(tmp_path: Path) -> None:
+    """As below another user's; a name that is too long stands for it, since root may look there."""
+    out = tmp_path / ("x" * 300)
+    assert check_out(out).level == FAIL
+    assert check_disk(out, 1, None).level == OK
+    assert own_peer(out) is None
+
+
 def test_a_folder_with_a_checkpoint_says_that_the_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     assert "goes on from there" in check_out(tmp_path).text
@@ -243,6 +287,7 @@ def python(code: str) -> tuple[str, str, str]:
 
 
 def test_the_torch_that_is_here() -> None:
+    pytest.importorskip("torch")
     found = look_at_torch()
     assert isinstance(found, TorchFacts)
     assert found.import_s > 0

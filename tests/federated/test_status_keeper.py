@@ -20,7 +20,7 @@ from semantic_net.federated.status import MAX_PROBLEMS, StatusKeeper
 from semantic_net.protocol.actions import Author, Train
 from semantic_net.protocol.handshake import Hello
 from semantic_net.protocol.history import history_of_origin
-from semantic_net.protocol.identity import Signer, short_id
+from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.messages import Have, HaveEntry
 from semantic_net.protocol.rounds import RoundsConfig
@@ -129,6 +129,21 @@ def test_while_it_collects_it_says_of_each_why_it_is_waited_for() -> None:
     assert about(status, B).waited_for == "", "nobody waits for who is gone"
 
 
+def test_a_status_asks_once_for_whom_the_round_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for each peer: it is told once a second, in the loop, with a thousand peers, too."""
+    made = collecting()
+    asked: list[float] = []
+    outstanding = made.rounds.outstanding
+
+    def counted(now: float) -> tuple[PeerId, ...]:
+        asked.append(now)
+        return outstanding(now)
+
+    monkeypatch.setattr(made.rounds, "outstanding", counted)
+    told(keeper(made), 8.0)
+    assert len(asked) <= 2, "for the peers, and for the sentence"
+
+
 def test_how_long_a_phase_lasts_begins_anew_with_each() -> None:
     made = machine()
     made.rounds.waiting_for = ("10.0.0.9:5000",)
@@ -155,6 +170,15 @@ def test_of_others_it_tells_what_heartbeats_links_and_vitals_say() -> None:
     assert found.device is not None
     assert found.device.power_w == 9.5
     assert about(told(keeper(made), 8.0, connected=(A,)), B).device is None
+
+
+def test_a_metric_named_by_another_is_safe_in_a_terminal() -> None:
+    made = collecting()
+    signs = VitalSigns(made.run, 1, ADMISSION.signature_valid)
+    made.received(A, signs.sign(Vitals(round=1, metric="\x1b[2J\nmiou"), ALICE), 7.0)
+    last = about(told(keeper(made), 8.0), A).last
+    assert last is not None
+    assert last.metric == "?[2J?miou"
 
 
 def test_it_remembers_why_somebody_is_away_until_that_ends() -> None:

@@ -48,12 +48,29 @@ def test_one_device_alone_is_looked_on_as_well(tmp_path: Path) -> None:
         assert rounds_of(tmp_path) == list(range(1, rounds + 1))
 
 
+@pytest.mark.parametrize(
+    ("setting", "missing", "text"),
+    [
+        ("monitoring.tensorboard=true", "tensorboard.compat.proto", "semantic-net[tracking]"),
+        ("monitoring.dashboard=127.0.0.1:0", "uvicorn", "semantic-net[dashboard]"),
+        ("monitoring.dashboard=nowhere", "", "'nowhere' is no host:port"),
+        ("p2p.discovery=mdns", "zeroconf", "semantic-net[mdns]"),
+    ],
+)
 def test_a_missing_extra_costs_no_earlier_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    missing: str,
+    text: str,
 ) -> None:
     assert run(PEER, tmp_path, "--rounds", "1", tracks=False) == 0
-    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
-    assert run(PEER, tmp_path, "--rounds", "1", "--resume", "never") == 2
-    assert "pip install 'semantic-net[tracking]'" in capsys.readouterr().err.splitlines()[-1]
+    for ours in ("monitoring.dashboard.server", "transport.discovery"):
+        monkeypatch.delitem(sys.modules, f"semantic_net.{ours}", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    flags = ("--rounds", "1", "--resume", "never", "--set", setting)
+    assert run(PEER, tmp_path, *flags, tracks=False) == 2
+    assert text in capsys.readouterr().err.splitlines()[-1]
     assert (tmp_path / "rounds.jsonl").exists()
     assert not (tmp_path / "previous").exists()

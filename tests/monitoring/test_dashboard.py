@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from semantic_net.monitoring.dashboard.access import (
     is_loopback,
 )
 from semantic_net.monitoring.dashboard.board import (
+    MAX_CURVES,
     MAX_EVENTS,
     MAX_POINTS,
     MAX_TIMELINE,
@@ -152,6 +154,17 @@ def test_a_long_curve_is_thinned_where_it_is_old() -> None:
     assert len(rounds) <= MAX_POINTS
     assert rounds[0] == 1
     assert rounds[-1000:] == list(range(MAX_POINTS - 800, MAX_POINTS + 200)), "each recent one"
+
+
+def test_peers_that_come_and_go_do_not_fill_the_board() -> None:
+    board = Board(FACTS)
+    board.put_record(make_record(round=1), 100)
+    for number in range(3 * MAX_CURVES):
+        board.put_status(make_status(peers=[other(1, peer=f"peer{number}")]))
+    curves = board.news(Cursor())[0]["rounds"]["curves"]
+    assert len(curves) == MAX_CURVES
+    assert {PEERS[0], f"peer{3 * MAX_CURVES - 1}"} <= curves.keys()
+    assert "peer0" not in curves
 
 
 def test_what_is_logged_is_on_the_board_as_one_line() -> None:
@@ -341,6 +354,26 @@ def test_a_token_lets_in_leaves_the_address_and_is_asked_of_all_others(board: Bo
         assert client.ask("/status.json", Cookie=f"{COOKIE}=t0ken")[0] == 200
         assert client.ask("/metrics", Authorization="Bearer t0ken")[0] == 200
         assert client.ask("/metrics", Authorization="Basic t0ken")[0] == 401
+
+
+def test_a_link_leads_to_no_other_host(client: Client) -> None:
+    for path, leads_to in (("//evil.example/", "/evil.example/"), ("/metrics", "/metrics")):
+        status, headers, _ = client.ask(f"{path}?token=any")
+        assert (status, headers["location"]) == (303, leads_to)
+
+
+def test_a_page_whose_loop_has_ended_breaks_nobody_who_tells(board: Board) -> None:
+    listeners: list[Callable[[], None]] = []
+
+    async def read() -> None:
+        stream = app_module.Streams(board)._stream()
+        assert (await stream.__anext__()).startswith(b"event: facts")
+        listeners.extend(board._listeners)
+
+    asyncio.run(read())
+    [wake] = listeners
+    wake()  # by who had begun to tell before
+    assert board._listeners == []
 
 
 def test_a_busy_port_is_said_before_the_run_starts(board: Board) -> None:

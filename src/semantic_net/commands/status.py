@@ -45,10 +45,10 @@ def add_status(parser: argparse.ArgumentParser) -> None:
 
 def _status(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; name the --out of a peer")
-    status = read_status(folder / STATUS_FILE)
     try:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; name the --out of a peer")
+        status = read_status(folder / STATUS_FILE)
         runs = is_running(folder)
         idle_s = _idle_s(folder, time.time())
     except OSError as exc:

@@ -22,6 +22,16 @@ def discovery_of(p2p: P2PConfig, peer: PeerId) -> Discovery | None:
     Raises:
         ConfigError: What it needs is not installed.
     """
+    found = load_discovery(p2p)
+    return None if found is None else found(p2p.run, peer)
+
+
+def load_discovery(p2p: P2PConfig) -> type[Discovery] | None:
+    """Import what finds the others of a run; None where nothing does.
+
+    Raises:
+        ConfigError: What it needs is not installed.
+    """
     if p2p.discovery == "static":
         return None
     try:
@@ -30,4 +40,4 @@ def discovery_of(p2p: P2PConfig, peer: PeerId) -> Discovery | None:
         if (exc.name or "").partition(".")[0] not in _EXTRA:
             raise
         raise ConfigError(MISSING) from exc
-    return Discovery(p2p.run, peer)
+    return Discovery

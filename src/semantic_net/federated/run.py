@@ -23,7 +23,7 @@ from semantic_net.errors import CheckpointError, ConfigError, RemoteProtocolErro
 from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.dialled import addresses_to_dial
 from semantic_net.federated.facts import run_facts
-from semantic_net.federated.finding import discovery_of
+from semantic_net.federated.finding import discovery_of, load_discovery
 from semantic_net.federated.folder import Identity, RunFolder
 from semantic_net.federated.journal import by_id
 from semantic_net.federated.learner import ModelLearner, fold_config_of
@@ -43,8 +43,9 @@ from semantic_net.federated.shards import load_own, seed_of_peer
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.status import StatusKeeper
 from semantic_net.federated.store import UpdateStore
-from semantic_net.federated.teller import Teller, page_of
+from semantic_net.federated.teller import Teller, load_page, page_of
 from semantic_net.federated.weights import load_into, load_state_dict
+from semantic_net.monitoring.dashboard.access import host_and_port
 from semantic_net.monitoring.progress import logged_if_long
 from semantic_net.monitoring.sd_notify import ServiceManager
 from semantic_net.monitoring.status_file import StatusFile
@@ -105,8 +106,7 @@ async def run_peer(
         ConfigError: The configuration does not fit the task.
         StartError: The data, the checkpoint or the port is not usable.
     """
-    if config.monitoring.tensorboard:
-        load_tensorboard()  # before an earlier run is put away for this one
+    _check_extras(config)
     if not options.resume:
         folder.forget()
     device = device_of_run(config, options.device_folder)
@@ -118,6 +118,16 @@ async def run_peer(
     finally:
         options.service.close()
         identity.journal.close()
+
+
+def _check_extras(config: Config) -> None:
+    """Find out what is missing before an earlier run is put away for this one."""
+    load_discovery(config.p2p)
+    if config.monitoring.tensorboard:
+        load_tensorboard()
+    if config.monitoring.dashboard is not None:
+        host_and_port(config.monitoring.dashboard)
+        load_page()
 
 
 async def _run(
@@ -221,6 +231,7 @@ async def _run(
         task.metric,
         show=options.on_status,
         preview=_preview(task, trainer),
+        is_private=trainer.private is not None,
     )
     runner = ThreadRunner()
     max_rate = None if config.p2p.max_rate is None else 1000 * config.p2p.max_rate

@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from semantic_net.protocol.handshake import REFUSAL_CODES
+from semantic_net.protocol.handshake import REFUSAL_CODES, printable
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.messages import HeartbeatBody
 from semantic_net.protocol.rounds import Phase
-from semantic_net.protocol.vitals import Vitals
+from semantic_net.protocol.vitals import MAX_METRIC_CHARS, Vitals
 from semantic_net.protocol.waiting import Name, why_waited_for, why_waiting
 from semantic_net.status import DeviceVitals, LastRound, PeerStatus, Status
 from semantic_net.transport.base import (
@@ -94,9 +94,8 @@ class StatusKeeper:
         machine, rounds = self.machine, self.machine.rounds
         if self._phase_began is None or self._phase != (rounds.phase, rounds.round):
             self._phase, self._phase_began = (rounds.phase, rounds.round), now
-        known = sorted(machine.roster.known | links.keys())
-        peers = [self._peer(peer, now, links.get(peer)) for peer in known]
-        peers.sort(key=lambda each: not each.is_alive)
+        alive, outstanding = machine.roster.alive(now), frozenset(rounds.outstanding(now))
+        known = sorted(machine.roster.known | links.keys(), key=lambda p: (p not in alive, p))
         deadline = rounds.deadline
         return Status(
             peer=machine.me,
@@ -115,13 +114,18 @@ class StatusKeeper:
             else round(max(deadline - now, 0.0), 1),
             bytes_sent=traffic.bytes_sent,
             bytes_received=traffic.bytes_received,
-            peers=peers[:MAX_SHOWN],
-            num_peers=len(peers),
+            peers=[
+                self._peer(peer, now, links.get(peer), is_waited_for=peer in outstanding)
+                for peer in known[:MAX_SHOWN]
+            ],
+            num_peers=len(known),
             unmet={address: self._problems.get(address, "") for address in unmet},
             device=device,
         )
 
-    def _peer(self, peer: PeerId, now: float, link: LinkTotals | None) -> PeerStatus:
+    def _peer(
+        self, peer: PeerId, now: float, link: LinkTotals | None, *, is_waited_for: bool
+    ) -> PeerStatus:
         machine = self.machine
         body: HeartbeatBody | None = machine.roster.latest(peer)
         heard_s = machine.roster.silence_of(peer, now)
@@ -136,7 +140,7 @@ class StatusKeeper:
             round=0 if body is None else body.round,
             closed_round=0 if body is None else body.closed_round,
             agrees=None if body is None else machine.agrees(body),
-            waited_for=why_waited_for(machine, peer, now),
+            waited_for=why_waited_for(machine, peer) if is_waited_for else "",
             problem="" if link is not None else self._problems.get(peer, ""),
             sent_bytes=0 if link is None else link.sent_bytes,
             bytes_per_s=None
@@ -151,7 +155,7 @@ def _last_round(vitals: Vitals) -> LastRound:
     return LastRound(
         round=vitals.round,
         loss=vitals.loss,
-        metric=vitals.metric,
+        metric=printable(vitals.metric, MAX_METRIC_CHARS),  # it goes to terminals
         value=vitals.value,
         bytes_sent=vitals.bytes_sent,
         bytes_received=vitals.bytes_received,

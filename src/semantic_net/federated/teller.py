@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import semantic_net
 from semantic_net.config import Config
@@ -32,6 +33,9 @@ from semantic_net.records import RoundRecord
 from semantic_net.status import DeviceVitals, Sample, Status
 from semantic_net.task.base import Task
 from semantic_net.transport.base import Transport
+
+if TYPE_CHECKING:
+    from semantic_net.monitoring.dashboard.server import Page
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +66,12 @@ class Teller:
     preview: Callable[[], Sequence[Sample]] | None = None
     """Returns what the model makes of a few examples."""
     sensors: DeviceSensors = field(default_factory=DeviceSensors)
+    is_private: bool = False
+    """Losses and metrics are of the data itself, and no noise covers them: others hear none."""
     _device: DeviceVitals | None = None
     _samples_due: float = 0.0
     _task: asyncio.Task[None] | None = None
+    _ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Teller:
         self._task = asyncio.create_task(self._run())
@@ -77,19 +84,19 @@ class Teller:
         traceback: TracebackType | None,
     ) -> None:
         assert self._task is not None, "entered"
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        await self._tell(has_ended=True)
+        # Not cancelled: a thread that writes would go on, and its status might come after the last.
+        self._ending.set()
+        await self._task
 
     async def _run(self) -> None:
-        while True:
-            try:
+        try:
+            while not self._ending.is_set():
                 await self._tell()
-            except Exception as exc:  # a bug of ours is no reason to end a run that learns
-                log.error("what the peer is at is not told any more: %r", exc, exc_info=exc)
-                return
-            await asyncio.sleep(TELL_S)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), TELL_S)
+            await self._tell(has_ended=True)
+        except Exception as exc:  # a bug of ours is no reason to end a run that learns
+            log.error("what the peer is at is not told any more: %r", exc, exc_info=exc)
 
     async def _tell(self, *, has_ended: bool = False) -> None:
         now = asyncio.get_running_loop().time()
@@ -128,9 +135,9 @@ class Teller:
         device = self._device or DeviceVitals()
         return Vitals(
             round=record.round,
-            loss=record.loss,
+            loss=None if self.is_private else record.loss,
             metric=name[:MAX_METRIC_CHARS],
-            value=record.metrics.get(name),
+            value=None if self.is_private else record.metrics.get(name),
             bytes_sent=sent,
             bytes_received=received,
             num_missing=len(record.missing),
@@ -155,6 +162,21 @@ class Teller:
         self._samples_due = began + max(SAMPLES_S, took_s / SAMPLES_SHARE)
 
 
+def load_page() -> type[Page]:
+    """Import the page.
+
+    Raises:
+        ConfigError: The extra is missing.
+    """
+    try:
+        from semantic_net.monitoring.dashboard.server import Page
+    except ImportError as exc:
+        raise ConfigError(
+            'monitoring.dashboard: the page needs the extra: pip install "semantic-net[dashboard]"'
+        ) from exc
+    return Page
+
+
 def page_of(
     config: Config, task: Task, folder: RunFolder, me: PeerId, teller: Teller
 ) -> AbstractContextManager[object]:
@@ -168,12 +190,7 @@ def page_of(
     if where is None:
         return nullcontext()
     host, port = host_and_port(where)
-    try:
-        from semantic_net.monitoring.dashboard.server import Page
-    except ImportError as exc:
-        raise ConfigError(
-            'monitoring.dashboard: the page needs the extra: pip install "semantic-net[dashboard]"'
-        ) from exc
+    page_class = load_page()
     facts = {
         "peer": me,
         "name": short_id(me),
@@ -189,6 +206,6 @@ def page_of(
         "version": semantic_net.__version__,
     }
     teller.board = Board(facts)
-    page = Page(teller.board, access_of(host, folder.root), port)
+    page = page_class(teller.board, access_of(host, folder.root), port)
     log.info("page at %s", page.url)
     return page

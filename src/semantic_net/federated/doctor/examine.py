@@ -84,7 +84,8 @@ def own_peer(out: Path) -> Signer | None:
         StartError: It cannot be read.
     """
     key = out / "key.pem"
-    return load_or_create_key(key) if key.exists() else None
+    # Not Path.exists(), which raises where we may not look: that is another check's.
+    return load_or_create_key(key) if os.path.exists(key) else None
 
 
 def seed_of(config: Config, own: Signer | None) -> int:
@@ -108,6 +109,8 @@ def _network(
 ) -> Generator[Finding, None, dict[str, Answer]]:
     """Yield what the port, the key and the peers come to; return who answered, own peers apart."""
     yield asyncio.run(peers.check_port(config.p2p))
+    if config.monitoring.dashboard is not None:
+        yield asyncio.run(peers.check_page(config.monitoring.dashboard))
     security, device = peers.find_device(config, place.device_folder)
     yield security
     if device is not None:
@@ -120,7 +123,9 @@ def _network(
     listening = Address(config.p2p.host, config.p2p.port)
     addresses = [a for a in dict.fromkeys(named) if not is_own(parse_address(a), listening)]
     if not addresses:
-        yield Finding("peers", OK, "none named: the others have to dial this one")
+        looks = config.p2p.discovery != "static"
+        how = "they are looked for on the network" if looks else "the others have to dial this one"
+        yield Finding("peers", OK, f"none named: {how}")
         return {}
     if device is None and security_mode(config) == PINNED:
         yield Finding("peers", WARN, "not looked at: without a key none of them answers")

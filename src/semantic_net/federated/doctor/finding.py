@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from semantic_net.monitoring.text import format_duration
+
 Level = Literal["ok", "warn", "FAIL"]
 
 OK: Level = "ok"
@@ -34,6 +36,11 @@ class Finding:
 def would_work(findings: Iterable[Finding]) -> bool:
     """Tell whether nothing failed."""
     return all(finding.level != FAIL for finding in findings)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it."""
+    return format_duration(seconds) if seconds >= 0.9995 else f"{1000 * seconds:.3g} ms"
 
 
 def amount(num_bytes: float) -> str:

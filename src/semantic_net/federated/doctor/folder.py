@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding, amount
+from semantic_net.monitoring.presence import LOCK_FILE, is_running
 
 MODELS_ON_DISK = 24
 """Sizes of the model that a folder takes at most beside updates: three snapshots of four, three
@@ -27,7 +26,12 @@ def check_out(out: Path) -> Finding:
     except OSError as exc:
         text = f"{where} cannot be written: {exc.strerror}"
         return Finding("out", FAIL, text, "name another --out, or see to its rights")
-    if _is_locked(out / ".lock"):
+    try:
+        runs = is_running(out)
+    except OSError as exc:
+        text = f"{out / LOCK_FILE} cannot be read: {exc.strerror}"
+        return Finding("out", FAIL, text, "name another --out, or see to its rights")
+    if runs:
         hint = "stop it, or name another --out"
         return Finding("out", FAIL, f"another peer runs in {out}", hint)
     if (out / "checkpoint").is_dir():
@@ -63,20 +67,7 @@ def check_disk(out: Path, budget_bytes: int, num_parameters: int | None) -> Find
 def _existing(path: Path) -> Path:
     """Return a path, or the nearest of those above it that exist."""
     path = path.absolute()
-    while not path.exists() and path != path.parent:
+    # Not Path.exists(), which raises where we may not look.
+    while not os.path.exists(path) and path != path.parent:
         path = path.parent
     return path
-
-
-def _is_locked(lock: Path) -> bool:
-    try:
-        descriptor = os.open(lock, os.O_RDWR)
-    except OSError:
-        return False  # nobody has run here
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        return exc.errno in (errno.EAGAIN, errno.EACCES)
-    finally:
-        os.close(descriptor)
-    return False

@@ -28,7 +28,7 @@ class Extra:
     """Packages that a key asks for, beside those that are always there."""
 
     name: str
-    module: str
+    modules: tuple[str, ...]
     key: str
     is_wanted: Callable[[Config], bool]
 
@@ -36,9 +36,27 @@ class Extra:
 EXTRAS = (
     Extra(
         "privacy",
-        "opacus",
+        ("opacus",),
         "privacy.noise_multiplier",
         lambda config: config.privacy.noise_multiplier is not None,
+    ),
+    Extra(
+        "mdns",
+        ("zeroconf", "ifaddr"),
+        "p2p.discovery",
+        lambda config: config.p2p.discovery == "mdns",
+    ),
+    Extra(
+        "dashboard",
+        ("starlette", "uvicorn"),
+        "monitoring.dashboard",
+        lambda config: config.monitoring.dashboard is not None,
+    ),
+    Extra(
+        "tracking",
+        ("tensorboard",),
+        "monitoring.tensorboard",
+        lambda config: config.monitoring.tensorboard,
     ),
 )
 
@@ -88,11 +106,15 @@ def check_clock(now: datetime) -> Finding:
 def check_extras(config: Config, is_installed: Callable[[str], bool]) -> Finding:
     """Tell whether the packages are there that the configuration asks for."""
     wanted = [extra for extra in EXTRAS if extra.is_wanted(config)]
-    missing = [extra for extra in wanted if not is_installed(extra.module)]
+    missing = {
+        extra: modules
+        for extra in wanted
+        if (modules := [each for each in extra.modules if not is_installed(each)])
+    }
     if missing:
-        text = ", ".join(f"{extra.key} needs {extra.module}" for extra in missing)
+        text = ", ".join(f"{e.key} needs {' and '.join(found)}" for e, found in missing.items())
         names = ",".join(extra.name for extra in missing)
-        return Finding("extras", FAIL, text, f"pip install -e '.[{names}]'")
+        return Finding("extras", FAIL, text, f"pip install 'semantic-net[{names}]'")
     return Finding("extras", OK, ", ".join(extra.name for extra in wanted) or "none asked for")
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from semantic_net.config import Config, P2PConfig
-from semantic_net.errors import StartError
+from semantic_net.errors import ConfigError, StartError
 from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding, amount
 from semantic_net.federated.security import OPEN, security_mode
+from semantic_net.monitoring.dashboard.access import host_and_port
 from semantic_net.protocol.handshake import (
     BUSY,
     QUARANTINED,
@@ -69,15 +71,32 @@ _KNOWN = frozenset(_HINTS)
 
 async def check_port(p2p: P2PConfig) -> Finding:
     """Tell whether this peer could listen."""
+    return await _check_listening("port", "p2p.port", p2p.host, p2p.port)
+
+
+async def check_page(where: str) -> Finding:
+    """Tell whether the live page could be served.
+
+    Args:
+        where: ``monitoring.dashboard``.
+    """
     try:
-        sock = await bound_socket(p2p.host, p2p.port)
+        host, port = host_and_port(where)
+    except ConfigError as exc:
+        return Finding("page", FAIL, str(exc))
+    return await _check_listening("page", "monitoring.dashboard", host, port)
+
+
+async def _check_listening(name: str, key: str, host: str, port: int) -> Finding:
+    try:
+        sock = await bound_socket(host, port)
     except StartError as exc:
         text, _, hint = str(exc).partition(": ")
-        return Finding("port", FAIL, text, hint)
+        return Finding(name, FAIL, text, hint)
     with sock:
-        host, port = sock.getsockname()[:2]
-    taken = " is free" if p2p.port else " was free (p2p.port 0: another each time)"
-    return Finding("port", OK, f"{host}:{port}{taken}")
+        found = Address(*sock.getsockname()[:2])
+    taken = " is free" if port else f" was free ({key} with port 0: another each time)"
+    return Finding(name, OK, f"{found}{taken}")
 
 
 def find_device(config: Config, folder: Path) -> tuple[Finding, DeviceIdentity | None]:
@@ -90,7 +109,7 @@ def find_device(config: Config, folder: Path) -> tuple[Finding, DeviceIdentity |
     mode = security_mode(config)
     if mode == OPEN:
         return _open_finding(config), None
-    if not (folder / "key.pem").exists():
+    if not os.path.exists(folder / "key.pem"):  # Path.exists() raises where we may not look
         return _nobody(config, f"this device has no key yet in {folder}"), None
     try:
         device = DeviceIdentity(folder)

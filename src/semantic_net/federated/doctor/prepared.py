@@ -10,7 +10,7 @@ from pathlib import Path
 
 from semantic_net.config import Config
 from semantic_net.errors import SemanticNetError
-from semantic_net.federated.doctor.finding import FAIL, OK, Finding
+from semantic_net.federated.doctor.finding import FAIL, OK, Finding, duration
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.learner import fold_config_of
 from semantic_net.federated.shards import load_own
@@ -83,7 +83,7 @@ def check_training(ready: Prepared, config: Config, seed: int) -> Finding:
         log.debug("training breaks", exc_info=exc)
         return Finding("training", FAIL, place_in(Path(config.task.name), exc))
     text = (
-        f"{len(sizes)} steps a round of {_seconds(step_s)}: {_seconds(len(sizes) * step_s)} a round"
+        f"{len(sizes)} steps a round of {duration(step_s)}: {duration(len(sizes) * step_s)} a round"
     )
     return Finding("training", OK, text)
 
@@ -104,7 +104,3 @@ def _train(ready: Prepared, config: Config, seed: int, *, steps: int) -> float:
     began = time.perf_counter()
     trainer.train_round(1, threading.Event())
     return time.perf_counter() - began
-
-
-def _seconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

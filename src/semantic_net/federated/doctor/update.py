@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from semantic_net.config import Config
-from semantic_net.federated.doctor.finding import OK, WARN, Finding, amount
+from semantic_net.federated.doctor.finding import OK, WARN, Finding, amount, duration
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.rate import UPDATE_OVERHEAD, LinkUse, rate_controller
 from semantic_net.semantic.schema import ModelSchema
@@ -72,7 +72,7 @@ def check_update(
     rate, why = min(rates, default=(EXAMPLE_RATE, "1 Mbit/s, nothing being known of the links"))
     took_s = num_peers * size.num_bytes / rate
     peers = f"{num_peers} peer{'s' * (num_peers != 1)}"
-    text += f"; to {peers} over {amount(rate)}/s ({why}): {_seconds(took_s)}"
+    text += f"; to {peers} over {amount(rate)}/s ({why}): {duration(took_s)}"
     timeout_s = config.p2p.listen_timeout_s
     if took_s > timeout_s:
         text += f", and a round waits {timeout_s:g} s"
@@ -85,7 +85,3 @@ def check_update(
 
 def _max_rate(config: Config) -> float | None:
     return None if config.p2p.max_rate is None else 1000 * config.p2p.max_rate
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 0.01 else "under 0.01 s"

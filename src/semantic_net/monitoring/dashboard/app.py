@@ -7,6 +7,7 @@ nothing here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
 from typing import Any
@@ -94,7 +95,9 @@ class Guard:
             if not self._access.lets_in(token):
                 return PlainTextResponse("This token is not the page's.\n", status_code=403)
             # The token leaves the address bar, and with it what a person may copy or photograph.
-            response = RedirectResponse(request.url.path, status_code=303)
+            # One slash: with two, what follows is the name of another host.
+            path = "/" + request.url.path.lstrip("/")
+            response = RedirectResponse(path, status_code=303)
             response.set_cookie(
                 COOKIE, token, max_age=COOKIE_S, httponly=True, samesite="strict", path="/"
             )
@@ -126,9 +129,11 @@ class Streams:
         loop, woken, ended = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(woken.set)
-            if self._board.is_closed:
-                loop.call_soon_threadsafe(ended.set)
+            # The loop may have ended a moment ago, and whoever tells is the peer, or its log.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(woken.set)
+                if self._board.is_closed:
+                    loop.call_soon_threadsafe(ended.set)
 
         self._num_readers += 1
         self._board.add_listener(wake)

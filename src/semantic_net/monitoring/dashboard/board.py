@@ -26,6 +26,9 @@ MAX_POINTS = 4000
 MIN_POINTS = 40
 """That a peer's curve keeps at least, however many peers there are."""
 
+MAX_CURVES = 257
+"""This peer's, and as many others' as a status shows; of more, those that changed last."""
+
 MAX_TIMELINE = 40
 """Rounds of which it is told what their time went into."""
 
@@ -146,6 +149,10 @@ class Board:
         self._tell()
 
     def _add(self, peer: str, point: Point) -> None:
+        if peer not in self._curves and len(self._curves) >= MAX_CURVES:
+            others = [other for other in self._curves if other != self.facts["peer"]]
+            stale = min(others, key=self._numbers.__getitem__)
+            del self._curves[stale], self._numbers[stale]
         curve = self._curves.setdefault(peer, [])
         if curve and curve[-1].round >= point.round:
             if curve[-1] == point:
