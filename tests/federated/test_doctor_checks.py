@@ -204,12 +204,12 @@ def test_a_page_that_cannot_be_served() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        busy = asyncio.run(check_page(str(port)))
+        busy = asyncio.run(check_page(f"127.0.0.1:{port}"))
         assert (busy.name, busy.level) == ("page", FAIL)
         assert busy.text == f"cannot listen on 127.0.0.1:{port}"
     free = asyncio.run(check_page(f"127.0.0.1:{port}"))
     assert free == Finding("page", OK, f"127.0.0.1:{port} is free")
-    assert "monitoring.dashboard with port 0" in asyncio.run(check_page("0")).text
+    assert "monitoring.dashboard with port 0" in asyncio.run(check_page("127.0.0.1:0")).text
 
 
 def pinned(*peers: str) -> Config:
