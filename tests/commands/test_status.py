@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from monitoring_support import make_record
 
 from semantic_net.cli import main
-from semantic_net.federated.folder import RunFolder
+from semantic_net.federated.folder import LOCK_WAIT_S, RunFolder
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.monitoring.status_file import StatusFile
 from semantic_net.status import STATUS_FILE, Status
@@ -42,6 +44,8 @@ def test_of_a_peer_that_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with RunFolder(tmp_path):
         assert main(["status", str(tmp_path)]) == 1
         assert capsys.readouterr().out == f"{tmp_path}: a peer is starting there\n"
+        assert main(["status", str(tmp_path), "--json"]) == 1
+        assert json.loads(capsys.readouterr().out) == {"is_running": True}
         say(tmp_path, status("starting", address=""))
         assert main(["status", str(tmp_path)]) == 1
         assert "listening on nothing yet" in capsys.readouterr().out
@@ -86,6 +90,7 @@ def test_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert (found["is_running"], found["round"], found["phase"]) == (False, 3, "collecting")
     assert found["age_s"] >= 5
+    assert found["idle_s"] is None
 
 
 def test_where_no_peer_has_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,3 +100,14 @@ def test_where_no_peer_has_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "no such folder; name the --out of a peer" in capsys.readouterr().err
     assert main(["status", str(tmp_path / ("x" * 300))]) == 3, "as one that may not be looked at"
     assert "cannot be read: File name too long" in capsys.readouterr().err
+
+
+def test_who_looks_keeps_no_peer_from_starting(tmp_path: Path) -> None:
+    with RunFolder(tmp_path):
+        pass
+    with (tmp_path / ".lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        timer = threading.Timer(LOCK_WAIT_S / 2, fcntl.flock, (lock, fcntl.LOCK_UN))
+        timer.start()
+        with RunFolder(tmp_path):
+            timer.join()

@@ -331,6 +331,8 @@ def test_more_readers_than_a_device_should_serve_are_sent_away(
     board: Board, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app_module, "MAX_READERS", 2)
+    for _ in range(3):
+        assert client.ask("/events", "HEAD")[0] == 200
     with client.stream() as one, client.stream() as two:
         next_event(one)
         next_event(two)

@@ -56,25 +56,27 @@ def _status(arguments: argparse.Namespace) -> int:
     if status is None:
         if not runs:
             raise DataError(f"{folder}: no peer has run there ({STATUS_FILE} is missing)")
-        print(f"{folder}: a peer is starting there")
+        text = '{"is_running": true}' if arguments.json else f"{folder}: a peer is starting there"
+        print(text)
         return NOT_WELL
     age_s = max(time.time() - status.written_at, 0.0)
     if arguments.json:
-        more = {"is_running": runs, "age_s": round(age_s, 1), "idle_s": round(idle_s, 1)}
+        more = {"is_running": runs, "age_s": round(age_s, 1), "idle_s": idle_s}
         known = {**msgspec.to_builtins(status), **more}
         print(msgspec.json.format(msgspec.json.encode(known), indent=2).decode())
     else:
         print(_head(status, folder, age_s, runs=runs))
         print(status_text(status))
-    is_idle = arguments.max_age is not None and idle_s > arguments.max_age
+    limit_s = arguments.max_age
+    is_idle = limit_s is not None and idle_s is not None and idle_s > limit_s
     return WELL if runs and status.address and not is_idle else NOT_WELL
 
 
-def _idle_s(folder: Path, now: float) -> float:
-    """Return the seconds since the peer has started to listen, or closed a round."""
+def _idle_s(folder: Path, now: float) -> float | None:
+    """Return the seconds since the peer has started to listen, or closed a round; None before."""
     paths = [folder / ADDRESS_FILE, folder / ROUNDS_FILE]
     times = [path.stat().st_mtime for path in paths if path.exists()]
-    return max(now - max(times, default=0.0), 0.0)
+    return round(max(now - max(times), 0.0), 1) if times else None
 
 
 def _head(status: Status, folder: Path, age_s: float, *, runs: bool) -> str:

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,8 @@ from semantic_net.status import STATUS_FILE
 from semantic_net.transport.identity import load_or_create_key
 
 log = logging.getLogger(__name__)
+
+LOCK_TRIES, LOCK_WAIT_S = 4, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,15 @@ class RunFolder:
         except OSError as exc:
             raise StartError(f"--out {root}: cannot be written: {exc.strerror}") from exc
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = _lock(self._lock)
         except OSError as exc:
+            os.close(self._lock)
+            raise StartError(f"--out {root}: cannot be locked: {exc.strerror}") from exc
+        if not is_ours:
             os.close(self._lock)
             raise StartError(
                 f"--out {root}: another peer runs in this folder; stop it, or name another --out"
-            ) from exc
+            )
 
     def __enter__(self) -> RunFolder:
         return self
@@ -132,3 +138,18 @@ class RunFolder:
             self.key.unlink()
         signer = load_or_create_key(self.key)
         return Identity(signer, Journal(self.journal))
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file for as long as it is open; tell whether that was possible.
+
+    Tried again for a moment: somebody may just be looking whether a peer runs.
+    """
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_WAIT_S)
+        else:
+            return True
+    return False

@@ -120,6 +120,8 @@ class Streams:
 
     async def respond(self, request: Request) -> Response:
         """Begin a stream."""
+        if request.method == "HEAD":  # who wants no content is not to hold a stream
+            return Response(media_type="text/event-stream")
         if self._num_readers >= MAX_READERS:
             text = f"{MAX_READERS} pages are open, and each costs this device something.\n"
             return PlainTextResponse(text, status_code=503, headers={"retry-after": "10"})
