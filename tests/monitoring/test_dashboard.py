@@ -229,6 +229,20 @@ def test_loopback_needs_no_token_and_elsewhere_it_stays_the_same(tmp_path: Path)
         access_of("0.0.0.0", tmp_path / "missing")
 
 
+def test_a_new_token_is_read_by_its_owner_alone_whatever_was_there(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / TOKEN_FILE, tmp_path / "elsewhere"
+    path.write_text("short")
+    path.chmod(0o644)
+    access_of("0.0.0.0", tmp_path)
+    assert path.stat().st_mode & 0o077 == 0
+    path.unlink()
+    elsewhere.write_text("")
+    path.symlink_to(elsewhere)
+    access_of("0.0.0.0", tmp_path)
+    assert not path.is_symlink()
+    assert elsewhere.read_text() == ""
+
+
 # The server.
 
 
@@ -336,12 +350,32 @@ def test_a_token_lets_in_leaves_the_address_and_is_asked_of_all_others(board: Bo
         status, headers, _ = client.ask("/?token=t0ken")
         assert (status, headers["location"]) == (303, "/")
         cookie = headers["set-cookie"]
-        assert cookie.startswith(f"{COOKIE}=t0ken;")
+        name = Access("127.0.0.1", "t0ken").cookie
+        assert cookie.startswith(f"{name}=t0ken;")
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
-        assert client.ask("/status.json", Cookie=f"{COOKIE}=t0ken")[0] == 200
+        assert client.ask("/status.json", Cookie=f"{name}=t0ken")[0] == 200
         assert client.ask("/metrics", Authorization="Bearer t0ken")[0] == 200
         assert client.ask("/metrics", Authorization="Basic t0ken")[0] == 401
+
+
+def test_the_link_of_one_page_leaves_that_of_another_alone(board: Board) -> None:
+    """Cookies are of a host, whatever the port."""
+    names = {Access("127.0.0.1", token).cookie for token in ("t0ken", "another")}
+    assert len(names) == 2
+    assert all(name.startswith(COOKIE) for name in names)
+    with Page(board, Access("127.0.0.1", None), 0) as page:  # where none is needed, none is set
+        status, headers, _ = Client(page).ask("/?token=guess")
+        assert (status, headers["location"]) == (303, "/")
+        assert "set-cookie" not in headers
+
+
+def test_the_link_leads_nowhere_else(client: Client) -> None:
+    for path in ("//evil.example/", "///evil.example/", "/\\evil.example/"):
+        status, headers, _ = client.ask(f"{path}?token=t")
+        assert status == 303
+        assert headers["location"].startswith("/"), path
+        assert headers["location"][1] not in "/\\", path
 
 
 def test_a_busy_port_is_said_before_the_run_starts(board: Board) -> None:
