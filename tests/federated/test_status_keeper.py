@@ -17,6 +17,7 @@ from protocol_support import (
 )
 
 from semantic_net.federated.status import MAX_PROBLEMS, StatusKeeper
+from semantic_net.monitoring.status_text import status_text
 from semantic_net.protocol.actions import Author, Train
 from semantic_net.protocol.handshake import Hello
 from semantic_net.protocol.history import history_of_origin
@@ -155,6 +156,16 @@ def test_of_others_it_tells_what_heartbeats_links_and_vitals_say() -> None:
     assert found.device is not None
     assert found.device.power_w == 9.5
     assert about(told(keeper(made), 8.0, connected=(A,)), B).device is None
+
+
+def test_what_others_name_their_metric_cannot_steer_a_terminal() -> None:
+    made = collecting()
+    vitals = Vitals(round=1, metric="\x1b]0;owned\x07\nround 9", value=0.25)
+    made.received(A, VitalSigns(made.run, 1, ADMISSION.signature_valid).sign(vitals, ALICE), 7.0)
+    status = told(keeper(made), 8.0, connected=(A,))
+    line = next(line for line in status_text(status).splitlines() if "0.25" in line)
+    assert line.isprintable()
+    assert "?]0;owned??round 9" in line
 
 
 def test_it_remembers_why_somebody_is_away_until_that_ends() -> None:

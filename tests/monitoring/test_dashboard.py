@@ -29,6 +29,7 @@ from semantic_net.monitoring.dashboard.access import (
     is_loopback,
 )
 from semantic_net.monitoring.dashboard.board import (
+    MAX_CURVES,
     MAX_EVENTS,
     MAX_POINTS,
     MAX_TIMELINE,
@@ -241,6 +242,16 @@ def test_a_new_token_is_read_by_its_owner_alone_whatever_was_there(tmp_path: Pat
     access_of("0.0.0.0", tmp_path)
     assert not path.is_symlink()
     assert elsewhere.read_text() == ""
+
+
+def test_peers_that_come_and_go_leave_no_curves_without_end() -> None:
+    board = Board(FACTS)
+    board.put_record(make_record(round=1), 1)
+    for index in range(3 * MAX_CURVES):
+        board.put_status(make_status(peers=[other(1, peer=f"p{index}"), other(2 + index)]))
+    curves = board.news(Cursor())[0]["rounds"]["curves"]
+    assert len(curves) == MAX_CURVES
+    assert {PEERS[0], PEERS[1], f"p{3 * MAX_CURVES - 1}"} <= curves.keys()
 
 
 # The server.

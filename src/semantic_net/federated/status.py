@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from semantic_net.protocol.handshake import REFUSAL_CODES
+from semantic_net.protocol.handshake import REFUSAL_CODES, printable
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.messages import HeartbeatBody
 from semantic_net.protocol.rounds import Phase
-from semantic_net.protocol.vitals import Vitals
+from semantic_net.protocol.vitals import MAX_METRIC_CHARS, Vitals
 from semantic_net.protocol.waiting import Name, why_waited_for, why_waiting
 from semantic_net.status import DeviceVitals, LastRound, PeerStatus, Status
 from semantic_net.transport.base import (
@@ -151,7 +151,7 @@ def _last_round(vitals: Vitals) -> LastRound:
     return LastRound(
         round=vitals.round,
         loss=vitals.loss,
-        metric=vitals.metric,
+        metric=printable(vitals.metric, MAX_METRIC_CHARS),
         value=vitals.value,
         bytes_sent=vitals.bytes_sent,
         bytes_received=vitals.bytes_received,

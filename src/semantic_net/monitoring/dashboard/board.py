@@ -24,7 +24,10 @@ MAX_POINTS = 4000
 """Points of all curves together: about 160 kB as they are sent."""
 
 MIN_POINTS = 40
-"""That a peer's curve keeps at least, however many peers there are."""
+"""That a peer's curve keeps at least, however many others there are."""
+
+MAX_CURVES = MAX_POINTS // MIN_POINTS
+"""Peers that have one: who comes with a new name every minute must not fill the memory."""
 
 MAX_TIMELINE = 40
 """Rounds of which it is told what their time went into."""
@@ -146,6 +149,10 @@ class Board:
         self._tell()
 
     def _add(self, peer: str, point: Point) -> None:
+        if peer not in self._curves and len(self._curves) >= MAX_CURVES:
+            others = (each for each in self._curves if each != self.facts["peer"])
+            oldest = min(others, key=lambda each: self._numbers[each])
+            del self._curves[oldest], self._numbers[oldest]
         curve = self._curves.setdefault(peer, [])
         if curve and curve[-1].round >= point.round:
             if curve[-1] == point:
