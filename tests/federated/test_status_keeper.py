@@ -21,7 +21,7 @@ from semantic_net.monitoring.status_text import status_text
 from semantic_net.protocol.actions import Author, Train
 from semantic_net.protocol.handshake import Hello
 from semantic_net.protocol.history import history_of_origin
-from semantic_net.protocol.identity import Signer, short_id
+from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.messages import Have, HaveEntry
 from semantic_net.protocol.rounds import RoundsConfig
@@ -156,6 +156,27 @@ def test_of_others_it_tells_what_heartbeats_links_and_vitals_say() -> None:
     assert found.device is not None
     assert found.device.power_w == 9.5
     assert about(told(keeper(made), 8.0, connected=(A,)), B).device is None
+
+
+def test_what_is_asked_of_a_round_does_not_grow_with_the_peers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once a peer it was: 6 s of the loop, each second, where a stranger made up a thousand."""
+    made, asked = collecting(), 0
+    outstanding = made.rounds.outstanding
+
+    def counted(now: float) -> tuple[PeerId, ...]:
+        nonlocal asked
+        asked += 1
+        return outstanding(now)
+
+    monkeypatch.setattr(made.rounds, "outstanding", counted)
+    for name in ("c", "d", "e", "f"):
+        who = signer(name)
+        made.connected(who.peer_id, 7.0)
+        hear(made, who, 7.0)
+    assert len(told(keeper(made), 8.0).peers) == 6
+    assert asked <= 2
 
 
 def test_what_others_name_their_metric_cannot_steer_a_terminal() -> None:

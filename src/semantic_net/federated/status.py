@@ -94,9 +94,11 @@ class StatusKeeper:
         machine, rounds = self.machine, self.machine.rounds
         if self._phase_began is None or self._phase != (rounds.phase, rounds.round):
             self._phase, self._phase_began = (rounds.phase, rounds.round), now
-        known = sorted(machine.roster.known | links.keys())
-        peers = [self._peer(peer, now, links.get(peer)) for peer in known]
-        peers.sort(key=lambda each: not each.is_alive)
+        known = machine.roster.known | links.keys()
+        alive = machine.roster.alive(now).keys()
+        shown = sorted(known, key=lambda each: (each not in alive, each))[:MAX_SHOWN]
+        # Asked for once: the loop has better to do, and anyone can make up a thousand peers.
+        outstanding = frozenset(rounds.outstanding(now))
         deadline = rounds.deadline
         return Status(
             peer=machine.me,
@@ -115,13 +117,30 @@ class StatusKeeper:
             else round(max(deadline - now, 0.0), 1),
             bytes_sent=traffic.bytes_sent,
             bytes_received=traffic.bytes_received,
-            peers=peers[:MAX_SHOWN],
-            num_peers=len(peers),
+            peers=[
+                self._peer(
+                    peer,
+                    now,
+                    links.get(peer),
+                    is_alive=peer in alive,
+                    is_waited_for=peer in outstanding,
+                )
+                for peer in shown
+            ],
+            num_peers=len(known),
             unmet={address: self._problems.get(address, "") for address in unmet},
             device=device,
         )
 
-    def _peer(self, peer: PeerId, now: float, link: LinkTotals | None) -> PeerStatus:
+    def _peer(
+        self,
+        peer: PeerId,
+        now: float,
+        link: LinkTotals | None,
+        *,
+        is_alive: bool,
+        is_waited_for: bool,
+    ) -> PeerStatus:
         machine = self.machine
         body: HeartbeatBody | None = machine.roster.latest(peer)
         heard_s = machine.roster.silence_of(peer, now)
@@ -130,13 +149,13 @@ class StatusKeeper:
             peer=peer,
             name=self.name(peer),
             is_connected=link is not None,
-            is_alive=peer in machine.roster.alive(now),
+            is_alive=is_alive,
             has_left=machine.has_left(peer),
             heard_s=None if heard_s is None else round(heard_s, 1),
             round=0 if body is None else body.round,
             closed_round=0 if body is None else body.closed_round,
             agrees=None if body is None else machine.agrees(body),
-            waited_for=why_waited_for(machine, peer, now),
+            waited_for=why_waited_for(machine, peer) if is_waited_for else "",
             problem="" if link is not None else self._problems.get(peer, ""),
             sent_bytes=0 if link is None else link.sent_bytes,
             bytes_per_s=None

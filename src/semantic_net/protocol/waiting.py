@@ -50,11 +50,9 @@ def why_waiting(machine: PeerMachine, now: float, name: Name = short_id) -> str:
     return f"about to close the round{limit}"
 
 
-def why_waited_for(machine: PeerMachine, peer: PeerId, now: float) -> str:
-    """Return why an update of this round is not here; empty for whom nobody waits."""
+def why_waited_for(machine: PeerMachine, peer: PeerId) -> str:
+    """Return why an update of this round is not here, of one that is `Rounds.outstanding`."""
     rounds = machine.rounds
-    if peer not in rounds.outstanding(now):
-        return ""
     if (progress := machine.sync.progress(rounds.round, peer)) is not None:
         here, size = progress
         if size is None:
