@@ -60,6 +60,10 @@ services may have us dial without end."""
 
 OFFER_S = 10.0
 
+MAX_ADDED = 10_000
+"""Services that turn up between two looks, beyond which all that is known of them is let go of:
+zeroconf plans to ask for each again, for as long as its announcement says it lives."""
+
 CLOSE_S = 1.0
 """Seconds that the goodbye may take."""
 
@@ -76,6 +80,7 @@ class Discovery:
         self._task: asyncio.Task[None] | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._offers, self._counted_at = float(MAX_OFFERS), 0.0
+        self._num_added = 0
         self._told: set[str] = set()
 
     def start(
@@ -119,9 +124,10 @@ class Discovery:
             await asyncio.sleep(LOOK_S)
 
     async def _serve(self) -> None:
-        """Announce and look for others until something fails."""
+        """Announce and look for others until something fails, or too many turn up."""
         await self._resolve_host()
         self._own = own_interfaces()
+        self._num_added = 0
         async with (
             _open(self._host) as mdns,
             # First: whoever contests our name keeps us from being found, not from finding.
@@ -164,6 +170,10 @@ class Discovery:
         while True:
             await asyncio.sleep(LOOK_S)
             looks += 1
+            if self._num_added > MAX_ADDED:
+                self._tell("storm", "this network announces more services than can be followed")
+                return
+            self._num_added = 0
             own = own_interfaces()
             if own != self._own:
                 self._own = own
@@ -184,6 +194,7 @@ class Discovery:
     ) -> None:
         if state_change is ServiceStateChange.Removed:
             return  # it may come back, and who said goodbye is dialled in silence
+        self._num_added += 1
         try:
             info = AsyncServiceInfo(service_type, name)
         except BadTypeInNameException:
