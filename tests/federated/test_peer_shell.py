@@ -28,6 +28,7 @@ from semantic_net.protocol.actions import (
     Discard,
     FoldPlan,
     Level,
+    Send,
     Serve,
     Tell,
     Write,
@@ -35,12 +36,13 @@ from semantic_net.protocol.actions import (
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.frames import FrameDecoder
 from semantic_net.protocol.history import encode_history, history_of_origin
-from semantic_net.protocol.identity import PeerId, short_id
+from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import Absent, PackedChunk, encode_message
 from semantic_net.protocol.rounds import Ahead, Phase
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.protocol.vitals import Vitals, VitalSigns
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import BudgetController, Choice
 from semantic_net.simulation.virtual_time import run_virtual
@@ -181,6 +183,24 @@ def test_what_is_gone_when_its_turn_comes_is_said_to_be_absent() -> None:
         a.store.payload = unreadable  # type: ignore[assignment, method-assign]  # the fault
         assert [source.next_frame(1000) for source in queued] == [None, None]
         assert sent == [encode_message(Absent(gone)), encode_message(Absent(damaged))]
+
+    run_virtual(scenario())
+
+
+def test_of_what_is_passed_on_only_the_latest_waits() -> None:
+    """Its author decides how much of it comes: it must not fill the lane of a slow neighbour."""
+
+    async def scenario() -> None:
+        a, author = Device(network(), "a", (), rounds=1), Signer(b"s" * 32)
+        sent: list[bytes | None] = []
+        a.transport.send = lambda peer, frame, replaces=None: sent.append(replaces)  # type: ignore[method-assign]
+        signs = VitalSigns(a.machine.run, 1, lambda *signed: True)
+        for signer in (author, a.signer):
+            a.peer.carry_out([Send((PeerId("b"),), signs.sign(Vitals(round=1), signer))])
+        passed_on, own = sent
+        assert own is None
+        assert passed_on is not None
+        assert passed_on != author.public_key, "beside its heartbeat"
 
     run_virtual(scenario())
 

@@ -17,6 +17,7 @@ from protocol_support import (
 )
 
 from semantic_net.federated.status import MAX_PROBLEMS, StatusKeeper
+from semantic_net.monitoring.status_text import status_text
 from semantic_net.protocol.actions import Author, Train
 from semantic_net.protocol.handshake import Hello
 from semantic_net.protocol.history import history_of_origin
@@ -172,13 +173,35 @@ def test_of_others_it_tells_what_heartbeats_links_and_vitals_say() -> None:
     assert about(told(keeper(made), 8.0, connected=(A,)), B).device is None
 
 
-def test_a_metric_named_by_another_is_safe_in_a_terminal() -> None:
+def test_what_is_asked_of_a_round_does_not_grow_with_the_peers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once a peer it was: 6 s of the loop, each second, where a stranger made up a thousand."""
+    made, asked = collecting(), 0
+    outstanding = made.rounds.outstanding
+
+    def counted(now: float) -> tuple[PeerId, ...]:
+        nonlocal asked
+        asked += 1
+        return outstanding(now)
+
+    monkeypatch.setattr(made.rounds, "outstanding", counted)
+    for name in ("c", "d", "e", "f"):
+        who = signer(name)
+        made.connected(who.peer_id, 7.0)
+        hear(made, who, 7.0)
+    assert len(told(keeper(made), 8.0).peers) == 6
+    assert asked <= 2
+
+
+def test_what_others_name_their_metric_cannot_steer_a_terminal() -> None:
     made = collecting()
-    signs = VitalSigns(made.run, 1, ADMISSION.signature_valid)
-    made.received(A, signs.sign(Vitals(round=1, metric="\x1b[2J\nmiou"), ALICE), 7.0)
-    last = about(told(keeper(made), 8.0), A).last
-    assert last is not None
-    assert last.metric == "?[2J?miou"
+    vitals = Vitals(round=1, metric="\x1b]0;owned\x07\nround 9", value=0.25)
+    made.received(A, VitalSigns(made.run, 1, ADMISSION.signature_valid).sign(vitals, ALICE), 7.0)
+    status = told(keeper(made), 8.0, connected=(A,))
+    line = next(line for line in status_text(status).splitlines() if "0.25" in line)
+    assert line.isprintable()
+    assert "?]0;owned??round 9" in line
 
 
 def test_it_remembers_why_somebody_is_away_until_that_ends() -> None:

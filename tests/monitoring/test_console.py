@@ -168,6 +168,16 @@ def test_standard_error_on_a_full_disk_ends_nothing(
     assert "goes on" in (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
+def test_the_log_file_has_no_token_and_the_console_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to("info", tmp_path / "log.txt"):
+        log.info("page at %s", "http://10.0.0.1:8080/?token=aB_3-x")
+    assert "/?token=aB_3-x" in capsys.readouterr().err
+    text = (tmp_path / "log.txt").read_text()
+    assert "page at http://10.0.0.1:8080/?token=...\n" in text
+
+
 def test_log_files_do_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console_module, "MAX_LOG_BYTES", 1000)
     with logging_to("error", tmp_path / "log.txt"):

@@ -44,6 +44,8 @@ from semantic_net.status import DeviceVitals, LastRound, PeerStatus, Sample, Sta
 
 pytest.importorskip("uvicorn", reason="the extra dashboard is not installed")
 
+from semantic_net.monitoring.dashboard import connection as connection_module
+from semantic_net.monitoring.dashboard import server as server_module
 from semantic_net.monitoring.dashboard.server import Page
 
 FACTS = {"peer": PEERS[0], "metric": "miou", "task": "disaster"}
@@ -241,6 +243,30 @@ def test_loopback_needs_no_token_and_elsewhere_it_stays_the_same(tmp_path: Path)
         access_of("0.0.0.0", tmp_path / "missing")
 
 
+def test_a_new_token_is_read_by_its_owner_alone_whatever_was_there(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / TOKEN_FILE, tmp_path / "elsewhere"
+    path.write_text("short")
+    path.chmod(0o644)
+    access_of("0.0.0.0", tmp_path)
+    assert path.stat().st_mode & 0o077 == 0
+    path.unlink()
+    elsewhere.write_text("")
+    path.symlink_to(elsewhere)
+    access_of("0.0.0.0", tmp_path)
+    assert not path.is_symlink()
+    assert elsewhere.read_text() == ""
+
+
+def test_peers_that_come_and_go_leave_no_curves_without_end() -> None:
+    board = Board(FACTS)
+    board.put_record(make_record(round=1), 1)
+    for index in range(3 * MAX_CURVES):
+        board.put_status(make_status(peers=[other(1, peer=f"p{index}"), other(2 + index)]))
+    curves = board.news(Cursor())[0]["rounds"]["curves"]
+    assert len(curves) == MAX_CURVES
+    assert {PEERS[0], PEERS[1], f"p{3 * MAX_CURVES - 1}"} <= curves.keys()
+
+
 # The server.
 
 
@@ -350,10 +376,11 @@ def test_a_token_lets_in_leaves_the_address_and_is_asked_of_all_others(board: Bo
         status, headers, _ = client.ask("/?token=t0ken")
         assert (status, headers["location"]) == (303, "/")
         cookie = headers["set-cookie"]
-        assert cookie.startswith(f"{COOKIE}=t0ken;")
+        name = Access("127.0.0.1", "t0ken").cookie
+        assert cookie.startswith(f"{name}=t0ken;")
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
-        assert client.ask("/status.json", Cookie=f"{COOKIE}=t0ken")[0] == 200
+        assert client.ask("/status.json", Cookie=f"{name}=t0ken")[0] == 200
         assert client.ask("/metrics", Authorization="Bearer t0ken")[0] == 200
         assert client.ask("/metrics", Authorization="Basic t0ken")[0] == 401
 
@@ -378,6 +405,25 @@ def test_a_page_whose_loop_has_ended_breaks_nobody_who_tells(board: Board) -> No
     assert board._listeners == []
 
 
+def test_the_link_of_one_page_leaves_that_of_another_alone(board: Board) -> None:
+    """Cookies are of a host, whatever the port."""
+    names = {Access("127.0.0.1", token).cookie for token in ("t0ken", "another")}
+    assert len(names) == 2
+    assert all(name.startswith(COOKIE) for name in names)
+    with Page(board, Access("127.0.0.1", None), 0) as page:  # where none is needed, none is set
+        status, headers, _ = Client(page).ask("/?token=guess")
+        assert (status, headers["location"]) == (303, "/")
+        assert "set-cookie" not in headers
+
+
+def test_the_link_leads_nowhere_else(client: Client) -> None:
+    for path in ("//evil.example/", "///evil.example/", "/\\evil.example/"):
+        status, headers, _ = client.ask(f"{path}?token=t")
+        assert status == 303
+        assert headers["location"].startswith("/"), path
+        assert headers["location"][1] not in "/\\", path
+
+
 def test_a_busy_port_is_said_before_the_run_starts(board: Board) -> None:
     with Page(board, Access("127.0.0.1", None), 0) as page:
         port = Client(page).port
@@ -397,6 +443,83 @@ def test_the_page_ends_with_its_context_whoever_still_reads(board: Board) -> Non
 def test_before_the_peer_has_said_anything(client: Client) -> None:
     assert client.ask("/status.json")[0] == 503
     assert client.ask("/metrics")[2] == b""
+
+
+# Strangers.
+
+
+def connected(client: Client) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", client.port), timeout=20)
+
+
+def is_cut_off(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_connections_without_a_request_make_room_for_others(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page has its file descriptors in common with the peer."""
+    monkeypatch.setattr(connection_module, "MAX_CONNECTIONS", 4)
+    with contextlib.ExitStack() as stack:
+        reads = stack.enter_context(client.stream())
+        next_event(reads)
+        idle = [stack.enter_context(connected(client)) for _ in range(12)]
+        assert client.ask("/")[0] == 200
+        for each in idle[:9]:
+            assert is_cut_off(each)
+        assert not reads.closed
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\n", b"GET /page.js HTTP/1.1\r\nHost: ::1\r\n\r\nG"]
+)
+def test_who_does_not_come_to_its_request_is_cut_off(
+    client: Client, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connection_module, "ASK_S", 0.1)
+    with connected(client) as sock:
+        sock.sendall(sent)
+        try:
+            while sock.recv(65536):
+                pass
+        except ConnectionResetError:
+            pass
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no such limit")
+def test_a_reader_that_takes_nothing_is_gone(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it holds one of the few streams for as long as it likes."""
+    monkeypatch.setattr(connection_module, "TAKE_S", 0.5)
+    monkeypatch.setattr(app_module, "PULSE_S", 0.01)
+    gone = threading.Event()
+    monkeypatch.setattr(Board, "remove_listener", lambda board, listener: gone.set())
+    with Page(board, Access("127.0.0.1", None), 0) as page, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", Client(page).port))
+        sock.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        for _ in range(2000):
+            board.put_samples([Sample("x" * 100_000)])
+            if gone.wait(0.01):
+                break
+        assert gone.is_set()
+
+
+def test_odd_requests_do_not_drive_out_what_else_the_log_has(
+    client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_ODD_REQUESTS_TOLD", 3)
+    caplog.set_level(logging.DEBUG, "semantic_net")
+    for _ in range(5):
+        with connected(client) as sock:
+            sock.sendall(b"\0odd\r\n\r\n")
+            while sock.recv(4096):
+                pass
+    told = [each.getMessage() for each in caplog.records if each.name.startswith("semantic_net")]
+    assert sum("Invalid HTTP" in each for each in told) == 3
 
 
 # Prometheus.

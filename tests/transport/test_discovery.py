@@ -236,6 +236,37 @@ def test_a_flood_of_services_gives_no_flood_of_addresses(
     assert record.getMessage() == "this network announces more peers than are dialled"
 
 
+def test_a_storm_of_services_is_let_go_of(
+    run: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    skip_without_multicast()
+    monkeypatch.setattr(module, "MAX_ADDED", 3)
+
+    async def scenario() -> None:
+        opened: asyncio.Queue[AsyncZeroconf] = asyncio.Queue()
+        is_open = module._open
+
+        def told(host: str) -> AsyncZeroconf:
+            opened.put_nowait(made := is_open(host))
+            return made
+
+        monkeypatch.setattr(module, "_open", told)
+        monkeypatch.setattr(module, "LOOK_S", 0.2)
+        alice = Discovery(run, ALICE)
+        alice.start("127.0.0.1:5001", Found().propose)
+        first = await asyncio.wait_for(opened.get(), LIMIT_S)
+        for index in range(4):  # all within one look
+            name = f"storm{index}.{SERVICE}"
+            alice._changed(first.zeroconf, SERVICE, name, ServiceStateChange.Added)
+        await asyncio.wait_for(opened.get(), LIMIT_S)
+        assert first.zeroconf.done
+        await alice.close()
+
+    with caplog.at_level(logging.WARNING, "semantic_net"):
+        play(scenario())
+    assert "this network announces more services than can be followed" in caplog.messages
+
+
 def test_without_multicast_a_peer_warns_once_and_tries_again(
     run: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -268,3 +299,31 @@ def test_without_multicast_a_peer_warns_once_and_tries_again(
     )
     assert sorted(set(said)) == ["discovery works now", warning]
     assert said.count(warning) == 2, "one of each peer"
+
+
+def test_a_goodbye_that_is_broken_off_leaves_no_socket_open(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_multicast()
+    opened: list[AsyncZeroconf] = []
+
+    def open_and_note(host: str) -> AsyncZeroconf:
+        opened.append(AsyncZeroconf([host]))
+        return opened[-1]
+
+    async def never_ends(self: AsyncZeroconf) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        monkeypatch.setattr(module, "_open", open_and_note)
+        monkeypatch.setattr(module, "CLOSE_S", 0.05)
+        monkeypatch.setattr(AsyncZeroconf, "async_close", never_ends)
+        alice = Discovery(run, ALICE)
+        alice.start("127.0.0.1:5001", Found().propose)
+        await asyncio.sleep(0)  # its task begins
+        await opened[0].zeroconf.async_wait_for_start()
+        await alice.close()
+        assert all(each.transport.is_closing() for each in opened[0].zeroconf.engine.readers)
+        assert len(opened) == 1
+
+    play(scenario())

@@ -25,12 +25,12 @@ from semantic_net.protocol.handshake import (
     UNKNOWN_DEVICE,
 )
 from semantic_net.protocol.identity import Signer
-from semantic_net.transport import throughput
+from semantic_net.transport import throughput, waiter
 from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.base import Refused
 from semantic_net.transport.connection import CLOSED, LOST
 from semantic_net.transport.device import DeviceIdentity
-from semantic_net.transport.frame_stream import FrameStream
+from semantic_net.transport.frame_stream import EndOfStream, FrameStream
 from semantic_net.transport.probe import (
     DOCTOR,
     NO_ROUTE,
@@ -477,6 +477,48 @@ def test_one_measures_at_a_time(briefly: None) -> None:
     run_tcp(scenario())
 
 
+def test_of_many_callers_most_are_hung_up_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiter, "MAX_CALLERS", 2)
+    monkeypatch.setattr(waiter, "FLUSH_S", 60.0)
+
+    async def scenario() -> None:
+        async with waiting(A) as (address, _):
+            callers = [await dialled(address) for _ in range(2)]
+            for each in callers:
+                assert (await each.next_frame()).kind is Kind.HELLO
+            loop, port = asyncio.get_running_loop(), int(address.rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port)) as late:
+                late.setblocking(False)
+                assert await loop.sock_recv(late, 1) == b""
+                with pytest.raises(OSError, match=r"Broken pipe|reset"):
+                    await drip(late)
+            for each in callers:
+                each.close()
+
+    run_tcp(scenario())
+
+
+def test_callers_in_vain_are_told_of_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiter, "MAX_FAILURES_TOLD", 2)
+
+    async def scenario() -> None:
+        async with waiting(A) as (address, calls):
+            for _ in range(4):
+                stream = await dialled(address)
+                await stream.next_frame()
+                stream.write(b"noise that is no frame of ours")
+                with contextlib.suppress(EndOfStream, ConnectionResetError):
+                    await stream.next_frame()
+                stream.close()
+            told = [calls.get_nowait().reason for _ in range(calls.qsize())]
+            assert told == [
+                "not a semantic-net frame",
+                "not a semantic-net frame; further callers in vain are not told of",
+            ]
+
+    run_tcp(scenario())
+
+
 def test_a_peer_that_calls_one_who_waits_is_turned_away_for_now(tmp_path: Path) -> None:
     async def scenario() -> None:
         a, b = paired(tmp_path)
@@ -537,6 +579,12 @@ def test_a_link_whose_other_end_gives_up_is_not_measured(briefly: None, ends: st
             assert answer.not_measured
 
     run_tcp(scenario())
+
+
+async def drip(sock: socket.socket) -> None:
+    """Send what whoever still reads would take."""
+    for _ in range(10_000):
+        await asyncio.get_running_loop().sock_sendall(sock, b"x")
 
 
 async def dialled(address: str) -> FrameStream:

@@ -440,7 +440,7 @@ class MonitoringConfig:
     """Least level on the console; log.txt always has debug."""
     dashboard: str | None = None
     """``host:port`` of the live page (extra ``dashboard``). On another address than loopback the
-    link in the log has a token that lets one in. None: no page."""
+    link on the console has a token that lets one in. None: no page."""
     tensorboard: bool = False
     """Leave each round's figures for TensorBoard, in ``tensorboard/`` of ``--out`` (extra
     ``tracking``)."""

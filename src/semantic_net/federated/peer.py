@@ -70,6 +70,7 @@ from semantic_net.protocol.messages import (
 )
 from semantic_net.protocol.passed import first_kept
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
+from semantic_net.protocol.vitals import VitalsMessage
 from semantic_net.semantic.rate import Choice
 from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
@@ -100,6 +101,8 @@ MAX_NOTES = 50
 
 STOP_S = 3.0
 """Seconds that work under way has to end by itself when the peer stops."""
+
+_VITALS_OF = b"vitals "
 
 LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
 
@@ -342,6 +345,8 @@ class Peer(Generic[Parsed]):
         replaces = None
         if isinstance(message, HeartbeatMessage) and message.public_key != self._own_key:
             replaces = message.public_key  # of what is passed on only the latest is of use
+        if isinstance(message, VitalsMessage) and message.public_key != self._own_key:
+            replaces = _VITALS_OF + message.public_key  # beside, and not instead of, its heartbeat
         for peer in action.to:
             with contextlib.suppress(TransportError):  # its Disconnected is on the way
                 self._parts.transport.send(peer, frame, replaces)

@@ -94,8 +94,11 @@ class StatusKeeper:
         machine, rounds = self.machine, self.machine.rounds
         if self._phase_began is None or self._phase != (rounds.phase, rounds.round):
             self._phase, self._phase_began = (rounds.phase, rounds.round), now
-        alive, outstanding = machine.roster.alive(now), frozenset(rounds.outstanding(now))
-        known = sorted(machine.roster.known | links.keys(), key=lambda p: (p not in alive, p))
+        known = machine.roster.known | links.keys()
+        alive = machine.roster.alive(now).keys()
+        shown = sorted(known, key=lambda each: (each not in alive, each))[:MAX_SHOWN]
+        # Asked for once: the loop has better to do, and anyone can make up a thousand peers.
+        outstanding = frozenset(rounds.outstanding(now))
         deadline = rounds.deadline
         return Status(
             peer=machine.me,
@@ -115,8 +118,14 @@ class StatusKeeper:
             bytes_sent=traffic.bytes_sent,
             bytes_received=traffic.bytes_received,
             peers=[
-                self._peer(peer, now, links.get(peer), is_waited_for=peer in outstanding)
-                for peer in known[:MAX_SHOWN]
+                self._peer(
+                    peer,
+                    now,
+                    links.get(peer),
+                    is_alive=peer in alive,
+                    is_waited_for=peer in outstanding,
+                )
+                for peer in shown
             ],
             num_peers=len(known),
             unmet={address: self._problems.get(address, "") for address in unmet},
@@ -124,7 +133,13 @@ class StatusKeeper:
         )
 
     def _peer(
-        self, peer: PeerId, now: float, link: LinkTotals | None, *, is_waited_for: bool
+        self,
+        peer: PeerId,
+        now: float,
+        link: LinkTotals | None,
+        *,
+        is_alive: bool,
+        is_waited_for: bool,
     ) -> PeerStatus:
         machine = self.machine
         body: HeartbeatBody | None = machine.roster.latest(peer)
@@ -134,7 +149,7 @@ class StatusKeeper:
             peer=peer,
             name=self.name(peer),
             is_connected=link is not None,
-            is_alive=peer in machine.roster.alive(now),
+            is_alive=is_alive,
             has_left=machine.has_left(peer),
             heard_s=None if heard_s is None else round(heard_s, 1),
             round=0 if body is None else body.round,
@@ -155,7 +170,7 @@ def _last_round(vitals: Vitals) -> LastRound:
     return LastRound(
         round=vitals.round,
         loss=vitals.loss,
-        metric=printable(vitals.metric, MAX_METRIC_CHARS),  # it goes to terminals
+        metric=printable(vitals.metric, MAX_METRIC_CHARS),
         value=vitals.value,
         bytes_sent=vitals.bytes_sent,
         bytes_received=vitals.bytes_received,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ MAX_LOG_BYTES = 10_000_000
 
 _LOGGER = "semantic_net"
 _TIME = "%Y-%m-%d %H:%M:%S"
+_TOKEN = re.compile(r"\?token=[\w-]+")
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
 
 
@@ -202,6 +204,13 @@ class _ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
+class _WithoutTokens(logging.Formatter):
+    """Leaves out the token of a page's link: log files are open to others, and are sent around."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _TOKEN.sub("?token=...", super().format(record))
+
+
 class _LogFile(logging.handlers.RotatingFileHandler):
     """log.txt: everything, with times; a full disk is said once."""
 
@@ -209,7 +218,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
         self.setFormatter(
-            logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", _TIME)
+            _WithoutTokens("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", _TIME)
         )
         self._failed = False
 

@@ -53,7 +53,7 @@ def why_waiting(machine: PeerMachine, now: float, name: Name = short_id) -> str:
 
 
 def why_waited_for(machine: PeerMachine, peer: PeerId) -> str:
-    """Return why the update of a peer that the open round waits for is not here."""
+    """Return why an update of this round is not here, of one that is `Rounds.outstanding`."""
     rounds = machine.rounds
     if (progress := machine.sync.progress(rounds.round, peer)) is not None:
         here, size = progress

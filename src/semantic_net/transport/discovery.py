@@ -12,7 +12,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import ifaddr
@@ -60,6 +60,10 @@ services may have us dial without end."""
 
 OFFER_S = 10.0
 
+MAX_ADDED = 10_000
+"""Services that turn up between two looks, beyond which all that is known of them is let go of:
+zeroconf plans to ask for each again, for as long as its announcement says it lives."""
+
 CLOSE_S = 1.0
 """Seconds that the goodbye may take."""
 
@@ -76,6 +80,7 @@ class Discovery:
         self._task: asyncio.Task[None] | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._offers, self._counted_at = float(MAX_OFFERS), 0.0
+        self._num_added = 0
         self._told: set[str] = set()
 
     def start(
@@ -119,11 +124,12 @@ class Discovery:
             await asyncio.sleep(LOOK_S)
 
     async def _serve(self) -> None:
-        """Announce and look for others until something fails."""
+        """Announce and look for others until something fails, or too many turn up."""
         await self._resolve_host()
         self._own = own_interfaces()
+        self._num_added = 0
         async with (
-            _open(self._host) as mdns,
+            _opened(self._host) as mdns,
             # First: whoever contests our name keeps us from being found, not from finding.
             AsyncServiceBrowser(mdns.zeroconf, SERVICE, handlers=[self._changed]),
         ):
@@ -164,6 +170,10 @@ class Discovery:
         while True:
             await asyncio.sleep(LOOK_S)
             looks += 1
+            if self._num_added > MAX_ADDED:
+                self._tell("storm", "this network announces more services than can be followed")
+                return
+            self._num_added = 0
             own = own_interfaces()
             if own != self._own:
                 self._own = own
@@ -184,6 +194,7 @@ class Discovery:
     ) -> None:
         if state_change is ServiceStateChange.Removed:
             return  # it may come back, and who said goodbye is dialled in silence
+        self._num_added += 1
         try:
             info = AsyncServiceInfo(service_type, name)
         except BadTypeInNameException:
@@ -250,6 +261,17 @@ def own_interfaces() -> tuple[IPInterface, ...]:
         for adapter in ifaddr.get_adapters()
         for ip in adapter.ips
     )
+
+
+@contextlib.asynccontextmanager
+async def _opened(host: str) -> AsyncIterator[AsyncZeroconf]:
+    """Open, and leave no socket behind, however far the goodbye has come."""
+    mdns = _open(host)
+    try:
+        async with mdns:
+            yield mdns
+    finally:
+        mdns.zeroconf.engine.close()  # broken off before, it would stay open
 
 
 def _open(host: str) -> AsyncZeroconf:

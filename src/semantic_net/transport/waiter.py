@@ -41,6 +41,9 @@ FLUSH_S = 1.0
 MAX_CALLERS = 16
 """Connections at a time; one of them measures."""
 
+MAX_FAILURES_TOLD = 20
+"""Callers in vain that a person hears of: strangers can call without end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -87,6 +90,7 @@ class Waiter:
         self._told = told
         self._measuring = asyncio.Lock()
         self._callers: dict[asyncio.Task[None], FrameStream] = {}
+        self._num_failures = 0
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> str:
@@ -111,6 +115,9 @@ class Waiter:
         await self._server.wait_closed()
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._callers) >= MAX_CALLERS:
+            writer.transport.abort()  # at once: each takes a file descriptor
+            return
         if self._pins is not None:
             self._pins.refresh()
         tls = None if self._pins is None else self._pins.channel(dialled=False)
@@ -126,13 +133,13 @@ class Waiter:
         except EndOfStream:
             log.debug("%s: looked, and hung up", address)
         except asyncio.TimeoutError:
-            self._told(Call(address, None, "it takes too long"))
+            self._failed(address, "it takes too long")
         except (RemoteProtocolError, TlsError) as exc:
             stream.flush()  # why it is not let in
-            self._told(Call(address, None, str(exc)))
+            self._failed(address, str(exc))
             await stream.finish(FLUSH_S)
         except OSError as exc:
-            self._told(Call(address, None, reason_of(exc)))
+            self._failed(address, reason_of(exc))
         else:
             if throughput is not None:
                 self._told(Call(address, throughput))
@@ -140,9 +147,14 @@ class Waiter:
         finally:
             stream.close()
 
+    def _failed(self, address: str, why: str) -> None:
+        self._num_failures += 1
+        if self._num_failures == MAX_FAILURES_TOLD:
+            why += "; further callers in vain are not told of"
+        if self._num_failures <= MAX_FAILURES_TOLD:
+            self._told(Call(address, None, why))
+
     async def _answer(self, stream: FrameStream) -> Throughput | None:
-        if len(self._callers) > MAX_CALLERS:
-            return None
         stream.write(self._hello)
         frame = await asyncio.wait_for(stream.next_frame(), HELLO_S)
         if frame.kind is Kind.HELLO:

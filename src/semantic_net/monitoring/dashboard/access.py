@@ -7,6 +7,7 @@ address, or a name of this machine.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from semantic_net.errors import ConfigError, StartError
 
 COOKIE = "semantic_net_token"
+"""How the names of the cookies begin."""
 TOKEN_FILE = "page-token"  # nosec B105  # the name of a file
 TOKEN_BYTES = 24
 
@@ -30,6 +32,12 @@ class Access:
     """Where it listens, as it was configured: a name or an address."""
     token: str | None
     """Who shows it is let in; None lets in everybody who can connect."""
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie: another for each token, since all ports of a host share theirs."""
+        assert self.token is not None, "without a token none is set"
+        return f"{COOKIE}_{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
 
     def knows_host(self, header: str) -> bool:
         """Tell whether a ``Host`` header is an address, or a name of this machine."""
@@ -63,7 +71,8 @@ def access_of(host: str, folder: Path) -> Access:
         token = path.read_text(encoding="ascii").strip() if path.exists() else ""
         if len(token) < TOKEN_BYTES:
             token = secrets.token_urlsafe(TOKEN_BYTES)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            path.unlink(missing_ok=True)  # what is there may be open to others, or lead elsewhere
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(token + "\n")
     except (OSError, UnicodeDecodeError) as exc:

@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response, S
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from semantic_net.monitoring.dashboard.access import COOKIE, Access
+from semantic_net.monitoring.dashboard.access import TOKEN_FILE, Access
 from semantic_net.monitoring.dashboard.board import Board, Cursor
 from semantic_net.monitoring.dashboard.prometheus import CONTENT_TYPE, exposition
 
@@ -95,17 +95,27 @@ class Guard:
             if not self._access.lets_in(token):
                 return PlainTextResponse("This token is not the page's.\n", status_code=403)
             # The token leaves the address bar, and with it what a person may copy or photograph.
-            # One slash: with two, what follows is the name of another host.
-            path = "/" + request.url.path.lstrip("/")
-            response = RedirectResponse(path, status_code=303)
-            response.set_cookie(
-                COOKIE, token, max_age=COOKIE_S, httponly=True, samesite="strict", path="/"
-            )
+            # One slash: after two, a browser reads the name of another host.
+            response = RedirectResponse("/" + request.url.path.lstrip("/"), status_code=303)
+            if self._access.token is not None:
+                response.set_cookie(
+                    self._access.cookie,
+                    token,
+                    max_age=COOKIE_S,
+                    httponly=True,
+                    samesite="strict",
+                    path="/",
+                )
             return response
+        if self._access.token is None:
+            return None
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        shown = bearer if scheme.lower() == "bearer" else request.cookies.get(COOKIE)
-        if not self._access.lets_in(shown):
-            text = "Open the link with its token: the peer's log has it (page at ...).\n"
+        cookie = request.cookies.get(self._access.cookie)
+        if not self._access.lets_in(bearer if scheme.lower() == "bearer" else cookie):
+            text = (
+                "Open the link with its token: the peer's console has it (page at ...), and the "
+                f"file {TOKEN_FILE} in its folder the token.\n"
+            )
             return PlainTextResponse(text, status_code=401)
         return None
 

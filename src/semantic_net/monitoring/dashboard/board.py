@@ -24,10 +24,10 @@ MAX_POINTS = 4000
 """Points of all curves together: about 160 kB as they are sent."""
 
 MIN_POINTS = 40
-"""That a peer's curve keeps at least, however many peers there are."""
+"""That a peer's curve keeps at least, however many others there are."""
 
-MAX_CURVES = 257
-"""This peer's, and as many others' as a status shows; of more, those that changed last."""
+MAX_CURVES = MAX_POINTS // MIN_POINTS
+"""Peers that have one: who comes with a new name every minute must not fill the memory."""
 
 MAX_TIMELINE = 40
 """Rounds of which it is told what their time went into."""
@@ -150,9 +150,9 @@ class Board:
 
     def _add(self, peer: str, point: Point) -> None:
         if peer not in self._curves and len(self._curves) >= MAX_CURVES:
-            others = [other for other in self._curves if other != self.facts["peer"]]
-            stale = min(others, key=self._numbers.__getitem__)
-            del self._curves[stale], self._numbers[stale]
+            others = (each for each in self._curves if each != self.facts["peer"])
+            oldest = min(others, key=lambda each: self._numbers[each])
+            del self._curves[oldest], self._numbers[oldest]
         curve = self._curves.setdefault(peer, [])
         if curve and curve[-1].round >= point.round:
             if curve[-1] == point:

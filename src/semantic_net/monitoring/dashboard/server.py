@@ -13,20 +13,33 @@ from semantic_net.errors import StartError
 from semantic_net.monitoring.dashboard.access import Access
 from semantic_net.monitoring.dashboard.app import make_app
 from semantic_net.monitoring.dashboard.board import Board, BoardHandler
+from semantic_net.monitoring.dashboard.connection import (
+    MAX_CONNECTIONS,
+    Connection,
+    bear_no_silence,
+)
 
 log = logging.getLogger(__name__)
 
 STOP_S = 3.0
 """Seconds that the page has to end."""
 
-MAX_CONNECTIONS = 64
+
+MAX_ODD_REQUESTS_TOLD = 20
+"""Anyone can make odd requests without end: they must not drive out what else the log has."""
 
 
 class _ToOurLog(logging.Handler):
     """Takes what uvicorn says, mostly of strangers' odd requests, into the log file."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._num_told = 0
+
     def emit(self, record: logging.LogRecord) -> None:
-        log.debug("uvicorn: %s", record.getMessage(), exc_info=record.exc_info)
+        if self._num_told < MAX_ODD_REQUESTS_TOLD:
+            self._num_told += 1
+            log.debug("uvicorn: %s", record.getMessage(), exc_info=record.exc_info)
 
 
 class Page:
@@ -43,13 +56,13 @@ class Page:
         self._socket = _listening(access.host, port)
         config = uvicorn.Config(
             make_app(board, access),
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            backlog=MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
@@ -101,6 +114,7 @@ def _listening(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, kind, proto)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bear_no_silence(sock)
             sock.bind(address)
             sock.listen(MAX_CONNECTIONS)  # so that who comes before the loop runs waits for it
         except OSError:

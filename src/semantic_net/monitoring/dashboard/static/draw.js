@@ -51,7 +51,9 @@ function ticks(low, high, count) {
 
 // Draws curves: [{name, colour, points: [[x, y], ...]}] with what to call x and y.
 export function chart(container, curves, { x, y, title }) {
-  const shown = curves.filter((curve) => curve.points.length);
+  // Others tell what they like: between figures beyond all scales there is no distance.
+  const shown = curves.map((curve) => ({ ...curve, points: curve.points.filter(([, v]) => Math.abs(v) < 1e300) }))
+    .filter((curve) => curve.points.length);
   if (!shown.length) {
     container.replaceChildren(make("p", { class: "empty" }, "Nothing yet."));
     return;
@@ -89,8 +91,10 @@ export function chart(container, curves, { x, y, title }) {
   container.replaceChildren(picture, readout, legend(shown.map(({ name, colour }) => [name, colour])));
 }
 
+// Values that differ by no more than rounding are drawn as one: between them there are no ticks.
 function span(low, high) {
-  const room = low === high ? Math.abs(low) * 0.05 || 0.5 : 0;
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  const room = high - low <= 1e-9 * size ? size * 0.05 || 0.5 : 0;
   return [low - room, high + room];
 }
 

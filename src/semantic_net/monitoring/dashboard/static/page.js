@@ -3,7 +3,7 @@
 
 import { bars, bytes, chart, figure, make, network, seconds } from "./draw.js";
 
-const MAX_POINTS = 4000, MAX_LOG = 200, COLOURS = 8, RETRY_MS = 3000, REDRAW_MS = 250;
+const MAX_POINTS = 4000, MIN_POINTS = 40, MAX_LOG = 200, COLOURS = 8, RETRY_MS = 3000, REDRAW_MS = 250;
 
 const $ = (id) => document.getElementById(id);
 const state = { facts: null, status: null, curves: {}, timeline: [], last: null, heardAt: 0, isDrawn: true };
@@ -145,10 +145,23 @@ function addEvents(events) {
   if (isAtEnd) box.scrollTop = box.scrollHeight;
 }
 
+// As the peer keeps them: half as many of the older half, once they are too many.
+function thinned(points) {
+  const limit = Math.max(MAX_POINTS / Math.max(Object.keys(state.curves).length, 1), MIN_POINTS);
+  if (points.length <= limit) return points;
+  const half = Math.floor(points.length / 2);
+  return points.filter((_, at) => at >= half || at % 2 === 0);
+}
+
 function addRounds({ curves, timeline, last }) {
   for (const [peer, points] of Object.entries(curves)) {
     const known = (state.curves[peer] ?? []).filter((p) => p[0] < points[0][0]);
-    state.curves[peer] = [...known, ...points].slice(-MAX_POINTS);
+    state.curves[peer] = thinned([...known, ...points]);
+  }
+  const others = Object.keys(state.curves).filter((peer) => peer !== state.facts.peer);
+  for (const peer of others.slice(0, Math.max(0, others.length + 1 - MAX_POINTS / MIN_POINTS))) {
+    delete state.curves[peer];
+    colours.delete(peer);
   }
   state.timeline = timeline;
   state.last = last;
