@@ -306,9 +306,11 @@ def test_a_goodbye_that_is_broken_off_leaves_no_socket_open(
 ) -> None:
     skip_without_multicast()
     opened: list[AsyncZeroconf] = []
+    began = asyncio.Event()
 
     def open_and_note(host: str) -> AsyncZeroconf:
         opened.append(AsyncZeroconf([host]))
+        began.set()
         return opened[-1]
 
     async def never_ends(self: AsyncZeroconf) -> None:
@@ -320,7 +322,7 @@ def test_a_goodbye_that_is_broken_off_leaves_no_socket_open(
         monkeypatch.setattr(AsyncZeroconf, "async_close", never_ends)
         alice = Discovery(run, ALICE)
         alice.start("127.0.0.1:5001", Found().propose)
-        await asyncio.sleep(0)  # its task begins
+        await began.wait()
         await opened[0].zeroconf.async_wait_for_start()
         await alice.close()
         assert all(each.transport.is_closing() for each in opened[0].zeroconf.engine.readers)
