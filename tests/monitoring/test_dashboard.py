@@ -210,7 +210,7 @@ def test_what_is_no_place_for_a_page(text: str) -> None:
 
 
 def test_only_this_machines_names_and_addresses_are_answered() -> None:
-    access = Access("jetson", None)
+    access = Access("jetson", "t0ken")
     own = socket.gethostname()
     for header in ("127.0.0.1:80", "[::1]:80", "[fe80::1]", "192.168.0.7", "localhost:1", "JETSON",
                    own, f"{own}.local:8080"):  # fmt: skip
@@ -223,6 +223,9 @@ def test_only_this_machines_names_and_addresses_are_answered() -> None:
         ":80",
     ):
         assert not access.knows_host(header), header
+    on_loopback = Access("127.0.0.1", None)
+    assert on_loopback.knows_host("localhost:8080")
+    assert not on_loopback.knows_host(own), "the network may say who has that name"
 
 
 def test_loopback_needs_no_token_and_elsewhere_it_stays_the_same(tmp_path: Path) -> None:
