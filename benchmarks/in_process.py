@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semantic_net.config import Config, P2PConfig
+from semantic_net.federated.assembly import assemble
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.child_processes import reserved_ports
 from semantic_net.federated.facts import run_facts
@@ -23,7 +24,6 @@ from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.parts import ClosedRound, PeerParts
 from semantic_net.federated.peer import Peer
-from semantic_net.federated.run import assemble
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.semantic.decoder import ParsedDelta
 from semantic_net.semantic.rate import RateController, rate_controller

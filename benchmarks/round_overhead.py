@@ -36,12 +36,12 @@ import semantic_net.aggregation.state as state_module
 import semantic_net.federated.peer as peer_module
 import semantic_net.protocol.machine as machine_module
 from semantic_net.config import load_config
+from semantic_net.federated.assembly import assemble
 from semantic_net.federated.facts import run_facts
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.parts import ClosedRound, PeerParts
 from semantic_net.federated.peer import Peer
-from semantic_net.federated.run import assemble
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.semantic.rate import rate_controller
 from semantic_net.task.base import Task

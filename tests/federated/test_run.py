@@ -16,11 +16,12 @@ from torch import Tensor
 
 from semantic_net.config import Config, DataConfig, P2PConfig, TaskConfig, TrainingConfig
 from semantic_net.federated import run as module
+from semantic_net.federated.assembly import Assembled, assemble
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.parts import Trained
-from semantic_net.federated.run import Assembled, RunOptions, assemble, run_peer
+from semantic_net.federated.run import RunOptions, run_peer
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.monitoring.recorder import RoundTail
 from semantic_net.protocol.machine import PeerMachine
