@@ -19,8 +19,10 @@ from semantic_net.federated.doctor.peers import (
     check_page,
     check_port,
     describe,
+    describe_reached,
     find_device,
     look_at_peers,
+    reach_all,
     slowest_link,
 )
 from semantic_net.federated.doctor.prepared import Prepared, check_task, check_training
@@ -195,6 +197,19 @@ def test_a_port_that_is_taken() -> None:
         )
     assert asyncio.run(check_port(busy)) == Finding("port", OK, f"127.0.0.1:{port} is free")
     assert asyncio.run(check_port(CONFIG.p2p)).level == OK
+
+
+def test_a_device_without_a_key_can_tell_what_is_reachable_all_the_same() -> None:
+    with socket.socket() as there, socket.socket() as silent:
+        for each in (there, silent):
+            each.bind(("127.0.0.1", 0))
+        there.listen()
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (there, silent)]
+        answers = asyncio.run(reach_all(addresses, ProbeSettings()))
+    found = [describe_reached(address, answer) for address, answer in answers.items()]
+    assert [(each.level, each.name) for each in found] == [(WARN, f"peer {a}") for a in addresses]
+    assert found[0].text.startswith("something listens there; round trip ")
+    assert "refused" in found[1].text
 
 
 def test_a_page_that_cannot_be_served() -> None:

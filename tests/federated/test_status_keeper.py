@@ -125,6 +125,9 @@ def test_while_it_collects_it_says_of_each_why_it_is_waited_for() -> None:
     assert about(told(kept, 9.5), A).waited_for == (
         f"its update is on the way: 0 of {size:,} bytes"
     )
+    made.disconnected(B, 9.7)
+    gone = about(told(kept, 9.7, connected=(A,)), B)
+    assert gone.waited_for == "it was training when it was heard last"
     status = told(kept, 10.5)
     assert not about(status, A).is_alive
     assert about(status, B).waited_for == "", "nobody waits for who is gone"

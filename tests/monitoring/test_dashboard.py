@@ -439,8 +439,11 @@ def test_the_page_ends_with_its_context_whoever_still_reads(board: Board) -> Non
         with Page(board, Access("127.0.0.1", None), 0) as page:
             stream = stack.enter_context(Client(page).stream())
             next_event(stream)
+            board.put_status(make_status().ended())
         assert all(thread.name != "page" for thread in threading.enumerate())
-        assert stream.read() == b"", "the stream has come to its end, and was not cut off"
+        kind, status = next_event(stream)
+        assert (kind, status["phase"]) == ("status", "finished"), "how it has ended is told"
+        assert stream.read().endswith(b"\n\n"), "it has come to its end, and was not cut off"
 
 
 def test_before_the_peer_has_said_anything(client: Client) -> None:

@@ -104,14 +104,32 @@ def test_what_the_table_says() -> None:
         num_peers=5,
     ))  # fmt: skip
     assert lines[1] == "round 3/9: waiting for peer-1 (1.5 s)"
-    assert lines[2].split() == ["peer", "state", "round", "loss", "mIoU", "sent", "link"]
-    rows = [line.split() for line in lines[4:]]
-    assert rows[0] == ["this", "peer", "collecting", "3", "1.234", "41.2", "12.0", "kB"]
-    assert " ".join(rows[1]) == "peer-3 connected 3 0.5000 25.0 1.5 kB 125 kB/s it is training"
-    assert rows[2] == ["peer-1", "connected", "3", "0.5000", "25.0", "1.5", "kB", "125", "kB/s"]
-    assert " ".join(rows[3]).startswith("peer-2 silent for 12.0 s 3")
-    assert rows[4] == ["and", "2", "more", "peers"]
-    assert lines[-1] == "10.0.0.9:5000: nobody has said hello there (No route to host)"
+    assert lines[2].split() == ["peer", "state", "round", "mIoU", "loss", "sent", "link"]
+    assert [" ".join(line.split()) for line in lines[4:]] == [
+        "this peer collecting 3 41.2 1.234 12.0 kB",
+        "peer-3 connected 3 25.0 0.5000 1.5 kB 125 kB/s",
+        "peer-1 connected 3 25.0 0.5000 1.5 kB 125 kB/s",
+        "peer-2 silent for 12.0 s 3 25.0 0.5000 1.5 kB 125 kB/s",
+        "and 2 more peers",
+        "peer-3: it is training",
+        "peer-2: Connection reset",
+        "10.0.0.9:5000: nobody has said hello there (No route to host)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "last"), [(90, "link"), (80, "sent"), (60, "mIoU"), (20, "mIoU")]
+)
+def test_a_narrow_terminal_has_fewer_columns_and_every_reason(width: int, last: str) -> None:
+    out = Console(file=io.StringIO(), width=width, highlight=False)
+    shown = PeerConsole("lines", out, out)
+    shown.printer(9, "miou")
+    told = status(peer(1, waited_for="it is training"))
+    wide, file = console(is_terminal=False)
+    wide.print(shown.view(told))
+    lines = file.getvalue().splitlines()
+    assert lines[2].split()[-1] == last
+    assert lines[-1] == "peer-1: it is training"
 
 
 def test_a_crowd_fits_and_those_that_are_waited_for_come_first() -> None:
@@ -119,7 +137,7 @@ def test_a_crowd_fits_and_those_that_are_waited_for_come_first() -> None:
     crowd = [peer(i, waited_for="it is training" if i == 29 else "") for i in range(30)]
     lines = drawn(shown, status(*crowd))
     assert lines[5].startswith("peer-29")
-    assert lines[-1] == f"and {30 - MAX_ROWS} more peers"
+    assert lines[-2:] == [f"and {30 - MAX_ROWS} more peers", "peer-29: it is training"]
 
 
 def test_what_takes_long_is_logged_and_what_does_not_is_not(

@@ -253,7 +253,7 @@ async def _run(
         with page_of(config, task, folder, machine.me, teller):
             async with teller:
                 reason = await peer.run(stop)
-                log.info("%s", reason)
+                log.info("%s; what it leaves is in %s", reason, folder.root)
                 if peer.refused_by:
                     log.warning("turned away to the end by %s", "; ".join(peer.refused_by))
     finally:

@@ -28,6 +28,9 @@ from semantic_net.monitoring.text import (
 from semantic_net.records import RoundRecord
 from semantic_net.status import PeerStatus, Status
 
+WIDE = 90
+"""Columns of a terminal that has room for the whole table."""
+
 MAX_ROWS = 12
 """Peers in the table: a terminal has few lines, and those that are waited for come first."""
 
@@ -104,18 +107,21 @@ class PeerConsole:
         label = self._metric or (last and next(iter(last.metrics), None)) or "metric"
         table.add_column("peer", no_wrap=True)
         table.add_column("state", no_wrap=True)
-        for name in ("round", "loss", metric_label(label), "sent", "link"):
+        numbers: tuple[str, ...] = ("round", metric_label(label), "loss", "sent", "link")
+        numbers = numbers[: max(len(numbers) - max(WIDE - self._console.width, 0) // 10, 2)]
+        for name in numbers:
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("")
-        table.add_row(*self._own_cells(status))
+        count = len(table.columns)
+        table.add_row(*self._own_cells(status)[:count])
         shown = sorted(status.peers, key=lambda peer: not peer.waited_for)[:MAX_ROWS]
         for peer in shown:
-            table.add_row(*_cells(peer))
+            table.add_row(*_cells(peer)[:count])
         head = Text(f"round {status.round}/{status.rounds}: ", style="bold")
         head.append(f"{status.doing} ({format_duration(status.phase_s)})", style="not bold")
         parts: list[Text | Table] = [Text(), head, table]
         if (more := status.num_peers - len(shown)) > 0:
             parts.append(Text(f"and {more} more peers", style="dim"))
+        parts += [_why(peer) for peer in shown if peer.waited_for or _is_away(peer)]
         parts += [
             Text(f"{address}: nobody has said hello there{f' ({why})' if why else ''}", "yellow")
             for address, why in list(status.unmet.items())[:MAX_ROWS]
@@ -129,10 +135,9 @@ class PeerConsole:
             Text("this peer", style="bold"),
             Text(status.phase),
             Text(str(status.round)),
-            Text("" if last is None or last.loss is None else format_loss(last.loss)),
             Text("" if last is None or name is None else format_metric(name, last.metrics[name])),
+            Text("" if last is None or last.loss is None else format_loss(last.loss)),
             Text(format_bytes(status.bytes_sent)),
-            Text(),
             Text(),
         ]
 
@@ -147,9 +152,18 @@ def _cells(peer: PeerStatus) -> list[Text]:
         Text(peer.name or peer.peer),
         Text(peer_state(peer), style=style),
         Text(str(peer.round) if peer.round else ""),
-        Text("" if last is None or last.loss is None else format_loss(last.loss)),
         Text("" if last is None or last.value is None else format_metric(last.metric, last.value)),
+        Text("" if last is None or last.loss is None else format_loss(last.loss)),
         Text("" if last is None else format_bytes(last.bytes_sent)),
         Text("" if peer.bytes_per_s is None else f"{format_bytes(round(peer.bytes_per_s))}/s"),
-        Text(peer.waited_for or peer.problem, style="yellow" if peer.waited_for else "dim"),
     ]
+
+
+def _is_away(peer: PeerStatus) -> bool:
+    return bool(peer.problem) and not peer.is_connected and not peer.has_left
+
+
+def _why(peer: PeerStatus) -> Text:
+    """Return a line of its own: a column would have no room for it on a narrow terminal."""
+    text = f"{peer.name or peer.peer}: {peer.waited_for or peer.problem}"
+    return Text(text, style="yellow" if peer.waited_for else "dim")

@@ -39,7 +39,9 @@ def peer_state(peer: PeerStatus) -> str:
         return f"silent for {format_duration(peer.heard_s)}" if peer.heard_s else "not heard"
     if peer.agrees is False:
         return "holds another model"
-    return "connected" if peer.is_connected else "heard through others"
+    if peer.is_connected:
+        return "connected"
+    return f"not connected, heard {format_duration(peer.heard_s or 0.0)} ago"
 
 
 def _peer_line(peer: PeerStatus) -> str:
@@ -55,6 +57,6 @@ def _peer_line(peer: PeerStatus) -> str:
         parts.append(f"{format_bytes(round(peer.bytes_per_s))}/s")
     if peer.waited_for:
         parts.append(f"waited for: {peer.waited_for}")
-    if peer.problem:
+    if peer.problem and not peer.has_left:
         parts.append(peer.problem)
     return ", ".join(parts)

@@ -37,6 +37,10 @@ def why_waiting(machine: PeerMachine, now: float, name: Name = short_id) -> str:
     if rounds.phase is Phase.STARTING:
         if rounds.waiting_for:
             return f"waiting for somebody to say hello at {_listed(rounds.waiting_for)}{limit}"
+        if (settles_at := rounds.settles_at) is not None:
+            found = machine.roster.num_known
+            left_s = max(settles_at - now, 0)
+            return f"found {found} peers; starting if nobody new turns up for {left_s:.0f} s"
         here, size = machine.sync.progress_of_all()
         part = f": {here:,} of {size:,} bytes" if size else ""
         return f"fetching what the others hold{part}{limit}"
@@ -65,6 +69,8 @@ def why_waited_for(machine: PeerMachine, peer: PeerId) -> str:
         return "it has published, and nobody that is connected has its update yet"
     if 0 < body.round < rounds.round:
         return f"it is in round {body.round}"
+    if peer not in machine.sync.neighbours():
+        return "it was training when it was heard last"
     return "it is training"
 
 

@@ -113,6 +113,16 @@ async def probe(address: str, pins: Pins | None, settings: ProbeSettings) -> Ans
     return answer
 
 
+async def reach(address: str, settings: ProbeSettings) -> Answer:
+    """Dial an address and hang up: all that a device can do that nobody knows."""
+    try:
+        sock = await _connect(parse_address(address), settings)
+    except _NoAnswer as exc:
+        return exc.answer
+    with sock:
+        return Answer(round_trip_s=round_trip_s(sock))
+
+
 async def _connect(address: Address, settings: ProbeSettings) -> socket.socket:
     loop = asyncio.get_running_loop()
     try:

@@ -37,6 +37,7 @@ from semantic_net.transport.probe import (
     Answer,
     ProbeSettings,
     probe,
+    reach,
 )
 from semantic_net.transport.tls import Pins
 
@@ -163,6 +164,26 @@ async def look_at_peers(
             if answer.is_doctor:  # one by one: they would share this device's link
                 answers[address] = await probe(address, pins, settings)
     return answers
+
+
+async def reach_all(addresses: Sequence[str], settings: ProbeSettings) -> dict[str, Answer]:
+    """Return which addresses can be reached, whoever is there."""
+    turns = asyncio.Semaphore(MAX_AT_ONCE)
+
+    async def look(address: str) -> Answer:
+        async with turns:
+            return await reach(address, settings)
+
+    answers = await asyncio.gather(*map(look, addresses))
+    return dict(zip(addresses, answers, strict=True))
+
+
+def describe_reached(address: str, answer: Answer) -> Finding:
+    """Say whether an address can be reached, to a device that has no key to be known by."""
+    if answer.code is not None:
+        return _without_hello(f"peer {address}", answer)
+    text = f"something listens there{_link(answer)}"
+    return Finding(f"peer {address}", WARN, text, "who it is, it says to paired devices only")
 
 
 async def _is_own_name(address: str, listening: Address) -> bool:

@@ -152,11 +152,14 @@ class Streams:
         try:
             yield _event("facts", self._board.facts)
             cursor = Cursor()
-            while not self._board.is_closed:
+            while True:
                 woken.clear()
+                is_last = self._board.is_closed  # before the news: how it ended is among them
                 news, cursor = self._board.news(cursor)
                 for kind, content in news.items():
                     yield _event(kind, content)
+                if is_last:
+                    return
                 if not await _within(SILENCE_S, woken.wait):
                     yield b": still here\n\n"
                 await _within(PULSE_S, ended.wait)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 STOP_S = 3.0
 """Seconds that the page has to end."""
 
+_ELSEWHERE = "192.0.2.1"
+"""Of a block kept for documentation: the way there is the way out."""
 
 MAX_ODD_REQUESTS_TOLD = 20
 """Anyone can make odd requests without end: they must not drive out what else the log has."""
@@ -77,7 +79,7 @@ class Page:
         """Where it is, with the token that lets one in."""
         host, port = self._access.host, self._socket.getsockname()[1]
         if host in ("0.0.0.0", "::", ""):  # nosec B104  # compared, not bound
-            host = socket.gethostname()
+            host = own_address() or socket.gethostname()
         shown = f"[{host}]" if ":" in host else host
         query = "" if self._access.token is None else f"?token={self._access.token}"
         return f"http://{shown}:{port}/{query}"
@@ -104,6 +106,17 @@ class Page:
             self._server.run(sockets=[self._socket])
         except Exception as exc:  # the page is a convenience: the run goes on without it
             log.warning("the page is gone: %s: %s", type(exc).__name__, exc)
+
+
+def own_address() -> str | None:
+    """Return this machine's address on its network, as far as it has one; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((_ELSEWHERE, 9))
+        except OSError:
+            return None
+        found: str = sock.getsockname()[0]
+        return found
 
 
 def _listening(host: str, port: int) -> socket.socket:

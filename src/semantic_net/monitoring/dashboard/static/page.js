@@ -30,7 +30,7 @@ function kindOf(peer) {
   if (peer.has_left) return ["warn", "has left"];
   if (!peer.is_alive) return ["bad", orNothing(peer.heard_s, (s) => `silent for ${seconds(s)}`) || "not heard"];
   if (peer.agrees === false) return ["bad", "another model"];
-  if (!peer.is_connected) return ["warn", "heard through others"];
+  if (!peer.is_connected) return ["warn", `not connected, heard ${seconds(peer.heard_s ?? 0)} ago`];
   if (peer.waited_for) return ["warn", "waited for"];
   return ["ok", "connected"];
 }
@@ -48,6 +48,8 @@ function device(d) {
 }
 
 const HEAD = ["peer", "state", "round", "loss", "metric", "sent", "received", "missing", "digest", "link", "device", "why"];
+// Metrics that people read in per cent, as everywhere else.
+const SHARES = /(^|_)(miou|iou|accuracy|dice|f1|precision|recall)(_|$)/i;
 const TEXTS = ["state", "why"];
 
 function row(peer, name, kind, word, cells, why) {
@@ -72,7 +74,7 @@ function drawPeers({ facts, status, curves, last }) {
       cell(orNothing(peer.last?.bytes_sent, bytes)), cell(orNothing(peer.last?.bytes_received, bytes)),
       cell(orNothing(peer.last?.num_missing, String)), cell(text, agreement),
       cell(orNothing(peer.bytes_per_s, (rate) => `${bytes(rate)}/s`)), cell(device(peer.device)),
-    ], peer.waited_for || peer.problem));
+    ], peer.waited_for || (peer.has_left ? "" : peer.problem)));
   }
   $("peers").replaceChildren(...rows);
   $("unmet").replaceChildren(...Object.entries(status.unmet).map(([address, why]) =>
@@ -110,7 +112,10 @@ function drawLast({ last }) {
     ["missing", last.missing.map(nameOf).join(", ") || "nobody"], ["update", last.codec || "none published"],
     ["digest", last.state_digest.slice(0, 16)]];
   if (last.epsilon !== null) told.push(["epsilon", figure(last.epsilon)]);
-  for (const [name, value] of Object.entries(last.metrics)) told.push([name, value === null ? "-" : figure(value)]);
+  for (const [name, value] of Object.entries(last.metrics)) {
+    const isShare = SHARES.test(name) && value >= 0 && value <= 1;
+    told.push([name, value === null ? "-" : isShare ? `${(100 * value).toFixed(1)} %` : figure(value)]);
+  }
   $("last").replaceChildren(...told.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
 }
 
@@ -196,6 +201,8 @@ function tell(kind, text) {
   pill.className = `pill ${kind}`;
 }
 
+const hasEnded = () => state.status?.phase === "finished";
+
 function listen() {
   const stream = new EventSource("events");
   const on = (kind, take) => stream.addEventListener(kind, (event) => {
@@ -209,13 +216,13 @@ function listen() {
   });
   on("status", (status) => {
     state.status = status;
-    tell(status.phase === "finished" ? "dim" : "ok", status.phase === "finished" ? "ended" : "live");
+    tell(hasEnded() ? "dim" : "ok", hasEnded() ? "the peer has ended" : "live");
   });
   on("rounds", addRounds);
   on("events", addEvents);
   on("samples", drawSamples);
   stream.onerror = () => {
-    tell("bad", state.status?.phase === "finished" ? "ended" : "no connection to the peer");
+    if (!hasEnded()) tell("bad", "no connection to the peer");
     if (stream.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
   };
 }
