@@ -52,7 +52,7 @@ coverage: $(VENV)/.ready-dev ## the tests, and how much of the code they reach
 faults: $(VENV)/.ready-dev ## real peers behind a network that breaks (at most 15 minutes, no root)
 	$(bin)/python $(pytest) -m faults -rP $(ARGS)
 
-test-page: $(VENV)/.ready-page ## the live page in Chromium (Debian: chromium, chromium-driver), if it is there
+test-page: $(VENV)/.ready-dev ## the live page in Chromium (Debian: chromium, chromium-driver), if it is there
 	$(bin)/python $(pytest) -m page tests/page -rPs $(ARGS)
 
 network: $(VENV)/.ready-dev ## transfers on slow, failing links; needs root, skips otherwise
@@ -93,10 +93,6 @@ $(VENV)/.ready-run: $(setup_inputs)
 
 $(VENV)/.ready-bench: $(VENV)/.ready-dev
 	@$(setup) ".[dev,bench]"
-	@touch $@
-
-$(VENV)/.ready-page: $(VENV)/.ready-dev
-	@$(setup) ".[dev,page-test]"
 	@touch $@
 
 $(VENV)/.ready-fuzz: $(VENV)/.ready-dev

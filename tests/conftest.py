@@ -12,7 +12,7 @@ from hypothesis import settings
 settings.register_profile("default-here", deadline=None)
 settings.load_profile("default-here")
 
-# What `make test-page` installs, and nobody else needs.
+# Where the tests run without all that development needs, as in `make compat`.
 collect_ignore = [] if find_spec("selenium") and find_spec("axe_core_python") else ["page"]
 
 
