@@ -210,6 +210,35 @@ def test_what_the_model_makes_of_a_few_examples_is_shown(
         until(lambda: len(shown.num_points("metric")) == 3, "a curve a peer")
         assert complaints(driver) == []
         save(driver, task)
+        size |= {"width": 360, "height": 800, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        until(lambda: driver.execute_script("return innerWidth") == 360, "the new size")
+        too_wide = "return document.documentElement.scrollWidth > innerWidth"
+        until(lambda: not driver.execute_script(too_wide), "fitting a phone")
+
+
+def test_the_page_says_how_a_run_has_ended(tmp_path: Path) -> None:
+    def each(index: int) -> list[str]:
+        return ["--set", "monitoring.dashboard=127.0.0.1:0"] if index == 0 else []
+
+    held = tmp_path / "held"
+    held.touch()
+    settings = (PACED[0], f"task.options={{held_by: {held}}}", "training.steps=2")
+    with (
+        running(tmp_path, 2, *settings, rounds=3, each=each) as peers,
+        browsing(tmp_path / "profile") as driver,
+    ):
+        peers[0].wait_until(lambda peer: "page at " in peer.said(), "told where its page is")
+        found = re.search(r"page at (\S+)", peers[0].said())
+        assert found is not None
+        driver.get(found[1])
+        shown = Shown(driver, peers, found[1])
+        until(lambda: len(shown.rows()) == 2, "a row a peer")
+        held.unlink()
+        assert [peer.wait() for peer in peers] == [0, 0]
+        text = "return document.getElementById('stream').textContent"
+        until(lambda: driver.execute_script(text) == "the peer has ended", "told that it has ended")
+        until(lambda: shown.num_points("metric")[0] == 3, "the last round, too")
 
 
 def test_the_page_says_that_the_peer_is_gone(shown: Shown) -> None:
