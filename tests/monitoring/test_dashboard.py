@@ -80,7 +80,9 @@ def other(round_index: int, **changes: Any) -> PeerStatus:
         bytes_received=5 * round_index,
         num_missing=0,
     )
-    told = PeerStatus(peer=PEERS[1], is_connected=True, is_alive=True, agrees=True, last=last)
+    told = PeerStatus(
+        peer=PEERS[1], name="drone-2", is_connected=True, is_alive=True, agrees=True, last=last
+    )
     return msgspec.structs.replace(told, **changes)
 
 
@@ -541,7 +543,8 @@ def test_figures_for_prometheus(board: Board, client: Client) -> None:
     assert "semantic_net_round 3" in lines
     assert 'semantic_net_phase_seconds{phase="odd \\"phase\\"\\\\"} 1.5' in lines
     assert "# TYPE semantic_net_sent_bytes_total counter" in lines
-    assert f'semantic_net_peer_agrees{{peer="{PEERS[1]}"}} 1' in lines
+    assert f'semantic_net_peer_agrees{{peer="{PEERS[1]}",name="drone-2"}} 1' in lines
+    assert f'semantic_net_info{{peer="{PEERS[0]}",run="field",task="disaster"}} 1' in lines
     assert 'semantic_net_metric{name="miou"} 0.412' in lines
     assert "semantic_net_device_power_watts 9.5" in lines
     assert not any("battery" in line or "_loss" in line for line in lines), "what is not known"

@@ -27,6 +27,8 @@ def exposition(status: Status | None, last: RoundRecord | None) -> bytes:
         lines.extend(f"{name}{_labels(labels)} {_number(value)}" for labels, value in found)
 
     if status is not None:
+        about = {"peer": status.peer, "run": status.run, "task": status.task}
+        add("info", "gauge", "Which peer this is.", [(about, 1)])
         add("round", "gauge", "The open round.", [({}, status.round)])
         add("rounds", "gauge", "Rounds of the whole run.", [({}, status.rounds)])
         add("phase_seconds", "gauge", "For how long the phase lasts.", [
@@ -45,13 +47,13 @@ def exposition(status: Status | None, last: RoundRecord | None) -> bytes:
             ({}, status.bytes_received)
         ])  # fmt: skip
         add("peer_round", "gauge", "The round that is open at another peer.", [
-            ({"peer": peer.peer}, peer.round) for peer in status.peers
+            ({"peer": peer.peer, "name": peer.name}, peer.round) for peer in status.peers
         ])  # fmt: skip
         add("peer_alive", "gauge", "Whether another peer is heard.", [
-            ({"peer": peer.peer}, peer.is_alive) for peer in status.peers
+            ({"peer": peer.peer, "name": peer.name}, peer.is_alive) for peer in status.peers
         ])  # fmt: skip
         add("peer_agrees", "gauge", "Whether another peer's last round led to our model.", [
-            ({"peer": peer.peer}, peer.agrees)
+            ({"peer": peer.peer, "name": peer.name}, peer.agrees)
             for peer in status.peers
             if peer.agrees is not None
         ])  # fmt: skip

@@ -152,7 +152,8 @@ export function network(container, me, others) {
   const words = others.map((o) => `${o.name}: ${o.text}`).join("; ") || "no other peer is known";
   const picture = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `This peer and others. ${words}` });
   const places = shown.map((_, i) => {
-    const angle = (i / shown.length) * 2 * Math.PI - Math.PI / 2;
+    // Two others above left and right: opposite each other, all three would look like a line.
+    const angle = shown.length === 2 ? (-5 + 4 * i) * Math.PI / 6 : (i / shown.length) * 2 * Math.PI - Math.PI / 2;
     return [cx + rx * Math.cos(angle), cy + ry * Math.sin(angle)];
   });
   const most = Math.max(...shown.map((o) => o.rate ?? 0), 1);
