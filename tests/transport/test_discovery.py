@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import socket
@@ -329,3 +330,25 @@ def test_a_goodbye_that_is_broken_off_leaves_no_socket_open(
         assert len(opened) == 1
 
     play(scenario())
+
+
+def test_who_closes_before_it_has_begun_leaves_nothing_behind(
+    run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    skip_without_multicast()
+
+    async def scenario() -> None:
+        for turns in range(40):
+            alice = Discovery(run, ALICE)
+            alice.start("127.0.0.1:5001", Found().propose)
+            for _ in range(turns // 2):
+                await asyncio.sleep(0)
+            if turns % 2:
+                await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+            await alice.close()
+            del alice
+            gc.collect()  # a task whose exception nobody has asked for tells when it goes
+
+    with caplog.at_level(logging.WARNING, "semantic_net"):
+        play(scenario())
+    assert caplog.messages == []

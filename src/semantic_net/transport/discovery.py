@@ -82,6 +82,7 @@ class Discovery:
         self._offers, self._counted_at = float(MAX_OFFERS), 0.0
         self._num_added = 0
         self._told: set[str] = set()
+        self._is_closing = False
 
     def start(
         self, address: str, propose: Callable[[str], None], known: Iterable[str] = ()
@@ -106,6 +107,7 @@ class Discovery:
         """Say goodbye within a bounded time; harmless when not started, and when called again."""
         if self._task is None:
             return
+        self._is_closing = True
         for _ in range(2):  # the second time it breaks off the goodbye as well
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CLOSE_S)
@@ -116,6 +118,8 @@ class Discovery:
                 await self._serve()
             # RuntimeError: how zeroconf says that there is no interface.
             except (OSError, RuntimeError, Error) as exc:
+                if self._is_closing:
+                    return  # zeroconf may make its own error of being broken off
                 self._tell(
                     "down",
                     f"no discovery on this network (p2p.discovery mdns): {reason_of(exc)}; the run "
@@ -269,9 +273,26 @@ async def _opened(host: str) -> AsyncIterator[AsyncZeroconf]:
     mdns = _open(host)
     try:
         async with mdns:
+            await _started(mdns)
             yield mdns
     finally:
         mdns.zeroconf.engine.close()  # broken off before, it would stay open
+
+
+async def _started(mdns: AsyncZeroconf) -> None:
+    """Wait until it has begun, also where this task is cancelled meanwhile.
+
+    What zeroconf begins is not made to be broken off: sockets would be closed under transports, and
+    a browser's task would leave its exception to nobody.
+    """
+    began = asyncio.ensure_future(mdns.zeroconf.async_wait_for_start())
+    try:
+        await asyncio.shield(began)
+    except asyncio.CancelledError:
+        await asyncio.wait({began}, timeout=CLOSE_S)
+        if began.done():
+            began.exception()
+        raise
 
 
 def _open(host: str) -> AsyncZeroconf:
