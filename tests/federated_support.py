@@ -18,7 +18,8 @@ from semantic_net.federated.peer import Peer
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.actions import Diverged, FoldPlan
 from semantic_net.protocol.bases import Base, BaseConfig
-from semantic_net.protocol.handshake import HelloContent, run_digest
+from semantic_net.protocol.facts import run_digest
+from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.history import (
     History,
     decode_history,

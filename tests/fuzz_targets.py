@@ -43,6 +43,7 @@ from semantic_net.semantic.decoder import parse_payload
 from semantic_net.semantic.payloads import CODECS
 from semantic_net.semantic.schema import ModelSchema, TensorSpec
 from semantic_net.simulation.stubs import StubSigner, stub_signature_valid
+from semantic_net.status import DeviceVitals, LastRound
 from semantic_net.transport.certificate import key_of, make_certificate
 from semantic_net.transport.invite import Invite, read_invite, seal_invite
 from semantic_net.transport.trust import TrustFile, to_text
@@ -254,7 +255,10 @@ def _record_examples() -> list[bytes]:
     ]
 
 
-_VITALS = Vitals(round=3, loss=0.5, metric="miou", value=0.25, bytes_sent=9, temperature_c=51.0)
+_VITALS = Vitals(
+    last=LastRound(round=3, loss=0.5, metric="miou", value=0.25, bytes_sent=9),
+    device=DeviceVitals(temperature_c=51.0),
+)
 
 
 def _vitals(data: bytes) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.records import RoundRecord, Summary
+from semantic_net.status import Status
 
 PEERS = ("abcdefgh" * 4, "ijklmnop" * 4, "qrstuvwx" * 4)
 
@@ -79,3 +80,23 @@ def leave_run(folder: Path, records: Sequence[RoundRecord], summary: Summary | N
         recorder.summary(summary)
     recorder.close()
     return folder
+
+
+_STATUS = Status(
+    peer=PEERS[0],
+    pid=77,
+    run="field",
+    task="disaster",
+    address="0.0.0.0:5000",
+    written_at=1.0,
+    phase="collecting",
+    round=3,
+    rounds=9,
+    doing="waiting for ijkl-mnop, at most 20 s more",
+    phase_s=1.5,
+)
+
+
+def make_status(**changes: Any) -> Status:
+    """Return the status of peer 0, which collects in round 3, with some fields changed."""
+    return msgspec.structs.replace(_STATUS, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from forked_peers import ForkedProcess
 
@@ -150,6 +151,25 @@ class PeerProcess:
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+class Hold:
+    """Keeps the steps of `paced_task` from ending while it is on, by its option ``held_by``."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def begin(self) -> None:
+        """Let no step end from now on."""
+        self._file = self._path.open("rb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def end(self) -> None:
+        """Let all go on."""
+        assert self._file is not None, "begun"
+        self._file.close()
 
 
 def settings(*overrides: str) -> list[str]:

@@ -22,7 +22,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from semantic_net import __version__
 from semantic_net.commands import after, classic, compare, devices, doctor, report, status
@@ -34,9 +34,6 @@ from semantic_net.commands.flags import (
     peer_config_of,
 )
 from semantic_net.errors import ConfigError, OutputError, SemanticNetError
-
-if TYPE_CHECKING:
-    pass
 
 DONE, BROKE, USAGE, CANNOT_START, INTERRUPTED = 0, 1, 2, 3, 130
 

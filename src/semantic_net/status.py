@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
 from semantic_net.records import SCHEMA
 
 STATUS_FILE = "status.json"
+
+MAX_METRIC_CHARS = 32
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class DeviceVitals(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,16 +30,20 @@ class DeviceVitals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LastRound(msgspec.Struct, frozen=True, kw_only=True):
-    """What a peer says of its last round."""
+    """What a peer says of its last round; others tell us theirs, so that it has its bounds."""
 
-    round: int
-    loss: float | None
-    metric: str
-    value: float | None
-    bytes_sent: int
-    """Of its run so far."""
-    bytes_received: int
-    num_missing: int
+    round: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+    loss: float | None = None
+    """Of training; None where nothing was trained."""
+    metric: Annotated[str, msgspec.Meta(max_length=MAX_METRIC_CHARS)] = ""
+    """Name of the main metric."""
+    value: float | None = None
+    """Of the main metric, after the fold; None where it was not evaluated."""
+    bytes_sent: _Count = 0
+    """Socket bytes of the run so far."""
+    bytes_received: _Count = 0
+    num_missing: _Count = 0
+    """Peers that were expected in the round, and absent."""
 
 
 class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from monitoring_support import make_record
+from monitoring_support import make_record, make_status
 
 from semantic_net.cli import main
 from semantic_net.federated.folder import LOCK_WAIT_S, RunFolder
@@ -21,19 +21,7 @@ from semantic_net.status import STATUS_FILE, Status
 
 
 def status(phase: str = "collecting", address: str = "0.0.0.0:5000") -> Status:
-    return Status(
-        peer="abcdefgh" * 4,
-        pid=77,
-        run="field",
-        task="disaster",
-        address=address,
-        written_at=time.time() - 5,
-        phase=phase,
-        round=3,
-        rounds=9,
-        doing="waiting for ijkl-mnop, at most 20 s more",
-        phase_s=1.5,
-    )
+    return make_status(phase=phase, address=address, written_at=time.time() - 5)
 
 
 def say(folder: Path, told: Status) -> None:

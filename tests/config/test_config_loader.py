@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_net.config import Config, PartitionConfig, dump_config, load_config
-from semantic_net.config.sections import PARTITIONS, P2PConfig
+from semantic_net.config.learned import PARTITIONS
+from semantic_net.config.sections import P2PConfig
 from semantic_net.config.semantic import MODES
 from semantic_net.errors import ConfigError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from processes_support import ROOT, PeerProcess, free_ports, running, settings
+from processes_support import ROOT, Hold, PeerProcess, free_ports, running, settings
 
 from semantic_net.protocol.identity import PEER_ID_CHARS
 
@@ -209,18 +209,18 @@ def test_what_all_hold_is_compacted_and_a_late_joiner_starts_from_the_snapshot(
 ) -> None:
     """It contributes by the third round that it closes, and delays nobody."""
     # Steps that take time and no CPU: a busy machine is no slow device.
-    held = tmp_path / "held"
-    options = f"task.options={{step_s: 0.06, held_by: {held}}}"
+    hold = Hold(tmp_path / "held")
+    options = f"task.options={{step_s: 0.06, held_by: {tmp_path / 'held'}}}"
     paced = ("p2p.base_every=2", "training.steps=5", options, PACED_TASK)
     with running(tmp_path, 2, *paced, rounds=30) as (a, b):
         peers = f"{a.wait_until_listening()},{b.wait_until_listening()}"
         a.wait_for_round(5)
-        held.touch()  # or the two would be through, where a process takes long to start
+        hold.begin()  # or the two would be through, where a process takes long to start
         flags = ["--listen", "127.0.0.1:0", "--peers", peers, "--rounds", "30", *settings(*paced)]
         late = PeerProcess(tmp_path / "late", flags)
         try:
             late.wait_until(lambda peer: peer.said().count("connected to") == 2, "met both")
-            held.unlink()
+            hold.end()
             assert [peer.wait() for peer in (late, a, b)] == [0, 0, 0], late.said()
         finally:
             late.kill()

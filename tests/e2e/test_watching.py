@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes_support import ROOT, PeerProcess, running
+from processes_support import ROOT, Hold, PeerProcess, running
 
 from semantic_net.cli import main
 
@@ -27,14 +27,14 @@ def status_of(peer: PeerProcess, capsys: pytest.CaptureFixture[str]) -> tuple[in
 def test_status_says_whom_a_round_waits_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    held = tmp_path / "held"
+    hold = Hold(tmp_path / "held")
 
     def each(index: int) -> list[str]:
-        return ["--set", f"task.options={{held_by: {held}}}"] if index else []
+        return ["--set", f"task.options={{held_by: {tmp_path / 'held'}}}"] if index else []
 
     with running(tmp_path, 2, HELD, rounds=10_000, each=each) as (free, slow):
         free.wait_for_round(2)
-        held.touch()
+        hold.begin()
 
         def waits(peer: PeerProcess) -> bool:
             code, found = status_of(peer, capsys)
@@ -44,7 +44,7 @@ def test_status_says_whom_a_round_waits_for(
         free.wait_until(waits, "said that the other trains")
         assert main(["status", str(free.out)]) == 0
         assert "waited for: it is training" in capsys.readouterr().out
-        held.unlink()
+        hold.end()
         free.send(signal.SIGTERM)
         assert free.wait() == 130
         code, found = status_of(free, capsys)
@@ -82,7 +82,7 @@ def test_one_page_shows_the_rounds_of_all(tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_is_said_at_the_start(tmp_path: Path) -> None:
     for where, code, text in (
-        ("nowhere", 2, "monitoring.dashboard: 'nowhere' is no host:port"),
+        ("nowhere", 2, "monitoring.dashboard: 'nowhere' is not an address"),
         ("192.0.2.1:80", 3, "monitoring.dashboard: cannot listen on 192.0.2.1:80"),
     ):
         peer = PeerProcess(

@@ -19,8 +19,8 @@ from semantic_net.config import (
 )
 from semantic_net.federated.facts import _as_configured, run_facts
 from semantic_net.federated.learner import fold_config_of
+from semantic_net.protocol.facts import differing_facts
 from semantic_net.protocol.frames import VERSION
-from semantic_net.protocol.handshake import differing_facts
 from semantic_net.semantic.schema import ModelSchema, TensorSpec
 from semantic_net.task.base import Task
 

@@ -34,7 +34,7 @@ def test_without_the_extra_the_error_says_how_to_get_it(
     with pytest.raises(ConfigError) as failed:
         discovery_of(MDNS, ME)
     assert str(failed.value) == (
-        'p2p.discovery mdns: needs the extra mdns: pip install "semantic-net[mdns]"'
+        "p2p.discovery: mdns needs the extra mdns: pip install 'semantic-net[mdns]'"
     )
 
 

@@ -28,7 +28,7 @@ from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.learner import fold_config_of
 from semantic_net.federated.local import LocalLearner
 from semantic_net.federated.run import RunOptions, run_peer
-from semantic_net.protocol.handshake import differing_facts
+from semantic_net.protocol.facts import differing_facts
 from semantic_net.semantic.flat import flatten
 from semantic_net.semantic.schema import ModelSchema, keep_local, local_tensors
 from semantic_net.task import load_task

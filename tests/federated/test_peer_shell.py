@@ -46,6 +46,7 @@ from semantic_net.protocol.vitals import Vitals, VitalSigns
 from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import BudgetController, Choice
 from semantic_net.simulation.virtual_time import run_virtual
+from semantic_net.status import LastRound
 from semantic_net.transport.base import BulkSource, Received, Refused
 from semantic_net.transport.link import LinkQuality
 from semantic_net.transport.memory import MemoryNetwork
@@ -196,7 +197,9 @@ def test_of_what_is_passed_on_only_the_latest_waits() -> None:
         a.transport.send = lambda peer, frame, replaces=None: sent.append(replaces)  # type: ignore[method-assign]
         signs = VitalSigns(a.machine.run, 1, lambda *signed: True)
         for signer in (author, a.signer):
-            a.peer.carry_out([Send((PeerId("b"),), signs.sign(Vitals(round=1), signer))])
+            a.peer.carry_out(
+                [Send((PeerId("b"),), signs.sign(Vitals(last=LastRound(round=1)), signer))]
+            )
         passed_on, own = sent
         assert own is None
         assert passed_on is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from monitoring_support import make_status
 from protocol_support import (
     ADMISSION,
     BASE,
@@ -27,7 +28,7 @@ from semantic_net.protocol.messages import Have, HaveEntry
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.protocol.vitals import Vitals, VitalSigns
-from semantic_net.status import PeerStatus, Status
+from semantic_net.status import DeviceVitals, LastRound, PeerStatus, Status
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
@@ -162,7 +163,10 @@ def test_how_long_a_phase_lasts_begins_anew_with_each() -> None:
 
 def test_of_others_it_tells_what_heartbeats_links_and_vitals_say() -> None:
     made = collecting()
-    vitals = Vitals(round=1, loss=0.5, metric="miou", value=0.25, bytes_sent=7, power_w=9.5)
+    vitals = Vitals(
+        last=LastRound(round=1, loss=0.5, metric="miou", value=0.25, bytes_sent=7),
+        device=DeviceVitals(power_w=9.5),
+    )
     signs = VitalSigns(made.run, 1, ADMISSION.signature_valid)
     made.received(A, signs.sign(vitals, ALICE), 7.0)
     found = about(told(keeper(made), 8.0, connected=(A,)), A)
@@ -199,7 +203,7 @@ def test_what_is_asked_of_a_round_does_not_grow_with_the_peers(
 
 def test_what_others_name_their_metric_cannot_steer_a_terminal() -> None:
     made = collecting()
-    vitals = Vitals(round=1, metric="\x1b]0;owned\x07\nround 9", value=0.25)
+    vitals = Vitals(last=LastRound(round=1, metric="\x1b]0;owned\x07\nround 9", value=0.25))
     made.received(A, VitalSigns(made.run, 1, ADMISSION.signature_valid).sign(vitals, ALICE), 7.0)
     status = told(keeper(made), 8.0, connected=(A,))
     line = next(line for line in status_text(status).splitlines() if "0.25" in line)
@@ -227,18 +231,5 @@ def test_it_remembers_why_somebody_is_away_until_that_ends() -> None:
     ("phase", "doing"), [("finished", "done"), ("training", "ended while training")]
 )
 def test_how_it_has_ended(phase: str, doing: str) -> None:
-    status = Status(
-        peer="a",
-        pid=1,
-        run="",
-        task="",
-        address="",
-        written_at=0,
-        phase=phase,
-        round=1,
-        rounds=2,
-        doing="",
-        phase_s=0,
-        deadline_s=3.0,
-    ).ended()
+    status = make_status(phase=phase, deadline_s=3.0).ended()
     assert (status.phase, status.doing, status.deadline_s) == ("finished", doing, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from monitoring_support import PEERS, make_record
+from monitoring_support import PEERS, make_record, make_status
 
 from semantic_net.federated.status import StatusKeeper
 from semantic_net.federated.teller import Teller
@@ -31,19 +31,7 @@ class Keeper:
     def status(self, *_: object) -> Status:
         if self.error is not None:
             raise self.error
-        return Status(
-            peer=PEERS[0],
-            pid=1,
-            run="field",
-            task="digits",
-            address="127.0.0.1:5000",
-            written_at=1.0,
-            phase="training",
-            round=3,
-            rounds=9,
-            doing="training",
-            phase_s=1.5,
-        )
+        return make_status(phase="training")
 
 
 class NoLinks:
@@ -128,8 +116,8 @@ def test_others_hear_losses_and_metrics_unless_the_run_is_private(tmp_path: Path
     record = make_record(round=4, metrics={"accuracy": 0.5}, missing=[PEERS[1]])
     totals = {"bytes_sent": 10, "bytes_received": 20}
     file = StatusFile(tmp_path / "status.json")
-    told = teller_of(file).closed(record, totals)
+    told = teller_of(file).closed(record, totals).last
     assert (told.round, told.loss, told.metric, told.value) == (4, record.loss, "accuracy", 0.5)
-    told = teller_of(file, is_private=True).closed(record, totals)
+    told = teller_of(file, is_private=True).closed(record, totals).last
     assert (told.round, told.loss, told.value) == (4, None, None)
     assert (told.bytes_sent, told.bytes_received, told.num_missing) == (10, 20, 1)

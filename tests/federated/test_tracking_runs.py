@@ -53,7 +53,7 @@ def test_one_device_alone_is_looked_on_as_well(tmp_path: Path) -> None:
     [
         ("monitoring.tensorboard=true", "tensorboard.compat.proto", "semantic-net[tracking]"),
         ("monitoring.dashboard=127.0.0.1:0", "uvicorn", "semantic-net[dashboard]"),
-        ("monitoring.dashboard=nowhere", "", "'nowhere' is no host:port"),
+        ("monitoring.dashboard=nowhere", "", "'nowhere' is not an address"),
         ("p2p.discovery=mdns", "zeroconf", "semantic-net[mdns]"),
     ],
 )

@@ -17,16 +17,15 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from monitoring_support import PEERS, make_record
+from monitoring_support import PEERS, make_record, make_status
 
-from semantic_net.errors import ConfigError, StartError
+from semantic_net.errors import StartError
 from semantic_net.monitoring.dashboard import app as app_module
 from semantic_net.monitoring.dashboard.access import (
     COOKIE,
     TOKEN_FILE,
     Access,
     access_of,
-    host_and_port,
     is_loopback,
 )
 from semantic_net.monitoring.dashboard.board import (
@@ -51,23 +50,9 @@ from semantic_net.monitoring.dashboard.server import Page
 FACTS = {"peer": PEERS[0], "metric": "miou", "task": "disaster"}
 
 
-def make_status(**changes: Any) -> Status:
-    status = Status(
-        peer=PEERS[0],
-        pid=1,
-        run="field",
-        task="disaster",
-        address="127.0.0.1:5000",
-        written_at=1.0,
-        phase="collecting",
-        round=3,
-        rounds=9,
-        doing="waiting",
-        phase_s=1.5,
-        peers=[other(3)],
-        num_peers=1,
-    )
-    return msgspec.structs.replace(status, **changes)
+def told(**changes: Any) -> Status:
+    """Return a status with another peer in it."""
+    return make_status(**{"peers": [other(3)], "num_peers": 1, **changes})
 
 
 def other(round_index: int, **changes: Any) -> PeerStatus:
@@ -80,10 +65,10 @@ def other(round_index: int, **changes: Any) -> PeerStatus:
         bytes_received=5 * round_index,
         num_missing=0,
     )
-    told = PeerStatus(
+    found = PeerStatus(
         peer=PEERS[1], name="drone-2", is_connected=True, is_alive=True, agrees=True, last=last
     )
-    return msgspec.structs.replace(told, **changes)
+    return msgspec.structs.replace(found, **changes)
 
 
 # The board.
@@ -91,7 +76,7 @@ def other(round_index: int, **changes: Any) -> PeerStatus:
 
 def test_a_reader_gets_everything_at_first_and_then_what_is_new() -> None:
     board = Board(FACTS)
-    board.put_status(make_status())
+    board.put_status(told())
     board.put_record(make_record(round=1), 100)
     board.put_record(make_record(round=2), 200)
     board.put_samples([Sample("a")])
@@ -106,14 +91,14 @@ def test_a_reader_gets_everything_at_first_and_then_what_is_new() -> None:
     assert news["rounds"]["last"]["state_digest"] == make_record().state_digest
 
     assert board.news(cursor) == ({}, cursor)
-    board.put_status(make_status(peers=[other(4)]))
+    board.put_status(told(peers=[other(4)]))
     board.put_event(Event(1.0, "info", "something"))
     news, cursor = board.news(cursor)
     assert set(news) == {"status", "rounds", "events"}
     assert [(p, [x.round for x in c]) for p, c in news["rounds"]["curves"].items()] == [
         (PEERS[1], [4])
     ]
-    board.put_status(make_status(peers=[other(4)]))
+    board.put_status(told(peers=[other(4)]))
     assert set(board.news(cursor)[0]) == {"status"}, "the same round once more is no news"
 
 
@@ -164,7 +149,7 @@ def test_peers_that_come_and_go_do_not_fill_the_board() -> None:
     board = Board(FACTS)
     board.put_record(make_record(round=1), 100)
     for number in range(3 * MAX_CURVES):
-        board.put_status(make_status(peers=[other(1, peer=f"peer{number}")]))
+        board.put_status(told(peers=[other(1, peer=f"peer{number}")]))
     curves = board.news(Cursor())[0]["rounds"]["curves"]
     assert len(curves) == MAX_CURVES
     assert {PEERS[0], f"peer{3 * MAX_CURVES - 1}"} <= curves.keys()
@@ -189,26 +174,6 @@ def test_what_is_logged_is_on_the_board_as_one_line() -> None:
 
 
 # Who may look.
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
-        ("[::1]:8080", ("::1", 8080)),
-        ("jetson.local:0", ("jetson.local", 0)),
-    ],
-)
-def test_where_the_page_is(text: str, found: tuple[str, int]) -> None:
-    assert host_and_port(text) == found
-
-
-@pytest.mark.parametrize(
-    "text", ["", "here", "8080", ":8080", "127.0.0.1:", "127.0.0.1:99999", "a:b"]
-)
-def test_what_is_no_place_for_a_page(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"monitoring\.dashboard"):
-        host_and_port(text)
 
 
 def test_only_this_machines_names_and_addresses_are_answered() -> None:
@@ -266,7 +231,7 @@ def test_peers_that_come_and_go_leave_no_curves_without_end() -> None:
     board = Board(FACTS)
     board.put_record(make_record(round=1), 1)
     for index in range(3 * MAX_CURVES):
-        board.put_status(make_status(peers=[other(1, peer=f"p{index}"), other(2 + index)]))
+        board.put_status(told(peers=[other(1, peer=f"p{index}"), other(2 + index)]))
     curves = board.news(Cursor())[0]["rounds"]["curves"]
     assert len(curves) == MAX_CURVES
     assert {PEERS[0], PEERS[1], f"p{3 * MAX_CURVES - 1}"} <= curves.keys()
@@ -353,9 +318,9 @@ def test_a_stream_begins_with_all_and_goes_on_with_what_is_new(
         kind, rounds = next_event(stream)
         assert kind == "rounds"
         assert rounds["curves"] == {PEERS[0]: [[1, 1.234, 0.412, 100]]}
-        board.put_status(make_status())
+        board.put_status(told())
         kind, status = next_event(stream)
-        assert (kind, status["doing"]) == ("status", "waiting")
+        assert (kind, status["doing"]) == ("status", make_status().doing)
 
 
 def test_more_readers_than_a_device_should_serve_are_sent_away(
@@ -371,7 +336,7 @@ def test_more_readers_than_a_device_should_serve_are_sent_away(
 
 
 def test_a_token_lets_in_leaves_the_address_and_is_asked_of_all_others(board: Board) -> None:
-    board.put_status(make_status())
+    board.put_status(told())
     with Page(board, Access("127.0.0.1", "t0ken"), 0) as page:
         client = Client(page)
         assert page.url.endswith("/?token=t0ken")
@@ -441,7 +406,7 @@ def test_the_page_ends_with_its_context_whoever_still_reads(board: Board) -> Non
         with Page(board, Access("127.0.0.1", None), 0) as page:
             stream = stack.enter_context(Client(page).stream())
             next_event(stream)
-            board.put_status(make_status().ended())
+            board.put_status(told().ended())
         assert all(thread.name != "page" for thread in threading.enumerate())
         kind, status = next_event(stream)
         assert (kind, status["phase"]) == ("status", "finished"), "how it has ended is told"
@@ -535,7 +500,7 @@ def test_odd_requests_do_not_drive_out_what_else_the_log_has(
 
 def test_figures_for_prometheus(board: Board, client: Client) -> None:
     device = DeviceVitals(power_w=9.5, temperature_c=51.0)
-    board.put_status(make_status(device=device, bytes_sent=12, phase='odd "phase"\\'))
+    board.put_status(told(device=device, bytes_sent=12, phase='odd "phase"\\'))
     board.put_record(make_record(loss=None), 1)
     _, headers, content = client.ask("/metrics")
     assert headers["content-type"].startswith("text/plain; version=0.0.4")

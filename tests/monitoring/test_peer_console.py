@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import threading
+from typing import Any
 
 import msgspec
 import pytest
-from monitoring_support import PEERS, make_record
+from monitoring_support import PEERS, make_record, make_status
 from rich.console import Console
 
 from semantic_net.monitoring.console import logging_to
@@ -39,12 +40,9 @@ def peer(index: int, **changes: object) -> PeerStatus:
     return msgspec.structs.replace(told, **changes)
 
 
-def status(*peers: PeerStatus, **changes: object) -> Status:
-    told = {"peer": PEERS[0], "pid": 1, "run": "field", "task": "disaster", "address": "a:1",
-            "written_at": 1.0, "phase": "collecting", "round": 3, "rounds": 9,
-            "doing": "waiting for peer-1", "phase_s": 1.5, "peers": list(peers),
-            "num_peers": len(peers), "bytes_sent": 12_000} | changes  # fmt: skip
-    return Status(**told)  # type: ignore[arg-type]  # by name
+def status(*peers: PeerStatus, **changes: Any) -> Status:
+    told = {"peers": list(peers), "num_peers": len(peers), "doing": "waiting for peer-1"}
+    return make_status(bytes_sent=12_000, **{**told, **changes})
 
 
 def drawn(of: PeerConsole, what: Status) -> list[str]:

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from monitoring_support import PEERS
+from monitoring_support import PEERS, make_status
 
 from semantic_net.errors import DataError
 from semantic_net.monitoring.device import DeviceSensors
 from semantic_net.monitoring.status_file import OFTEN_S, StatusFile, read_status
 from semantic_net.monitoring.status_text import status_text
-from semantic_net.status import DeviceVitals, LastRound, PeerStatus, Status
-
-
-def make_status(**changes: Any) -> Status:
-    status = Status(
-        peer=PEERS[0],
-        pid=1,
-        run="field",
-        task="disaster",
-        address="127.0.0.1:5000",
-        written_at=1.0,
-        phase="collecting",
-        round=3,
-        rounds=9,
-        doing="waiting for ijkl-mnop, at most 20 s more",
-        phase_s=1.5,
-    )
-    return msgspec.structs.replace(status, **changes)
+from semantic_net.status import DeviceVitals, LastRound, PeerStatus
 
 
 def test_it_is_written_when_it_says_something_new_and_now_and_then(tmp_path: Path) -> None:

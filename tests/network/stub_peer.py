@@ -24,8 +24,9 @@ from semantic_net.federated.peer import Peer
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.bases import Base, BaseConfig
+from semantic_net.protocol.facts import run_digest
 from semantic_net.protocol.frames import HEADER, Frame, Kind
-from semantic_net.protocol.handshake import HelloContent, run_digest
+from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.history import history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.protocol.machine import MachineConfig, PeerMachine

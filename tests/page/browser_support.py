@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.support.ui import WebDriverWait
 
 T = TypeVar("T")
 
@@ -69,10 +69,8 @@ def _logged(driver: Chrome, kind: str) -> list[str]:
     return [entry["message"] for entry in entries]
 
 
-def until(look: Callable[[], T], what: str, limit_s: float = LIMIT_S) -> T:
+def until(driver: Chrome, look: Callable[[], T], what: str, limit_s: float = LIMIT_S) -> T:
     """Look again and again until there is something; return it."""
-    deadline = time.monotonic() + limit_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"never {what}"
-        time.sleep(0.1)
+    wait = WebDriverWait(driver, limit_s, poll_frequency=0.1)
+    found: T = wait.until(lambda _: look(), f"never {what}")
     return found

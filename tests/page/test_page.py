@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from axe_core_python.selenium import Axe
 from browser_support import browsing, chromium, complaints, network_events, until
-from processes_support import ROOT, PeerProcess, running
+from processes_support import ROOT, Hold, PeerProcess, running
 from selenium.webdriver import Chrome
 
 pytestmark = pytest.mark.page
@@ -91,8 +91,8 @@ def test_it_is_there_in_three_seconds_over_a_slow_link(shown: Shown) -> None:
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
     began = time.monotonic()
     driver.get(shown.url)
-    until(lambda: len(shown.rows()) == 3, "a row a peer")
-    until(lambda: sum(shown.num_points("metric")) >= 12, "curves")
+    until(driver, lambda: len(shown.rows()) == 3, "a row a peer")
+    until(driver, lambda: sum(shown.num_points("metric")) >= 12, "curves")
     took_s = time.monotonic() - began
     received = network_events(driver, "Network.dataReceived")
     fast = {**slow, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
@@ -104,9 +104,10 @@ def test_it_is_there_in_three_seconds_over_a_slow_link(shown: Shown) -> None:
 
 
 def test_curves_of_all_peers_grow(shown: Shown) -> None:
-    until(lambda: len(shown.num_points("metric")) == 3, "a curve a peer")
+    until(shown.driver, lambda: len(shown.num_points("metric")) == 3, "a curve a peer")
     before = [shown.num_points(chart) for chart in ("metric", "bytes", "loss")]
     until(
+        shown.driver,
         lambda: all(
             min(now) > max(then)
             for now, then in zip(
@@ -118,6 +119,7 @@ def test_curves_of_all_peers_grow(shown: Shown) -> None:
         "longer curves of all three",
     )
     until(
+        shown.driver,
         lambda: set(shown.driver.execute_script(
             "return [...document.querySelectorAll('#peers td.ok')].map(cell => cell.textContent)"
         )) >= {"equal"},
@@ -127,16 +129,16 @@ def test_curves_of_all_peers_grow(shown: Shown) -> None:
 
 def test_a_killed_peer_turns_red_within_its_liveness_and_recovers(shown: Shown) -> None:
     victim = shown.peers[2]
-    until(lambda: shown.kind_of(victim) in ("ok", "warn"), "alive")
+    until(shown.driver, lambda: shown.kind_of(victim) in ("ok", "warn"), "alive")
     victim.kill()
     began = time.monotonic()
-    until(lambda: shown.kind_of(victim) == "bad", "red")
+    until(shown.driver, lambda: shown.kind_of(victim) == "bad", "red")
     red_after_s = time.monotonic() - began
     # The page looks once a second, and so does the peer.
     assert red_after_s < LIVENESS_S + 4
     shown.peers[2] = victim.start_again()
-    until(lambda: shown.kind_of(victim) in ("ok", "warn"), "alive again")
-    until(lambda: shown.kind_of(victim) == "ok", "in order again")
+    until(shown.driver, lambda: shown.kind_of(victim) in ("ok", "warn"), "alive again")
+    until(shown.driver, lambda: shown.kind_of(victim) == "ok", "in order again")
 
 
 @pytest.mark.parametrize(
@@ -151,8 +153,8 @@ def test_it_is_accessible_and_fits(
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     feature = {"name": "prefers-color-scheme", "value": scheme}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    until(lambda: driver.execute_script("return innerWidth") == width, "the new size")
-    until(lambda: sum(shown.num_points("metric")) > 0, "drawn")
+    until(driver, lambda: driver.execute_script("return innerWidth") == width, "the new size")
+    until(driver, lambda: sum(shown.num_points("metric")) > 0, "drawn")
     found = Axe().run(driver)
     assert [(each["id"], [n["html"] for n in each["nodes"]]) for each in found["violations"]] == []
     too_wide = "return document.documentElement.scrollWidth > innerWidth"
@@ -171,7 +173,7 @@ def save(driver: Chrome, name: str) -> None:
 def test_nothing_is_asked_of_others_and_nothing_is_complained_of(shown: Shown) -> None:
     driver = shown.driver
     driver.get(shown.url)
-    until(lambda: len(shown.rows()) == 3, "a row a peer")
+    until(driver, lambda: len(shown.rows()) == 3, "a row a peer")
     asked = [each["request"]["url"] for each in network_events(driver, "Network.requestWillBeSent")]
     assert asked
     assert [url for url in asked if not url.startswith((shown.url, "data:"))] == []
@@ -205,25 +207,25 @@ def test_what_the_model_makes_of_a_few_examples_is_shown(
             "return [[...document.querySelectorAll('#samples img')].filter(i => i.naturalWidth > 0)"
             ".length, document.querySelectorAll('#samples path').length]"
         )
-        until(lambda: driver.execute_script(look) == [pictures, lines], "samples")
+        until(driver, lambda: driver.execute_script(look) == [pictures, lines], "samples")
         shown = Shown(driver, peers, found[1])
-        until(lambda: len(shown.num_points("metric")) == 3, "a curve a peer")
+        until(driver, lambda: len(shown.num_points("metric")) == 3, "a curve a peer")
         assert complaints(driver) == []
         save(driver, task)
         size |= {"width": 360, "height": 800, "mobile": True}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        until(lambda: driver.execute_script("return innerWidth") == 360, "the new size")
+        until(driver, lambda: driver.execute_script("return innerWidth") == 360, "the new size")
         too_wide = "return document.documentElement.scrollWidth > innerWidth"
-        until(lambda: not driver.execute_script(too_wide), "fitting a phone")
+        until(driver, lambda: not driver.execute_script(too_wide), "fitting a phone")
 
 
 def test_the_page_says_how_a_run_has_ended(tmp_path: Path) -> None:
     def each(index: int) -> list[str]:
         return ["--set", "monitoring.dashboard=127.0.0.1:0"] if index == 0 else []
 
-    held = tmp_path / "held"
-    held.touch()
-    settings = (PACED[0], f"task.options={{held_by: {held}}}", "training.steps=2")
+    hold = Hold(tmp_path / "held")
+    hold.begin()
+    settings = (PACED[0], f"task.options={{held_by: {tmp_path / 'held'}}}", "training.steps=2")
     with (
         running(tmp_path, 2, *settings, rounds=3, each=each) as peers,
         browsing(tmp_path / "profile") as driver,
@@ -233,17 +235,22 @@ def test_the_page_says_how_a_run_has_ended(tmp_path: Path) -> None:
         assert found is not None
         driver.get(found[1])
         shown = Shown(driver, peers, found[1])
-        until(lambda: len(shown.rows()) == 2, "a row a peer")
-        held.unlink()
+        until(driver, lambda: len(shown.rows()) == 2, "a row a peer")
+        hold.end()
         assert [peer.wait() for peer in peers] == [0, 0]
         text = "return document.getElementById('stream').textContent"
-        until(lambda: driver.execute_script(text) == "the peer has ended", "told that it has ended")
-        until(lambda: shown.num_points("metric")[0] == 3, "the last round, too")
+        until(
+            driver,
+            lambda: driver.execute_script(text) == "the peer has ended",
+            "told that it has ended",
+        )
+        until(driver, lambda: shown.num_points("metric")[:1] == [3], "the last round, too")
 
 
 def test_the_page_says_that_the_peer_is_gone(shown: Shown) -> None:
     shown.peers[0].kill()
     until(
+        shown.driver,
         lambda: "no connection" in shown.driver.execute_script(
             "return document.getElementById('stream').textContent"
         ),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from protocol_support import Book
 
 from semantic_net.errors import LocalProtocolError, RemoteProtocolError
+from semantic_net.protocol.facts import differing_facts, printable, run_digest
 from semantic_net.protocol.frames import (
     MAX_BODY_BYTES,
     Frame,
@@ -30,10 +31,7 @@ from semantic_net.protocol.handshake import (
     Refusal,
     Refuse,
     decode_refusal,
-    differing_facts,
     encode_refusal,
-    printable,
-    run_digest,
 )
 from semantic_net.protocol.identity import Signer
 

@@ -70,6 +70,7 @@ from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.protocol.vitals import Vitals, VitalSigns, VitalsMessage
+from semantic_net.status import LastRound
 
 ME, ALICE, BOB, CAROL = (signer(name) for name in ("me", "alice", "bob", "carol"))
 A, B = ALICE.peer_id, BOB.peer_id
@@ -1023,7 +1024,7 @@ def test_records_of_devices_have_no_place_where_anyone_may_join() -> None:
 
 def vitals_of(who: Signer, round_index: int = 1) -> VitalsMessage:
     signs = VitalSigns(RUN, 1, ADMISSION.signature_valid)
-    return signs.sign(Vitals(round=round_index, loss=0.5), who)
+    return signs.sign(Vitals(last=LastRound(round=round_index, loss=0.5)), who)
 
 
 def told_vitals(actions: list[Action]) -> list[tuple[PeerId, ...]]:
@@ -1033,10 +1034,11 @@ def told_vitals(actions: list[Action]) -> list[tuple[PeerId, ...]]:
 def test_vitals_are_told_only_while_somebody_watches() -> None:
     machine = started()
     meet(machine, ALICE)
-    assert machine.tell_vitals(Vitals(round=1), 1.0) == []
+    vitals = Vitals(last=LastRound(round=1))
+    assert machine.tell_vitals(vitals, 1.0) == []
     hear(machine, BOB, 1.0, via=A, watches=True)
-    assert told_vitals(machine.tell_vitals(Vitals(round=1), 1.0)) == [(A,)]
-    assert machine.tell_vitals(Vitals(round=1), 1.0 + LIVENESS_S) == [], "nobody is alive"
+    assert told_vitals(machine.tell_vitals(vitals, 1.0)) == [(A,)]
+    assert machine.tell_vitals(vitals, 1.0 + LIVENESS_S) == [], "nobody is alive"
 
 
 def test_vitals_are_passed_on_to_who_hears_their_peer_by_us_alone() -> None:
@@ -1049,7 +1051,7 @@ def test_vitals_are_passed_on_to_who_hears_their_peer_by_us_alone() -> None:
     assert told_vitals(machine.received(CAROL.peer_id, vitals_of(ALICE), 2.0)) == []
     found = machine.vitals.latest(A)
     assert found is not None
-    assert found.loss == 0.5
+    assert found.last.loss == 0.5
 
 
 def test_vitals_of_who_is_not_known_are_neither_kept_nor_passed_on() -> None:

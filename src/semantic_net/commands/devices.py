@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from semantic_net.errors import ConfigError
-from semantic_net.protocol.handshake import printable
+from semantic_net.protocol.facts import printable
 from semantic_net.protocol.identity import PeerId
 from semantic_net.transport.address import parse_address
 from semantic_net.transport.device import DeviceIdentity, Profile

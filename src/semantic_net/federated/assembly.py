@@ -22,7 +22,8 @@ from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.bases import Base, BaseConfig
-from semantic_net.protocol.handshake import HelloContent, run_digest
+from semantic_net.protocol.facts import run_digest
+from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record

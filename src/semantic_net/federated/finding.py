@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from semantic_net.config import P2PConfig
-from semantic_net.errors import ConfigError
+from semantic_net.extras import needed_for
 from semantic_net.protocol.identity import PeerId
 
 if TYPE_CHECKING:
     from semantic_net.transport.discovery import Discovery
-
-MISSING = 'p2p.discovery mdns: needs the extra mdns: pip install "semantic-net[mdns]"'
-
-_EXTRA = ("ifaddr", "zeroconf")
 
 
 def discovery_of(p2p: P2PConfig, peer: PeerId) -> Discovery | None:
@@ -34,10 +30,6 @@ def load_discovery(p2p: P2PConfig) -> type[Discovery] | None:
     """
     if p2p.discovery == "static":
         return None
-    try:
+    with needed_for("p2p.discovery: mdns", "mdns"):
         from semantic_net.transport.discovery import Discovery
-    except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        raise ConfigError(MISSING) from exc
     return Discovery

@@ -24,6 +24,7 @@ from semantic_net.federated.finding import discovery_of, load_discovery
 from semantic_net.federated.folder import Identity, RunFolder
 from semantic_net.federated.journal import by_id
 from semantic_net.federated.learner import ModelLearner, fold_config_of
+from semantic_net.federated.page import load_page, page_address, page_of
 from semantic_net.federated.parts import PeerParts
 from semantic_net.federated.peer import INTERRUPTED, Peer
 from semantic_net.federated.record_file import read_records, write_records
@@ -38,14 +39,13 @@ from semantic_net.federated.security import (
 )
 from semantic_net.federated.shards import load_own, seed_of_peer
 from semantic_net.federated.status import StatusKeeper
-from semantic_net.federated.teller import Teller, load_page, page_of
+from semantic_net.federated.teller import Teller
 from semantic_net.federated.weights import load_into, load_state_dict
-from semantic_net.monitoring.dashboard.access import host_and_port
 from semantic_net.monitoring.progress import logged_if_long
 from semantic_net.monitoring.sd_notify import ServiceManager
 from semantic_net.monitoring.status_file import StatusFile
 from semantic_net.monitoring.tracking import load_tensorboard
-from semantic_net.protocol.handshake import differing_facts
+from semantic_net.protocol.facts import differing_facts
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.rate import rate_controller
 from semantic_net.semantic.schema import ModelSchema
@@ -111,7 +111,7 @@ def _check_extras(config: Config) -> None:
     if config.monitoring.tensorboard:
         load_tensorboard()
     if config.monitoring.dashboard is not None:
-        host_and_port(config.monitoring.dashboard)
+        page_address(config.monitoring.dashboard)
         load_page()
 
 
@@ -250,7 +250,7 @@ async def _run(
     )
     reason = None
     try:
-        with page_of(config, task, folder, machine.me, teller):
+        with page_of(config, folder.root, machine.me, teller):
             async with teller:
                 reason = await peer.run(stop)
                 log.info("%s; what it leaves is in %s", reason, folder.root)

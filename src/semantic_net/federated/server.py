@@ -46,7 +46,7 @@ from semantic_net.federated.learner import fold_config_of
 from semantic_net.federated.shared_model import Announcement, Publisher, Scalar, refuse_auto
 from semantic_net.federated.weights import load_into, load_state_dict
 from semantic_net.fixed_point import Float32Array
-from semantic_net.protocol.handshake import printable
+from semantic_net.protocol.facts import printable
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes, parse_payload
 from semantic_net.semantic.flat import flatten, load_flat

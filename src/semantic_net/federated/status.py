@@ -9,14 +9,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from semantic_net.protocol.handshake import REFUSAL_CODES, printable
+from semantic_net.protocol.handshake import REFUSAL_CODES
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.messages import HeartbeatBody
 from semantic_net.protocol.rounds import Phase
-from semantic_net.protocol.vitals import MAX_METRIC_CHARS, Vitals
 from semantic_net.protocol.waiting import Name, why_waited_for, why_waiting
-from semantic_net.status import DeviceVitals, LastRound, PeerStatus, Status
+from semantic_net.status import DeviceVitals, PeerStatus, Status
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
@@ -161,25 +160,6 @@ class StatusKeeper:
             bytes_per_s=None
             if link is None or link.busy_s <= 0
             else round(link.sent_bytes / link.busy_s, 1),
-            last=None if vitals is None else _last_round(vitals),
-            device=None if vitals is None else _device(vitals),
+            last=None if vitals is None else vitals.last,
+            device=None if vitals is None else vitals.device,
         )
-
-
-def _last_round(vitals: Vitals) -> LastRound:
-    return LastRound(
-        round=vitals.round,
-        loss=vitals.loss,
-        metric=printable(vitals.metric, MAX_METRIC_CHARS),
-        value=vitals.value,
-        bytes_sent=vitals.bytes_sent,
-        bytes_received=vitals.bytes_received,
-        num_missing=vitals.num_missing,
-    )
-
-
-def _device(vitals: Vitals) -> DeviceVitals | None:
-    told = (vitals.power_w, vitals.battery_percent, vitals.temperature_c)
-    if told == (None, None, None):
-        return None
-    return DeviceVitals(power_w=told[0], battery_percent=told[1], temperature_c=told[2])

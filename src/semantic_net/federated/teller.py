@@ -11,31 +11,18 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-import semantic_net
-from semantic_net.config import Config
-from semantic_net.errors import ConfigError
-from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.status import StatusKeeper
-from semantic_net.monitoring.dashboard.access import access_of, host_and_port
 from semantic_net.monitoring.dashboard.board import Board
 from semantic_net.monitoring.device import DeviceSensors
 from semantic_net.monitoring.sd_notify import ServiceManager
 from semantic_net.monitoring.status_file import StatusFile
-from semantic_net.monitoring.text import in_percent, metric_label
-from semantic_net.protocol.identity import PeerId, short_id
-from semantic_net.protocol.vitals import MAX_METRIC_CHARS, Vitals
+from semantic_net.protocol.vitals import Vitals
 from semantic_net.records import RoundRecord
-from semantic_net.status import DeviceVitals, Sample, Status
-from semantic_net.task.base import Task
+from semantic_net.status import MAX_METRIC_CHARS, DeviceVitals, LastRound, Sample, Status
 from semantic_net.transport.base import Transport
-
-if TYPE_CHECKING:
-    from semantic_net.monitoring.dashboard.server import Page
 
 log = logging.getLogger(__name__)
 
@@ -132,8 +119,7 @@ class Teller:
             self.board.put_record(record, sent + received)
             self._show_samples(self.board)
         name = self.metric or next(iter(record.metrics), "")
-        device = self._device or DeviceVitals()
-        return Vitals(
+        last = LastRound(
             round=record.round,
             loss=None if self.is_private else record.loss,
             metric=name[:MAX_METRIC_CHARS],
@@ -141,10 +127,8 @@ class Teller:
             bytes_sent=sent,
             bytes_received=received,
             num_missing=len(record.missing),
-            power_w=device.power_w,
-            battery_percent=device.battery_percent,
-            temperature_c=device.temperature_c,
         )
+        return Vitals(last=last, device=self._device)
 
     def _show_samples(self, board: Board) -> None:
         """Look at a few examples, as often as that costs next to nothing."""
@@ -160,52 +144,3 @@ class Teller:
             return
         took_s = time.monotonic() - began
         self._samples_due = began + max(SAMPLES_S, took_s / SAMPLES_SHARE)
-
-
-def load_page() -> type[Page]:
-    """Import the page.
-
-    Raises:
-        ConfigError: The extra is missing.
-    """
-    try:
-        from semantic_net.monitoring.dashboard.server import Page
-    except ImportError as exc:
-        raise ConfigError(
-            'monitoring.dashboard: the page needs the extra: pip install "semantic-net[dashboard]"'
-        ) from exc
-    return Page
-
-
-def page_of(
-    config: Config, task: Task, folder: RunFolder, me: PeerId, teller: Teller
-) -> AbstractContextManager[object]:
-    """Return the live page, to be entered, and let a peer tell it what there is; or nothing.
-
-    Raises:
-        ConfigError: It is asked for, and the extra is missing.
-        StartError: It cannot be served there.
-    """
-    where = config.monitoring.dashboard
-    if where is None:
-        return nullcontext()
-    host, port = host_and_port(where)
-    page_class = load_page()
-    facts = {
-        "peer": me,
-        "name": short_id(me),
-        "task": config.task.name,
-        "run": config.p2p.run,
-        "rounds": config.training.rounds,
-        "metric": task.metric,
-        "label": metric_label(task.metric),
-        "percent": in_percent(task.metric),
-        "higher_is_better": task.higher_is_better,
-        "liveness_s": config.p2p.liveness_s,
-        "mode": str(config.semantic.trade.mode),
-        "version": semantic_net.__version__,
-    }
-    teller.board = Board(facts)
-    page = page_class(teller.board, access_of(host, folder.root), port)
-    log.info("page at %s", page.url)
-    return page

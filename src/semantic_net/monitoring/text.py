@@ -10,9 +10,9 @@ _RATIOS = ("miou", "iou", "accuracy", "dice", "f1", "precision", "recall")
 _LABELS = {"miou": "mIoU", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
 
 
-def format_bytes(num_bytes: int) -> str:
+def format_bytes(num_bytes: float) -> str:
     """Return a size with three digits and its unit, in powers of 1000: ``12.3 kB``."""
-    value = float(num_bytes)
+    value = num_bytes
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5 or unit == "GB":
             break

@@ -17,16 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from semantic_net.errors import ConfigError
+from semantic_net.extras import needed_for
 from semantic_net.records import RoundRecord
 
 log = logging.getLogger(__name__)
 
 FOLDER = "tensorboard"
-MISSING = (
-    "monitoring.tensorboard: true needs tensorboard (pip install 'semantic-net[tracking]'); "
-    "install it, or set it to false"
-)
 _PATTERN = "events.out.tfevents.*"
 _HEADER = struct.Struct("<QI")  # a record's length, and a check sum of it
 _CHECK_BYTES = 4  # behind the record
@@ -47,12 +43,11 @@ def load_tensorboard() -> TensorBoard:
     Raises:
         ConfigError: It is not installed.
     """
-    try:
-        from google.protobuf.message import DecodeError
+    with needed_for("monitoring.tensorboard", "tracking"):
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError as exc:
-        raise ConfigError(MISSING) from exc
+    from google.protobuf.message import DecodeError  # of what tensorboard needs
+
     return TensorBoard(event_pb2, summary_pb2, RecordWriter, DecodeError)
 
 

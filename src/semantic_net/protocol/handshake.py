@@ -24,11 +24,13 @@ import msgspec
 from msgspec import Meta
 
 from semantic_net.errors import LocalProtocolError, RemoteProtocolError
+from semantic_net.protocol.facts import differing_facts, join_facts, printable
 from semantic_net.protocol.frames import Frame, Kind, decode_body, encode_frame
 from semantic_net.protocol.identity import (
-    PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
     PeerId,
+    PublicKey,
+    Signature,
     Signer,
     is_endorsed,
     peer_id_of,
@@ -72,7 +74,7 @@ REFUSAL_CODES = (
 class Hello(msgspec.Struct, frozen=True, array_like=True):
     """What each end says first."""
 
-    public_key: Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
+    public_key: PublicKey
     nonce: Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
     incarnation: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     """Differs between two starts of one peer."""
@@ -99,7 +101,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
 class Confirm(msgspec.Struct, frozen=True, array_like=True):
     """Proof of the key, and which sessions with the receiver this end has lost."""
 
-    signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+    signature: Signature
     lost_sessions: Annotated[
         list[Annotated[bytes, Meta(max_length=SESSION_ID_BYTES)]],
         Meta(max_length=MAX_LOST_SESSIONS),
@@ -288,7 +290,7 @@ class Handshake:
                 return Refusal(SELF, "this is our own address")
             return Refusal(DUPLICATE_KEY, "another running peer holds the same key")
         if differing := differing_facts(self._ours.facts, theirs.facts):
-            return Refusal(FACTS, _join(differing, max_chars=900))
+            return Refusal(FACTS, join_facts(differing, max_chars=900))
         return self._objection(theirs)
 
     def _objection(self, theirs: Hello) -> Refusal | None:
@@ -373,34 +375,3 @@ def decode_hello(frame: Frame) -> Hello:
         RemoteProtocolError: It is malformed.
     """
     return decode_body(_HELLO, frame)
-
-
-def run_digest(facts: Mapping[str, str]) -> bytes:
-    """Return 16 bytes that are equal where all facts are."""
-    body = msgspec.msgpack.encode(sorted(facts.items()))
-    return hashlib.sha256(signed_bytes(b"run 1", body)).digest()[:16]
-
-
-def differing_facts(mine: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
-    """Name each key whose values differ, with both values, as one end sees it."""
-    return [
-        f"{printable(key, 64)}: ours {_shown(mine, key)}, theirs {_shown(theirs, key)}"
-        for key in sorted(mine.keys() | theirs.keys())
-        if mine.get(key) != theirs.get(key)
-    ]
-
-
-def printable(text: str, max_chars: int) -> str:
-    """Return ``text`` as a person may see it: one line, bounded, no control characters."""
-    if len(text) > max_chars:
-        text = text[: max_chars - 3] + "..."
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _shown(facts: Mapping[str, str], key: str) -> str:
-    return printable(facts[key], 40) if key in facts else "(none)"
-
-
-def _join(parts: list[str], max_chars: int) -> str:
-    text = "; ".join(parts)
-    return text if len(text) <= max_chars else f"{len(parts)} facts differ: {text[:max_chars]}..."

@@ -9,8 +9,9 @@ import base64
 import functools
 import hashlib
 from collections.abc import Callable
-from typing import NewType
+from typing import Annotated, NewType
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -21,6 +22,9 @@ PeerId = NewType("PeerId", str)
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 PEER_ID_CHARS = 32
+
+PublicKey = Annotated[bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
+Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 _ENDORSEMENT, _CONSENT = b"peer of this device 1", b"device of this peer 1"
 

@@ -513,12 +513,7 @@ class PeerMachine:
             return actions
         verify_heartbeat(message, self._cfg.admission.signature_valid)
         if self.roster.hear(peer, body, message, now):
-            others = tuple(
-                n
-                for n in self.sync.neighbours()
-                if n not in (sender, peer) and self._neighbourhood.needs(n, peer)
-            )
-            actions += [Send(others, message)] if others else []
+            actions += self._pass_on(message, peer, sender)
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
             actions += self.sync.stands_on(peer, body.frontier, now)
@@ -569,10 +564,16 @@ class PeerMachine:
         if len(self.vitals.peers) > MAX_SIGHTINGS:
             for gone in self.vitals.peers - self.roster.known:
                 self.vitals.forget(gone)
+        return self._pass_on(message, peer, sender)
+
+    def _pass_on(
+        self, message: HeartbeatMessage | VitalsMessage, origin: PeerId, sender: PeerId
+    ) -> list[Action]:
+        """Pass on what a peer says of itself, to those that hear it by us alone."""
         others = tuple(
             n
             for n in self.sync.neighbours()
-            if n not in (sender, peer) and self._neighbourhood.needs(n, peer)
+            if n not in (sender, origin) and self._neighbourhood.needs(n, origin)
         )
         return [Send(others, message)] if others else []
 

@@ -32,9 +32,9 @@ import msgspec
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.identity import (
     PEER_ID_CHARS,
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     PeerId,
+    PublicKey,
+    Signature,
     SignatureCheck,
     Signer,
     consent,
@@ -63,18 +63,15 @@ _LATER = -1
 
 _CONTEXT = b"statement 1"
 
-_Key = Annotated[bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
-_Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
-
 
 class Binding(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """This peer runs on this device: the word of both."""
 
-    peer_key: _Key
-    device_key: _Key
-    endorsement: _Signature
+    peer_key: PublicKey
+    device_key: PublicKey
+    endorsement: Signature
     """The device's."""
-    consent: _Signature
+    consent: Signature
     """The peer's: nobody can claim another's peer, to be revoked with it."""
 
 
@@ -96,8 +93,8 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """A statement as it travels."""
 
     body: Annotated[bytes, msgspec.Meta(max_length=128)]
-    device_key: _Key
-    signature: _Signature
+    device_key: PublicKey
+    signature: Signature
 
 
 Record = Binding | Statement

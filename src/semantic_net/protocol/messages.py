@@ -21,9 +21,9 @@ from semantic_net.protocol.frames import (
 )
 from semantic_net.protocol.identity import (
     PEER_ID_CHARS,
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     PeerId,
+    PublicKey,
+    Signature,
     SignatureCheck,
     Signer,
     peer_id_of,
@@ -113,12 +113,8 @@ class HeartbeatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unkn
     """A heartbeat as it travels."""
 
     body: Annotated[bytes, msgspec.Meta(max_length=512)]
-    public_key: Annotated[
-        bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)
-    ]
-    signature: Annotated[
-        bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)
-    ]
+    public_key: PublicKey
+    signature: Signature
 
 
 class HaveEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

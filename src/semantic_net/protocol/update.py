@@ -16,9 +16,9 @@ import msgspec
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.identity import (
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     PeerId,
+    PublicKey,
+    Signature,
     SignatureCheck,
     Signer,
     peer_id_of,
@@ -60,12 +60,8 @@ class UpdateMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     """An update as it travels, ahead of its payload."""
 
     body: Annotated[bytes, msgspec.Meta(max_length=512)]
-    public_key: Annotated[
-        bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)
-    ]
-    signature: Annotated[
-        bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)
-    ]
+    public_key: PublicKey
+    signature: Signature
 
 
 @dataclass(frozen=True, slots=True)

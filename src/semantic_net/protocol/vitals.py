@@ -12,17 +12,17 @@ from typing import Annotated
 import msgspec
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.facts import printable
 from semantic_net.protocol.identity import (
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     PeerId,
+    PublicKey,
+    Signature,
     SignatureCheck,
     Signer,
     peer_id_of,
 )
-from semantic_net.protocol.update import MALFORMED, MAX_ROUND, RunDigest
-
-MAX_METRIC_CHARS = 32
+from semantic_net.protocol.update import MALFORMED, RunDigest
+from semantic_net.status import MAX_METRIC_CHARS, DeviceVitals, LastRound
 
 _CONTEXT = b"vitals 1"
 
@@ -32,23 +32,9 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     """One peer's last round in a few figures, and how its device fares."""
 
-    round: Annotated[int, msgspec.Meta(ge=0, le=MAX_ROUND)]
-    loss: float | None = None
-    """Of training; None where nothing was trained."""
-    metric: Annotated[str, msgspec.Meta(max_length=MAX_METRIC_CHARS)] = ""
-    """Name of the main metric."""
-    value: float | None = None
-    """Of the main metric, after the fold; None where it was not evaluated."""
-    bytes_sent: _Count = 0
-    """Socket bytes of the run so far."""
-    bytes_received: _Count = 0
-    num_missing: _Count = 0
-    """Peers that were expected in the round, and absent."""
-    power_w: float | None = None
-    """That the device takes; None, like what follows, where it does not tell."""
-    battery_percent: float | None = None
-    temperature_c: float | None = None
-    """Of its hottest part."""
+    last: LastRound
+    device: DeviceVitals | None = None
+    """None where it tells nothing."""
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):
@@ -61,12 +47,8 @@ class VitalsMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     """Vitals as they travel."""
 
     body: Annotated[bytes, msgspec.Meta(max_length=512)]
-    public_key: Annotated[
-        bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)
-    ]
-    signature: Annotated[
-        bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)
-    ]
+    public_key: PublicKey
+    signature: Signature
 
 
 _decoder = msgspec.msgpack.Decoder(_Body)
@@ -117,12 +99,16 @@ class VitalSigns:
             raise RemoteProtocolError("vitals of another run")
         peer = peer_id_of(message.public_key)
         incarnation, before = self._latest.get(peer, (-1, None))
-        since = (incarnation, -1 if before is None else before.round)
-        if (body.incarnation, body.vitals.round) <= since:
+        since = (incarnation, -1 if before is None else before.last.round)
+        if (body.incarnation, body.vitals.last.round) <= since:
             return False
         if not self._signature_valid(message.public_key, _CONTEXT, message.body, message.signature):
             raise RemoteProtocolError("vitals that their peer did not sign")
-        self._latest[peer] = (body.incarnation, body.vitals)
+        # People read it, on terminals, too.
+        metric = printable(body.vitals.last.metric, MAX_METRIC_CHARS)
+        last = msgspec.structs.replace(body.vitals.last, metric=metric)
+        vitals = msgspec.structs.replace(body.vitals, last=last)
+        self._latest[peer] = (body.incarnation, vitals)
         return True
 
     def forget(self, peer: PeerId) -> None:

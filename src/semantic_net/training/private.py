@@ -23,14 +23,11 @@ from torch import Tensor, nn
 
 from semantic_net.config import PrivacyConfig
 from semantic_net.errors import ConfigError, TrainingError
+from semantic_net.extras import needed_for
 from semantic_net.task.base import Task
 
 if TYPE_CHECKING:
     from opacus.accountants import RDPAccountant
-
-MISSING = (
-    "privacy.noise_multiplier needs Opacus: pip install 'semantic-net[privacy]', or set it to null"
-)
 
 
 class PrivateSteps:
@@ -60,11 +57,10 @@ class PrivateSteps:
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
         try:
-            from opacus.accountants import RDPAccountant
-            from opacus.grad_sample import GradSampleModule
-            from opacus.optimizers import DPOptimizer
-        except ImportError as exc:
-            raise ConfigError(MISSING) from exc
+            with needed_for("privacy.noise_multiplier", "privacy"):
+                from opacus.accountants import RDPAccountant
+                from opacus.grad_sample import GradSampleModule
+                from opacus.optimizers import DPOptimizer
         finally:  # it sets up logging for everybody
             root.handlers[:] = handlers
             root.setLevel(level)

@@ -41,12 +41,3 @@ def would_work(findings: Iterable[Finding]) -> bool:
 def duration(seconds: float) -> str:
     """Return a time as people read it."""
     return format_duration(seconds) if seconds >= 0.9995 else f"{1000 * seconds:.3g} ms"
-
-
-def amount(num_bytes: float) -> str:
-    """Return bytes as people read them."""
-    for unit in ("bytes", "kB", "MB"):
-        if num_bytes < 999.5:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} GB"

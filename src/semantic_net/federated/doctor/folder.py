@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding, amount
+from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding
 from semantic_net.monitoring.presence import LOCK_FILE, is_running
+from semantic_net.monitoring.text import format_bytes
 
 MODELS_ON_DISK = 24
 """Sizes of the model that a folder takes at most beside updates: three snapshots of four, three
@@ -54,8 +55,8 @@ def check_disk(out: Path, budget_bytes: int, num_parameters: int | None) -> Find
         return Finding("disk", WARN, f"{where} does not say how much is free: {exc.strerror}")
     checkpoints = MODELS_ON_DISK * 4 * (num_parameters or 0)
     text = (
-        f"{amount(free)} free; p2p.disk_budget_mb {amount(budget_bytes)}, and about "
-        f"{amount(checkpoints)} for checkpoints and weights"
+        f"{format_bytes(free)} free; p2p.disk_budget_mb {format_bytes(budget_bytes)}, and about "
+        f"{format_bytes(checkpoints)} for checkpoints and weights"
     )
     if free < checkpoints:
         return Finding("disk", FAIL, text, "free some, or name an --out on another disk")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from semantic_net.config import Config
-from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding, amount
+from semantic_net.extras import MODULES, how_to_install
+from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding
+from semantic_net.monitoring.text import format_bytes
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 
@@ -23,42 +25,19 @@ JETPACKS = {32: 4, 34: 5, 35: 5, 36: 6, 38: 7}
 """NVIDIA's name of what Linux for Tegra comes with, by the release of the latter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """Packages that a key asks for, beside those that are always there."""
-
-    name: str
-    modules: tuple[str, ...]
-    key: str
-    is_wanted: Callable[[Config], bool]
-
-
-EXTRAS = (
-    Extra(
-        "privacy",
-        ("opacus",),
+WANTED: Mapping[str, tuple[str, Callable[[Config], bool]]] = {
+    "privacy": (
         "privacy.noise_multiplier",
         lambda config: config.privacy.noise_multiplier is not None,
     ),
-    Extra(
-        "mdns",
-        ("zeroconf", "ifaddr"),
-        "p2p.discovery",
-        lambda config: config.p2p.discovery == "mdns",
-    ),
-    Extra(
-        "dashboard",
-        ("starlette", "uvicorn"),
+    "mdns": ("p2p.discovery", lambda config: config.p2p.discovery == "mdns"),
+    "dashboard": (
         "monitoring.dashboard",
         lambda config: config.monitoring.dashboard is not None,
     ),
-    Extra(
-        "tracking",
-        ("tensorboard",),
-        "monitoring.tensorboard",
-        lambda config: config.monitoring.tensorboard,
-    ),
-)
+    "tracking": ("monitoring.tensorboard", lambda config: config.monitoring.tensorboard),
+}
+"""The key that asks for each extra, and whether it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +84,16 @@ def check_clock(now: datetime) -> Finding:
 
 def check_extras(config: Config, is_installed: Callable[[str], bool]) -> Finding:
     """Tell whether the packages are there that the configuration asks for."""
-    wanted = [extra for extra in EXTRAS if extra.is_wanted(config)]
+    wanted = [name for name, (_, is_wanted) in WANTED.items() if is_wanted(config)]
     missing = {
-        extra: modules
-        for extra in wanted
-        if (modules := [each for each in extra.modules if not is_installed(each)])
+        name: modules
+        for name in wanted
+        if (modules := [each for each in MODULES[name] if not is_installed(each)])
     }
     if missing:
-        text = ", ".join(f"{e.key} needs {' and '.join(found)}" for e, found in missing.items())
-        names = ",".join(extra.name for extra in missing)
-        return Finding("extras", FAIL, text, f"pip install 'semantic-net[{names}]'")
-    return Finding("extras", OK, ", ".join(extra.name for extra in wanted) or "none asked for")
+        text = ", ".join(f"{WANTED[n][0]} needs {' and '.join(m)}" for n, m in missing.items())
+        return Finding("extras", FAIL, text, how_to_install(*missing))
+    return Finding("extras", OK, ", ".join(wanted) or "none asked for")
 
 
 def find_jetson(root: Path) -> Jetson | None:
@@ -175,11 +153,13 @@ def check_memory(root: Path, num_parameters: int | None) -> Finding:
     if "MemAvailable" not in found:
         return Finding("memory", WARN, "this system does not say how much is free")
     free, swap = found["MemAvailable"], found.get("SwapFree", 0)
-    text = f"{amount(free)} free of {amount(found.get('MemTotal', free))}"
+    text = f"{format_bytes(free)} free of {format_bytes(found.get('MemTotal', free))}"
     if num_parameters is None:
         return Finding("memory", OK, text)
     needed = MODELS_IN_MEMORY * 4 * num_parameters
-    text += f"; {MODELS_IN_MEMORY} times the model, the most that a peer takes: {amount(needed)}"
+    text += (
+        f"; {MODELS_IN_MEMORY} times the model, the most that a peer takes: {format_bytes(needed)}"
+    )
     if needed > free + swap:
         return Finding("memory", FAIL, text, "end other programs, or take a smaller model")
     if needed > free:
@@ -193,7 +173,9 @@ def check_swap(root: Path) -> Finding:
     total = found.get("SwapTotal", 0)
     if not total:
         return Finding("swap", OK, "none")
-    return Finding("swap", OK, f"{amount(found.get('SwapFree', 0))} free of {amount(total)}")
+    return Finding(
+        "swap", OK, f"{format_bytes(found.get('SwapFree', 0))} free of {format_bytes(total)}"
+    )
 
 
 def _meminfo(root: Path) -> dict[str, int]:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from semantic_net.config import Config, P2PConfig
 from semantic_net.errors import ConfigError, StartError
-from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding, amount
+from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding
+from semantic_net.federated.page import page_address
 from semantic_net.federated.security import OPEN, security_mode
-from semantic_net.monitoring.dashboard.access import host_and_port
+from semantic_net.monitoring.text import format_bytes
+from semantic_net.protocol.facts import differing_facts, printable
 from semantic_net.protocol.handshake import (
     BUSY,
     QUARANTINED,
@@ -22,8 +24,6 @@ from semantic_net.protocol.handshake import (
     SIGNATURE,
     TIMEOUT,
     UNKNOWN_DEVICE,
-    differing_facts,
-    printable,
 )
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.transport.ad_hoc import bound_socket, is_own
@@ -82,10 +82,10 @@ async def check_page(where: str) -> Finding:
         where: ``monitoring.dashboard``.
     """
     try:
-        host, port = host_and_port(where)
+        address = page_address(where)
     except ConfigError as exc:
         return Finding("page", FAIL, str(exc))
-    return await _check_listening("page", "monitoring.dashboard", host, port)
+    return await _check_listening("page", "monitoring.dashboard", address.host, address.port)
 
 
 async def _check_listening(name: str, key: str, host: str, port: int) -> Finding:
@@ -242,7 +242,7 @@ def _link(answer: Answer) -> str:
     )
     if answer.throughput is not None:
         up, down = answer.throughput.up.bytes_s, answer.throughput.down.bytes_s
-        text += f"; {amount(up)}/s to it, {amount(down)}/s from it"
+        text += f"; {format_bytes(up)}/s to it, {format_bytes(down)}/s from it"
     elif answer.not_measured:
         text += f"; its link was not measured: {printable(answer.not_measured, 200)}"
     return text

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from semantic_net.config import Config
-from semantic_net.federated.doctor.finding import OK, WARN, Finding, amount, duration
+from semantic_net.federated.doctor.finding import OK, WARN, Finding, duration
+from semantic_net.monitoring.text import format_bytes
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.rate import UPDATE_OVERHEAD, LinkUse, rate_controller
 from semantic_net.semantic.schema import ModelSchema
@@ -58,7 +59,7 @@ def check_update(
         num_peers: That it goes to.
         slowest: Bytes a second of the slowest link that was measured; None where none was.
     """
-    text = f"an update takes about {amount(size.num_bytes)} ({size.codec})"
+    text = f"an update takes about {format_bytes(size.num_bytes)} ({size.codec})"
     if not num_peers:
         return Finding("update", OK, text)
     rates = [
@@ -72,7 +73,7 @@ def check_update(
     rate, why = min(rates, default=(EXAMPLE_RATE, "1 Mbit/s, nothing being known of the links"))
     took_s = num_peers * size.num_bytes / rate
     peers = f"{num_peers} peer{'s' * (num_peers != 1)}"
-    text += f"; to {peers} over {amount(rate)}/s ({why}): {duration(took_s)}"
+    text += f"; to {peers} over {format_bytes(rate)}/s ({why}): {duration(took_s)}"
     timeout_s = config.p2p.listen_timeout_s
     if took_s > timeout_s:
         text += f", and a round waits {timeout_s:g} s"

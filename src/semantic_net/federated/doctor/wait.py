@@ -11,10 +11,10 @@ import semantic_net
 from semantic_net.config import Config
 from semantic_net.errors import StartError
 from semantic_net.federated.doctor.examine import Place, own_peer, seed_of
-from semantic_net.federated.doctor.finding import amount
 from semantic_net.federated.doctor.peers import find_device
 from semantic_net.federated.doctor.prepared import prepare
 from semantic_net.federated.security import PINNED, security_mode
+from semantic_net.monitoring.text import format_bytes
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.identity import RAW_KEY_BYTES
@@ -65,4 +65,4 @@ async def wait_for_doctors(
 def _line(call: Call) -> str:
     if call.throughput is None:
         return f"{call.address}: not measured: {call.reason}"
-    return f"{call.address}: measured; {amount(call.throughput.up.bytes_s)}/s came from it"
+    return f"{call.address}: measured; {format_bytes(call.throughput.up.bytes_s)}/s came from it"

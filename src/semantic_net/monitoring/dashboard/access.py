@@ -16,7 +16,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from semantic_net.errors import ConfigError, StartError
+from semantic_net.errors import StartError
 
 COOKIE = "semantic_net_token"
 """How the names of the cookies begin."""
@@ -80,20 +80,6 @@ def access_of(host: str, folder: Path) -> Access:
     except (OSError, UnicodeDecodeError) as exc:
         raise StartError(f"{path}: the page's token cannot be kept: {exc}") from exc
     return Access(host, token)
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """Read ``host:port`` or ``[IPv6]:port``.
-
-    Raises:
-        ConfigError: It is none of these.
-    """
-    host, _, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    if not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ConfigError(f"monitoring.dashboard: {text!r} is no host:port, such as 127.0.0.1:8080")
-    return host, int(port)
 
 
 def is_loopback(host: str) -> bool:
