@@ -44,7 +44,7 @@ unit: $(VENV)/.ready-dev ## the tests alone, e.g. make unit ARGS="-k config"
 
 coverage: $(VENV)/.ready-dev ## the tests, and how much of the code they reach
 	@$(bin)/coverage erase
-	$(bin)/coverage run $(pytest) -n 3 --dist worksteal $(ARGS)
+	$(bin)/coverage run $(pytest) -n 4 --dist worksteal $(ARGS)
 	@$(bin)/coverage combine --quiet
 	@mkdir -p build && $(bin)/coverage json --quiet -o build/coverage.json
 	$(bin)/python tools/check_coverage.py build/coverage.json
