@@ -80,6 +80,9 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, message: 
         ("p2p.heartbeat_s=6", "p2p.liveness_s must be >= 2 x p2p.heartbeat_s = 12.0, got 10.0"),
         ("p2p.heartbeat_s=0", "p2p.heartbeat_s must be > 0, got 0.0"),
         ("p2p.liveness_s=0", "p2p.liveness_s must be > 0, got 0.0"),
+        ("p2p.participants=0", "p2p.participants must be >= 1, or null, got 0"),
+        ("p2p.participants=3", "p2p.fleet must be set with p2p.participants and p2p.topology full"),
+        ("p2p={participants: 3, fleet: 2}", "p2p.fleet must be null, or from p2p.participants to"),
         ("semantic.topk=0", "semantic.topk must be in (0, 1], got 0.0"),
         ("semantic={mode: none, budget_s: 1}", "semantic.budget_s must be null where"),
         ("semantic.bit_width=9", "semantic.bit_width must be in [1, 8], got 9"),
@@ -234,6 +237,14 @@ def test_noise_raises_only_the_documented_error(
     path.write_bytes(noise.encode("utf-8", "surrogatepass") if isinstance(noise, str) else noise)
     with contextlib.suppress(ConfigError):
         load_config(path)
+
+
+def test_each_peer_has_one_turn_in_as_many_rounds_as_the_fleet_has_parts() -> None:
+    assert P2PConfig().turn_period == 1
+    assert P2PConfig(participants=32, fleet=1000).turn_period == 31
+    assert P2PConfig(participants=32, fleet=40).turn_period == 1
+    addresses = tuple(f"10.0.0.{n}:5000" for n in range(12))
+    assert P2PConfig(participants=3, peers=addresses, topology="ring").turn_period == 4
 
 
 def test_signs_of_life_keep_pace_with_the_liveness() -> None:

@@ -91,6 +91,9 @@ class TrainingConfig:
 BEATS_PER_LIFE = 5
 """Signs of life that a peer gives before it would count as gone."""
 
+MAX_FLEET = 1_000_000
+"""Beyond it a peer would hardly ever have a turn."""
+
 _TOPOLOGY = re.compile(r"full|given|ring|line|random-[1-9][0-9]?")
 
 
@@ -111,6 +114,12 @@ class P2PConfig:
     their network as well, by multicast DNS (extra ``mdns``)."""
     topology: str = "full"
     """Whom to connect to: ``full``, ``given``, ``ring``, ``line`` or ``random-k``."""
+    participants: int | None = None
+    """Peers that train in a round, each in its turn; the others relay and fold what these learn.
+    None: all do in every round."""
+    fleet: int | None = None
+    """Peers of the run, roughly: ``participants`` is that many of these. None: as many as
+    ``peers`` has addresses."""
     listen_timeout_s: float = 60.0
     """Seconds after our own update was ready when a round closes with what has arrived."""
     overlap: bool = False
@@ -153,6 +162,22 @@ class P2PConfig:
             self.topology,
         )
         require(0 <= self.port <= 65535, "p2p.port", "in [0, 65535]", self.port)
+        least = 1 if self.participants is None else self.participants
+        require(least >= 1, "p2p.participants", ">= 1, or null", self.participants)
+        require(
+            self.fleet is None or least <= self.fleet <= MAX_FLEET,
+            "p2p.fleet",
+            f"null, or from p2p.participants to {MAX_FLEET:,}",
+            self.fleet,
+        )
+        require(
+            self.participants is None
+            or self.fleet is not None
+            or self.topology not in ("full", "given"),
+            "p2p.fleet",
+            f"set with p2p.participants and p2p.topology {self.topology}, where peers has not all",
+            self.fleet,
+        )
         require(self.listen_timeout_s > 0, "p2p.listen_timeout_s", "> 0", self.listen_timeout_s)
         require(0 < self.quorum <= 1, "p2p.quorum", "in (0, 1]", self.quorum)
         require(self.start_timeout_s >= 0, "p2p.start_timeout_s", ">= 0", self.start_timeout_s)
@@ -169,6 +194,12 @@ class P2PConfig:
         require(self.disk_budget_mb > 0, "p2p.disk_budget_mb", "> 0", self.disk_budget_mb)
         require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
         require(self.checkpoint_every >= 0, "p2p.checkpoint_every", ">= 0", self.checkpoint_every)
+
+    @property
+    def turn_period(self) -> int:
+        """Rounds in which each peer trains once."""
+        size = len(self.peers) if self.fleet is None else self.fleet
+        return 1 if self.participants is None else max(1, size // self.participants)
 
     @property
     def beat_s(self) -> float:

@@ -28,6 +28,7 @@ from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record
 from semantic_net.protocol.rounds import RoundsConfig
+from semantic_net.protocol.turns import Turns
 from semantic_net.protocol.update import Admission, Update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
@@ -62,7 +63,12 @@ def assemble(
 ) -> Assembled:
     """Put a peer's machine, transport and store together, with what the folder holds."""
     signer, journal = identity.signer, identity.journal
-    admission = Admission(run_digest(facts), lambda codec: max_payload_bytes(codec, learner.schema))
+    run = run_digest(facts)
+    admission = Admission(
+        run,
+        lambda codec: max_payload_bytes(codec, learner.schema),
+        turns=Turns(run, config.p2p.turn_period),
+    )
     budget = int(config.p2p.memory_budget_mb * 1e6)
     store: UpdateStore[ParsedDelta] = UpdateStore(
         learner.parse, updates_folder, budget, lambda parsed: parsed.own_bytes
@@ -111,6 +117,7 @@ def _machine_config(
 ) -> MachineConfig:
     p2p = config.p2p
     disk_budget = int(p2p.disk_budget_mb * 1e6)
+    hears_all = not admission.turns.is_sampled
     return MachineConfig(
         rounds=RoundsConfig(
             rounds=config.training.rounds,
@@ -119,10 +126,11 @@ def _machine_config(
             # Whoever is there says something within that time, or would count as gone.
             settle_s=p2p.liveness_s if p2p.discovery != "static" else 0.0,
             # In a graph over the whole list most of them are no neighbours.
-            num_peers=len(p2p.peers) - 1 if needs_own_place(p2p.topology) else 0,
+            num_peers=len(p2p.peers) - 1 if hears_all and needs_own_place(p2p.topology) else 0,
             quorum=p2p.quorum,
             overlaps=p2p.overlap,
             observes=p2p.observe,
+            hearsay_s=p2p.beat_s,
         ),
         bases=BaseConfig(
             every=p2p.base_every,
@@ -132,6 +140,7 @@ def _machine_config(
             own_passed_bytes=disk_budget * 3 // 8,
             others_passed_bytes=disk_budget // 8,
             max_liars=config.security.max_liars,
+            knows_all=hears_all,
         ),
         admission=admission,
         incarnation=incarnation,

@@ -33,6 +33,8 @@ def run_facts(config: Config, task: Task, schema: ModelSchema, fold: FoldConfig)
         mixing = str(fold.rule.mixes_nearest).lower()
         facts["aggregation.byzantine_ratio"] = _as_configured(fold.rule.byzantine)
         facts["aggregation.nearest_neighbour_mixing"] = mixing
+    if config.p2p.turn_period > 1:
+        facts["p2p.participants"] = f"one round in {config.p2p.turn_period} for each peer"
     if config.training.local_layers:
         facts["training.local_layers"] = ", ".join(config.training.local_layers)
     if config.security.max_liars:

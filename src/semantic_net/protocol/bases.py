@@ -70,6 +70,14 @@ class BaseConfig:
     """Payloads of others that are."""
     max_liars: int = 0
     """Devices that may stand on something else than they say."""
+    knows_all: bool = True
+    """Everybody is heard of. In a large fleet only neighbours are, and whose turn it is: then
+    members are those, and a base is made a while later, when what comes late has come."""
+
+    @property
+    def margin(self) -> int:
+        """Rounds that have to be closed beyond a frontier before its base is made."""
+        return 0 if self.knows_all else self.every
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,8 @@ class Bases:
         """
         alive = self._roster.alive(now).values()
         stood_by = Counter(body.frontier for body in alive)
-        stood_by[self._floor(through)] += len(alive) + 1  # in any case
+        for number in {through, through - self._cfg.margin}:
+            stood_by[self._floor(number)] += len(alive) + 1  # in any case
         included = {body.frontier: body.num_included for body in alive}
         ranked = sorted(stood_by, key=lambda n: (-stood_by[n], -included.get(n, 0), n))
         marks = [
@@ -176,7 +185,7 @@ class Bases:
             now: The time.
             all_met: Whether everybody that we were told of has been met.
         """
-        latest = self._floor(through)
+        latest = self._floor(through - self._cfg.margin)
         if latest <= self._frontier:
             return None
         budget = self._cfg.budget_bytes
@@ -189,7 +198,8 @@ class Bases:
                 return None
         silent = {p: self._agreed(b) for p, b in self._roster.silent(now).items()}
         silent |= {peer: alive[peer] for peer in ignored}
-        silent |= dict.fromkeys(self._updates.authors - self._roster.known - {self._me}, 0)
+        if self._cfg.knows_all:
+            silent |= dict.fromkeys(self._updates.authors - self._roster.known - {self._me}, 0)
         behind = tuple(sorted(p for p, agreed in silent.items() if agreed < latest))
         stable = min([latest, *(self._floor(agreed) for agreed in silent.values())])
         agreed = alive | silent

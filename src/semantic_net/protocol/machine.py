@@ -141,6 +141,7 @@ class PeerMachine:
         self._signer = signer
         self.me = signer.peer_id
         self.run = cfg.admission.run
+        self._turns = cfg.admission.turns
         self.updates = updates
         self.membership = membership
         self.roster = Roster(cfg.liveness_s, cfg.max_liars, membership)
@@ -160,6 +161,7 @@ class PeerMachine:
             self.sync,
             self._bases,
             Past(closed_round=closed_round, authored_round=authored_round, last_own=last_own),
+            cfg.admission.turns,
         )
         self.passed = Passed(
             self.me,
@@ -200,6 +202,8 @@ class PeerMachine:
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass."""
+        if self._turns.is_sampled:  # those whose turn is far off, neighbours do not tell of
+            self.roster.forget_silent(self.sync.neighbours(), now)
         dead = [HangUp(peer) for peer in self._neighbourhood.dead(now)]
         return self._after([*dead, *self.sync.tick(now), *self._dial_learned(now)], now)
 
@@ -389,7 +393,8 @@ class PeerMachine:
         rounds = self.rounds
         last = rounds.last_own.id if rounds.last_own is not None else b""
         held = self.updates.digest if rounds.phase is Phase.SERVING else b""
-        return rounds.next_round, last, rounds.is_ready, self.base.digest, held
+        is_due = self._turns.is_sampled and rounds.next_round <= rounds.round + 1
+        return rounds.next_round, last, rounds.is_ready, self.base.digest, held, is_due
 
     def _heartbeat(self, now: float) -> list[Action]:
         self._heartbeat_at = now
@@ -512,7 +517,9 @@ class PeerMachine:
         if not self.roster.has_room_for(peer, now, is_neighbour=is_neighbour):
             return actions
         verify_heartbeat(message, self._cfg.admission.signature_valid)
-        if self.roster.hear(peer, body, message, now):
+        # Of a large fleet nobody needs to hear more than who publishes soon.
+        is_for_all = body.is_due or not self._turns.is_sampled
+        if self.roster.hear(peer, body, message, now) and is_for_all:
             actions += self._pass_on(message, peer, sender)
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses

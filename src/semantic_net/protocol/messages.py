@@ -108,6 +108,11 @@ class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     watches: bool = False
     """A person looks at the run through this peer: it wants to hear everybody's vitals."""
 
+    @property
+    def is_due(self) -> bool:
+        """Whether this peer's next turn is in the round that it has open, or in the one after."""
+        return self.next_round <= self.round + 1
+
 
 class HeartbeatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A heartbeat as it travels."""

@@ -8,7 +8,7 @@ ever compared. At most `MAX_SIGHTINGS` peers are remembered: anyone can make up 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, KeysView, Mapping
+from collections.abc import Container, Iterable, KeysView, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -95,6 +95,12 @@ class Roster:
         self._sightings[peer] = Sighting(body, message, now, passed_on_at)
         self._alive_until = -math.inf
         return due
+
+    def forget_silent(self, but: Container[PeerId], now: float) -> None:
+        """Forget all that are not alive, but for some."""
+        for peer, sighting in [*self._sightings.items()]:
+            if not self._is_alive(sighting, now) and peer not in but:
+                del self._sightings[peer]
 
     def forget(self, peer: PeerId) -> None:
         """Forget a peer that takes part no more."""

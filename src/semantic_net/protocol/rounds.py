@@ -33,6 +33,7 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import HeartbeatBody
 from semantic_net.protocol.roster import Roster
 from semantic_net.protocol.sync import Sync
+from semantic_net.protocol.turns import Turns
 from semantic_net.protocol.update import MAX_ROUND, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -89,6 +90,8 @@ class RoundsConfig:
     """Trains the next round while the last one's updates still arrive."""
     observes: bool = False
     """Publishes nothing: relays, folds and records what the others learn."""
+    hearsay_s: float = 0.0
+    """Where rounds are not everybody's turn: seconds that it may take to hear whose one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +124,7 @@ class Rounds:
         sync: Sync,
         bases: Bases,
         past: Past,
+        turns: Turns | None = None,
     ) -> None:
         """Start before the first round, or after those of an earlier process.
 
@@ -132,8 +136,10 @@ class Rounds:
             sync: What is under way.
             bases: What the rounds are folded on.
             past: What an earlier process left.
+            turns: Who publishes in which round; None: everybody in each.
         """
         self._cfg = cfg
+        self._turns = turns or Turns()
         self._me = me
         self._roster = roster
         self._updates = updates
@@ -151,7 +157,7 @@ class Rounds:
         """Addresses where one end turns the other away: no network that heals changes that."""
         self.settles_at: float | None = None
         """When the start stops looking for more peers, if nobody new turns up by then."""
-        self.next_round = NEVER if cfg.observes else past.last_round + 1
+        self.next_round = NEVER if cfg.observes else self._own_turn(past.last_round + 1)
         """The promise: no new own update below it."""
         self._own_floor = past.last_round + 1  # no own update below it: some may be signed already
         self._past = past
@@ -165,6 +171,7 @@ class Rounds:
         self._late: list[int] = []  # rounds of updates that came after their fold
         self._is_late = False  # the deadline has closed the round
         self._is_cut_off = False
+        self._quiet_until = 0.0  # before that nobody needs to have been heard of in this round
         self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
         self._in_vain: dict[PeerId, tuple[int, int]] = {}
@@ -235,9 +242,11 @@ class Rounds:
         self._ahead = Ahead.NO
         # One round behind is ordinary: the others fold us in late. Two or more would leave us
         # for ever behind, so the update goes under the round that is open now.
+        # With turns its next one may be as far off, and the others know of this one.
         open_now = self._open_elsewhere(now)
-        number = max(open_now if open_now >= self.round + 2 else self.round, self._own_from())
-        if number > self._cfg.rounds:
+        moves = open_now >= self.round + 2 and not self._turns.is_sampled
+        number = max(open_now if moves else self.round, self._own_from())
+        if number > self._cfg.rounds or not self._is_own_turn(number):
             text = f"round {self.round}: nothing published: this key may sign for no later one"
             return [Tell(Level.WARNING, text), *self._collect(now)]
         self.phase = Phase.AUTHORING
@@ -256,7 +265,8 @@ class Rounds:
         assert self.phase is Phase.AUTHORING, self.phase
         self.last_own = update
         actions = self._collect(now)
-        if self._cfg.overlaps and self._is_collecting and self.round < self._cfg.rounds:
+        may_train = self.round < self._cfg.rounds and self._is_own_turn(self.round + 1)
+        if self._cfg.overlaps and self._is_collecting and may_train:
             self._ahead = Ahead.TRAINING
             actions.append(Train(self.round + 1, None, frozenset(), is_ahead=True))
         return actions
@@ -398,6 +408,9 @@ class Rounds:
         self._expect(now)
         if self._cfg.observes:
             return self._watch(now)
+        if not self._is_own_turn(number):
+            self.next_round = max(self.next_round, self._own_turn(number))
+            return self._watch(now)
         if self._ahead is not Ahead.NO:
             return self._go_on_ahead(now)
         self.next_round = max(self.next_round, number)
@@ -419,7 +432,14 @@ class Rounds:
     def _watch(self, now: float) -> list[Action]:
         """Collect without an update of one's own; the clock starts with somebody else's."""
         self.phase, self.deadline = Phase.COLLECTING, math.inf
+        self._quiet_until = now + self._cfg.hearsay_s
         return self.step(now)
+
+    def _is_own_turn(self, number: int) -> bool:
+        return self._turns.has(self._me, number)
+
+    def _own_turn(self, first: int) -> int:
+        return min(self._turns.next(self._me, first), NEVER)
 
     def _expect(self, now: float) -> None:
         """Expect whoever may still publish in the round that opens, or is known to have."""
@@ -453,7 +473,7 @@ class Rounds:
 
     def _collect(self, now: float) -> list[Action]:
         if not self._cfg.observes:
-            self.next_round = self.round + 1
+            self.next_round = self._own_turn(self.round + 1)
         self.phase = Phase.COLLECTING
         self.deadline = now + self._cfg.listen_timeout_s
         return self.step(now)
@@ -463,12 +483,14 @@ class Rounds:
         if self.round <= self._updates.frontier < self._cfg.rounds:
             return self._skip_included(now)
         alive = self._roster.alive(now)
+        # An observer was not there to see who is ready when the others were; of whose turn it is
+        # a large fleet hears bit by bit.
+        if self._cfg.observes or self._turns.is_sampled:
+            self.expected |= {p for p, b in alive.items() if b.ready and b.next_round <= self.round}
         if math.isinf(self.deadline):
-            if not self._is_under_way(now):
+            if not (self._is_under_way(now) or self._is_nobodys(alive, now)):
                 return []
             self.deadline = now + self._cfg.listen_timeout_s
-        if self._cfg.observes:  # it was not there to see who is ready when the others were
-            self.expected |= {p for p, b in alive.items() if b.ready and b.next_round <= self.round}
         # Who looks for others has some, as who was told of them has, and must not run away alone.
         known = self._cfg.settle_s > 0 or self._roster.num_known > 0
         known = known or not self.refused.issuperset(self.waiting_for)
@@ -511,6 +533,15 @@ class Rounds:
             return ()
         alive = self._roster.alive(now)
         return tuple(sorted(p for p in self.expected if not self._is_settled(p, alive)))
+
+    def _is_nobodys(self, alive: Alive, now: float) -> bool:
+        """Tell whether it seems that nobody publishes in a round that is not our turn.
+
+        As long as somebody trains whose turn it is, there is no deadline for those who watch.
+        """
+        if self._cfg.observes or now < self._quiet_until:
+            return False
+        return not alive or self._num_outstanding(alive) == 0
 
     def _is_under_way(self, now: float) -> bool:
         """Tell whether somebody has published in the open round, or it is over elsewhere."""

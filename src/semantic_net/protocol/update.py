@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import msgspec
@@ -25,6 +25,7 @@ from semantic_net.protocol.identity import (
     signature_valid,
     signed_bytes,
 )
+from semantic_net.protocol.turns import Turns
 
 UpdateId = bytes
 """sha256 of the signed body and its context: 32 bytes."""
@@ -88,6 +89,8 @@ class Admission:
     """Largest payload of a codec under the agreed model schema; None for an unknown codec."""
     signature_valid: SignatureCheck = signature_valid
     """Replaced where nobody lies: in a simulation."""
+    turns: Turns = field(default_factory=Turns)
+    """Who may publish in which round."""
 
 
 _body_decoder = msgspec.msgpack.Decoder(UpdateBody)
@@ -124,6 +127,8 @@ def admit(message: UpdateMessage, admission: Admission) -> Update:
         raise RemoteProtocolError(
             f"an update of {body.payload_bytes} bytes, over the model's limit of {limit}"
         )
+    if not admission.turns.has(peer_id_of(message.public_key), body.round):
+        raise RemoteProtocolError(f"an update for round {body.round}, not its author's turn")
     if not admission.signature_valid(message.public_key, _CONTEXT, message.body, message.signature):
         raise RemoteProtocolError("an update that its author did not sign")
     return _update(body, message)

@@ -76,10 +76,17 @@ class Settled:
     """When that was."""
 
 
-def play_disturbed(seed: int) -> Settled:
+def in_turns(seed: int) -> list[str]:
+    """Play a disaster among peers that train in turns; return what does not hold after it."""
+    return check_settled(play_disturbed(seed, in_turns=True))
+
+
+def play_disturbed(seed: int, *, in_turns: bool = False) -> Settled:
     """Play a disaster to its quiet end."""
     script = random.Random(seed)  # reproducible, not secret  # nosec B311
     names = "abcdef"[: script.randrange(3, 7)]
+    if in_turns:
+        names = "abcdefghijkl"[: script.randrange(4, 13)]
     links = script.choice(TOPOLOGIES)(names)
     has_twin = links == full(names) and len(names) > 3 and script.random() < 0.25
     if has_twin:
@@ -92,6 +99,7 @@ def play_disturbed(seed: int) -> Settled:
             base_every=script.choice([1, 2, 4, 8]),
             budget_bytes=script.choice([None, None, 200, 1000]),
             overlaps=script.random() < 0.3,
+            turn_period=script.randrange(2, 5) if in_turns else 1,
         ),
         seed,
         link=LinkConfig(repeat_share=script.choice([0.0, 0.0, 0.1])),
@@ -451,7 +459,7 @@ def _always_broken(nodes: Sequence[Node]) -> list[str]:
         broken += [
             f"{node.name} waited {closed.waited_s:.2f} s in round {closed.round}"
             for closed in node.closed
-            if not node.cfg.observes  # its clock starts with somebody else's update
+            if not closed.is_watched  # its clock starts with somebody else's update
             and closed.waited_s > node.cfg.listen_timeout_s + node.frozen_s + 0.01
         ]
         broken += [

@@ -44,6 +44,7 @@ from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record, Standing
 from semantic_net.protocol.messages import Absent, Message
 from semantic_net.protocol.rounds import RoundsConfig
+from semantic_net.protocol.turns import Turns
 from semantic_net.protocol.update import (
     Admission,
     Update,
@@ -98,6 +99,8 @@ class NodeConfig:
     quorum: float = 1.0
     overlaps: bool = False
     observes: bool = False
+    turn_period: int = 1
+    """Rounds in which each peer has one turn."""
     budget_bytes: int | None = None
     """Of payloads, from which on compaction does not wait for the silent."""
     max_liars: int | None = None
@@ -138,7 +141,10 @@ class Closed:
     set_digest: bytes
     at: float
     waited_s: float
-    """Seconds from the own update (or its skip) to the close."""
+    """Seconds from the own update (or its skip) to the close; from the opening where it only
+    watched."""
+    is_watched: bool
+    """It was not this peer's turn, or it observes."""
     is_cut_off: bool
     """Others were heard of and did not say goodbye, and nobody is alive."""
 
@@ -247,6 +253,7 @@ class Node:
         self._payloads: dict[UpdateId, bytes] = {}
         self._incoming: dict[Item, bytearray] = {}
         self._collecting_since = 0.0
+        self._authoring = 0  # the last round that was to have an own update
         self._learns_until = 0.0
 
     @property
@@ -293,6 +300,7 @@ class Node:
                     quorum=cfg.quorum,
                     overlaps=cfg.overlaps,
                     observes=cfg.observes,
+                    hearsay_s=cfg.heartbeat_s,
                 ),
                 bases=BaseConfig(
                     every=cfg.base_every,
@@ -301,8 +309,14 @@ class Node:
                     budget_bytes=cfg.budget_bytes,
                     others_passed_bytes=cfg.budget_bytes,
                     max_liars=cfg.max_liars or 0,
+                    knows_all=cfg.turn_period == 1,
                 ),
-                admission=Admission(RUN, {CODEC: MAX_PAYLOAD_BYTES}.get, stub_signature_valid),
+                admission=Admission(
+                    RUN,
+                    {CODEC: MAX_PAYLOAD_BYTES}.get,
+                    stub_signature_valid,
+                    Turns(RUN, cfg.turn_period),
+                ),
                 incarnation=disk.incarnation,
                 heartbeat_s=cfg.heartbeat_s,
                 liveness_s=cfg.liveness_s,
@@ -525,7 +539,7 @@ class Node:
 
     def _author(self, action: Author) -> None:
         def done() -> None:
-            self._collecting_since = self.world.now
+            self._collecting_since, self._authoring = self.world.now, action.round
             if action.round in self.skip_rounds:
                 self.feed(lambda m, now: m.skipped("the script says so", now))
                 return
@@ -565,9 +579,11 @@ class Node:
                     plan.set_digest,
                     began,
                     began - self._collecting_since,
+                    action.round != self._authoring,
                     is_cut_off,
                 )
             )
+            self._collecting_since = self.world.now
             self._write_disk(action.round)
             self.feed(lambda m, now: m.folded(plan, digest, now))
 

@@ -15,12 +15,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
-from semantic_net.simulation.disasters import disturbed, revoked, undisturbed
+from semantic_net.simulation.disasters import disturbed, in_turns, revoked, undisturbed
 
 SCRIPTS: dict[str, Callable[[int], list[str]]] = {
     "disturbed": disturbed,
     "undisturbed": undisturbed,
     "revoked": revoked,
+    "in_turns": in_turns,
 }
 Job = tuple[str, int]
 
