@@ -203,7 +203,7 @@ def test_the_soak_names_the_seeds_that_break_something(
 def test_only_those_two_rounds_behind_may_be_missed_at_a_deadline() -> None:
     def closed(number: int, at: float, *missing: Node) -> Closed:
         who = tuple(node.id for node in missing)
-        return Closed(number, "", who, b"", b"", b"", at=at, waited_s=8.0, is_cut_off=False)
+        return Closed(number, "", who, b"", b"", b"", at, 8.0, is_watched=False, is_cut_off=False)
 
     nodes = a, b, c = list(World("abc", NodeConfig()).nodes.values())
     b.closed = [closed(9, 40.0), closed(6, 66.0), closed(8, 72.0)]  # once ahead, and begun anew
