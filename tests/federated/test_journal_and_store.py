@@ -119,12 +119,23 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     reopened.close()
 
 
+def test_a_journal_without_a_file_lasts_as_long_as_its_peer() -> None:
+    journal = Journal(None)
+    assert journal.start(floor=7) == 7
+    journal.author(3, b"\x01" * 32)
+    assert (journal.last_round, journal.last_id) == (3, b"\x01" * 32)
+    assert journal.start(floor=7) == 8
+    journal.close()
+
+
 def test_a_disk_that_takes_half_a_line_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "j"
     journal = Journal(path)
     journal.author(1, b"\x01" * 32)
+    file = journal._file
+    assert file is not None
 
     class NearlyFull:
         """A file that takes five bytes of what it is given, and says so, as a full disk does."""
@@ -135,7 +146,6 @@ def test_a_disk_that_takes_half_a_line_publishes_nothing(
         def write(self, data: bytes) -> int:
             return file.write(data[:5])
 
-    file = journal._file
     with monkeypatch.context() as patched:
         patched.setattr(journal, "_file", NearlyFull())
         with pytest.raises(OSError, match="No space left"):

@@ -15,7 +15,7 @@ import pytest
 from torch import Tensor
 
 from semantic_net.config import Config, DataConfig, P2PConfig, TaskConfig, TrainingConfig
-from semantic_net.federated import run as module
+from semantic_net.federated import loaded
 from semantic_net.federated.assembly import Assembled, assemble
 from semantic_net.federated.folder import RunFolder
 from semantic_net.federated.journal import Journal
@@ -46,12 +46,12 @@ def run_alone(
 ) -> None:
     """Run a peer without others to a round; ``watch`` sees its parts before the first event."""
 
-    def assemble_watched(*args: Any, **settings: Any) -> Assembled:
+    def assemble_watched(*args: Any, **settings: Any) -> Assembled[ParsedDelta]:
         assembled = assemble(*args, **settings)
         watch(assembled.machine, args[3])
         return assembled
 
-    monkeypatch.setattr(module, "assemble", assemble_watched)
+    monkeypatch.setattr(loaded, "assemble", assemble_watched)
     config = Config(
         task=TaskConfig(name=str(TASK)),
         data=DataConfig(num_train=16),

@@ -10,49 +10,97 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol
 
 import semantic_net
-from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.topology import FULL, needs_own_place
 from semantic_net.config import Config
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.dialled import addresses_to_dial
 from semantic_net.federated.folder import Identity
-from semantic_net.federated.learner import ModelLearner
-from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
+from semantic_net.federated.parts import Parsed
+from semantic_net.federated.snapshot import BaseSizes
 from semantic_net.federated.store import UpdateStore
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.facts import run_digest
 from semantic_net.protocol.handshake import HelloContent
-from semantic_net.protocol.identity import Signer
+from semantic_net.protocol.history import History
+from semantic_net.protocol.identity import SignatureCheck, Signer, signature_valid
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns
-from semantic_net.protocol.update import Admission, Update
+from semantic_net.protocol.update import Admission, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
-from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
 from semantic_net.transport.ad_hoc import AdHocTransport
+from semantic_net.transport.base import Transport
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.tls import Pins
 
 log = logging.getLogger(__name__)
 
 
+class ModelSide(Protocol[Parsed]):
+    """What the protocol's side has to know of the model's: `ModelLearner`, or a stand-in."""
+
+    bases: BaseStore
+    base: UpdateId
+    """What its fold stands on."""
+    history: History
+    """Of that base."""
+    taken_back: dict[UpdateId, int]
+
+    @property
+    def base_sizes(self) -> BaseSizes:
+        """What the transfer forms of bases take."""
+        ...
+
+    def parse(self, codec: str, payload: memoryview) -> Parsed:
+        """Return what the fold reads; raises RemoteProtocolError where it breaks its codec."""
+        ...
+
+    def parsed_bytes(self, parsed: Parsed) -> int:
+        """Return what that takes in memory beside the payload."""
+        ...
+
+    def max_payload_bytes(self, codec: str) -> int | None:
+        """Return the size of the largest payload of a codec; None for an unknown one."""
+        ...
+
+
+class MakeTransport(Protocol):
+    """Makes a transport, which does not open anything yet."""
+
+    def __call__(
+        self, signer: Signer, settings: TransportSettings, hello: HelloContent, pins: Pins | None
+    ) -> Transport:
+        """Return a transport from a key, addresses and limits, the hello, and whom to let in."""
+        ...
+
+
+def ad_hoc_transport(
+    signer: Signer, settings: TransportSettings, hello: HelloContent, pins: Pins | None
+) -> Transport:
+    """Return what devices on one network talk over."""
+    return AdHocTransport(signer, settings, hello, pins=pins)
+
+
 @dataclass(frozen=True, slots=True)
-class Assembled:
+class Assembled(Generic[Parsed]):
     """The parts of a peer that follow from its configuration, its key and its learner."""
 
     machine: PeerMachine
-    transport: AdHocTransport
-    store: UpdateStore[ParsedDelta]
+    transport: Transport
+    store: UpdateStore[Parsed]
 
 
 def assemble(
     config: Config,
     identity: Identity,
     incarnation: int,
-    learner: ModelLearner,
+    learner: ModelSide[Parsed],
     facts: dict[str, str],
     *,
     base_given: bool = False,
@@ -60,18 +108,36 @@ def assemble(
     updates_folder: Path | None = None,
     records: Sequence[Record] = (),
     closed_round: int = 0,
-) -> Assembled:
-    """Put a peer's machine, transport and store together, with what the folder holds."""
+    make_transport: MakeTransport = ad_hoc_transport,
+    is_valid: SignatureCheck = signature_valid,
+) -> Assembled[Parsed]:
+    """Put a peer's machine, transport and store together, with what the folder holds.
+
+    Args:
+        config: Of the run.
+        identity: The peer's key and journal.
+        incarnation: Grows with every start.
+        learner: The model's side.
+        facts: What all peers of the run share.
+        base_given: The learner's base was given by hand.
+        device: On which the peer runs, where devices are pinned.
+        updates_folder: Where the held updates lie; None keeps them in memory.
+        records: What devices have said of each other.
+        closed_round: The last that an earlier process has recorded.
+        make_transport: Over which the peer talks.
+        is_valid: Checks signatures.
+    """
     signer, journal = identity.signer, identity.journal
     run = run_digest(facts)
     admission = Admission(
         run,
-        lambda codec: max_payload_bytes(codec, learner.schema),
-        turns=Turns(run, config.p2p.turn_period),
+        learner.max_payload_bytes,
+        is_valid,
+        Turns(run, config.p2p.turn_period),
     )
     budget = int(config.p2p.memory_budget_mb * 1e6)
-    store: UpdateStore[ParsedDelta] = UpdateStore(
-        learner.parse, updates_folder, budget, lambda parsed: parsed.own_bytes
+    store: UpdateStore[Parsed] = UpdateStore(
+        learner.parse, updates_folder, budget, learner.parsed_bytes
     )
     history = learner.history
     loaded = list(store.load(admission))
@@ -87,7 +153,7 @@ def assemble(
     passed = [update for update in loaded if update.id not in updates and update.id in store]
     base_size = len(learner.bases.read(learner.base))
     machine = PeerMachine(
-        _machine_config(config, admission, incarnation, learner.fold_config),
+        _machine_config(config, admission, incarnation, learner.base_sizes),
         signer,
         Base.of(learner.base, base_size, history, given=base_given),
         updates,
@@ -98,7 +164,7 @@ def assemble(
         authored_round=journal.last_round,
         membership=membership,
     )
-    transport = AdHocTransport(
+    transport = make_transport(
         signer,
         _transport_settings(config),
         HelloContent(
@@ -113,7 +179,7 @@ def assemble(
 
 
 def _machine_config(
-    config: Config, admission: Admission, incarnation: int, fold: FoldConfig
+    config: Config, admission: Admission, incarnation: int, sizes: BaseSizes
 ) -> MachineConfig:
     p2p = config.p2p
     disk_budget = int(p2p.disk_budget_mb * 1e6)
@@ -134,8 +200,8 @@ def _machine_config(
         ),
         bases=BaseConfig(
             every=p2p.base_every,
-            origin_bytes=origin_bytes(fold),
-            max_bytes=max_base_bytes(fold),
+            origin_bytes=sizes.origin_bytes,
+            max_bytes=sizes.max_bytes,
             budget_bytes=disk_budget // 2,
             own_passed_bytes=disk_budget * 3 // 8,
             others_passed_bytes=disk_budget // 8,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import errno
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,8 +36,8 @@ class JournalEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 class Journal:
     """The append-only record of one key's rounds."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the journal.
+    def __init__(self, path: Path | None) -> None:
+        """Open or make the journal; None keeps it in memory, as long as it is used.
 
         Raises:
             CheckpointError: It cannot be read or written: going on could publish a round twice.
@@ -48,6 +49,9 @@ class Journal:
         self._rounds: list[int] = []  # of own updates, ascending
         self.taken_back: dict[UpdateId, int] = {}
         """The rounds of the earlier own updates that the last one has taken back."""
+        self._file: io.FileIO | None = None
+        if path is None:
+            return
         try:
             content = path.read_bytes() if path.exists() else b""
             whole = content[: content.rfind(b"\n") + 1]
@@ -102,9 +106,12 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _append(self, entry: JournalEntry) -> None:
+        if self._file is None:
+            return
         line = msgspec.json.encode(entry) + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:

@@ -19,12 +19,18 @@ from semantic_net.config import AggregationConfig
 from semantic_net.errors import CheckpointError, RemoteProtocolError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.local import LocalLearner
-from semantic_net.federated.snapshot import decode_base, encode_snapshot, read_history, read_start
+from semantic_net.federated.snapshot import (
+    BaseSizes,
+    decode_base,
+    encode_snapshot,
+    read_history,
+    read_start,
+)
 from semantic_net.protocol.actions import FoldPlan
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History
 from semantic_net.protocol.update import Update, UpdateId
-from semantic_net.semantic.decoder import ParsedDelta, parse_payload
+from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes, parse_payload
 from semantic_net.semantic.flat import flatten
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.training.trainer import Trainer
@@ -130,6 +136,19 @@ class ModelLearner(LocalLearner):
             carried = self._carried(parsed)
             self.residual = -carried if self.residual is None else self.residual - carried
             del self.taken_back[own.id]
+
+    @property
+    def base_sizes(self) -> BaseSizes:
+        """What the transfer forms of bases take."""
+        return BaseSizes.of(self.fold_config)
+
+    def parsed_bytes(self, parsed: ParsedDelta) -> int:
+        """Return what a parsed payload takes in memory beside the payload."""
+        return parsed.own_bytes
+
+    def max_payload_bytes(self, codec: str) -> int | None:
+        """Return the size of the largest payload of a codec; None for an unknown one."""
+        return max_payload_bytes(codec, self.schema)
 
     def _fold(self, plan: FoldPlan, parsed: Callable[[Update], ParsedDelta]) -> FoldState:
         def contributions(number: int) -> list[Contribution]:

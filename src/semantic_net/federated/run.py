@@ -15,25 +15,16 @@ from pathlib import Path
 
 import torch
 
-from semantic_net.config import Config, dump_config
-from semantic_net.errors import CheckpointError, ConfigError
-from semantic_net.federated.assembly import assemble
-from semantic_net.federated.checkpoint import Checkpoint
-from semantic_net.federated.facts import run_facts
+from semantic_net.config import Config
 from semantic_net.federated.finding import discovery_of, load_discovery
 from semantic_net.federated.folder import Identity, RunFolder
-from semantic_net.federated.journal import by_id
-from semantic_net.federated.learner import ModelLearner, fold_config_of
+from semantic_net.federated.loaded import leave, load_run
 from semantic_net.federated.page import load_page, page_address, page_of
-from semantic_net.federated.parts import PeerParts
 from semantic_net.federated.peer import INTERRUPTED, Peer
-from semantic_net.federated.record_file import read_records, write_records
-from semantic_net.federated.recording import Recording
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.security import (
     device_of_run,
     known_addresses,
-    security_mode,
     tell_who_may_join,
     with_known_addresses,
 )
@@ -45,10 +36,7 @@ from semantic_net.monitoring.progress import logged_if_long
 from semantic_net.monitoring.sd_notify import ServiceManager
 from semantic_net.monitoring.status_file import StatusFile
 from semantic_net.monitoring.tracking import load_tensorboard
-from semantic_net.protocol.facts import differing_facts
 from semantic_net.records import RoundRecord
-from semantic_net.semantic.rate import rate_controller
-from semantic_net.semantic.schema import ModelSchema
 from semantic_net.status import Sample, Status
 from semantic_net.task.base import Task
 from semantic_net.training.trainer import Trainer, make_initial_model
@@ -140,68 +128,18 @@ async def _run(
     if options.init is not None and checkpoint is None:
         load_into(model, load_state_dict(options.init), str(options.init))
     trainer = Trainer(task, config.training, seed=seed, model=model, privacy=config.privacy)
-    schema = ModelSchema.of(trainer.model)
-    facts = run_facts(config, task, schema, fold_config_of(schema, config.aggregation))
-    if checkpoint is not None:
-        if options.init is not None:
-            log.warning(
-                "--init %s is not used: the run goes on from its checkpoint in %s",
-                options.init,
-                folder.root,
-            )
-        _check_fits(checkpoint, facts, schema, folder)
-        trainer.load_state(checkpoint.trainer)
-        if journal.num_after(0):  # else nothing of this device's data has left it
-            _check_account(checkpoint, trainer, folder)
-    # What was published after the last checkpoint has cost as much.
-    closed = checkpoint.progress.closed_round if checkpoint is not None else 0
-    trainer.count_lost_rounds(journal.num_after(closed))
-    learner = ModelLearner(
-        trainer,
-        config.aggregation,
-        folder.bases,
-        base=bytes.fromhex(checkpoint.progress.base) if checkpoint else None,
-        cache_dir=folder.cache,
-    )
-    base_given = checkpoint.progress.base_given if checkpoint else options.init is not None
-    learner.taken_back = journal.taken_back.copy()
-    if checkpoint is not None and checkpoint.progress.residual_of == journal.last_id.hex() != "":
-        learner.residual = checkpoint.residual.to(trainer.device)
-        learner.changed_norm = checkpoint.progress.changed_norm
-        learner.taken_back = by_id(checkpoint.progress.taken_back)
-
-    assembled = assemble(
+    loaded = load_run(
         config,
+        folder,
         identity,
         incarnation,
-        learner,
-        facts,
-        base_given=base_given,
-        device=device,
-        updates_folder=folder.updates,
-        records=read_records(folder.records) if device is not None else (),
-        closed_round=checkpoint.progress.closed_round if checkpoint else 0,
-    )
-    machine, store = assembled.machine, assembled.store
-    recording = Recording(
-        config,
-        task,
-        folder,
-        learner,
-        machine,
-        store,
-        facts,
-        checkpoint.progress if checkpoint else None,
-        journal.last_round,
+        trainer,
+        checkpoint,
         options.printer(config.training.rounds, task.metric),
+        init=options.init,
+        device=device,
     )
-    if checkpoint is None or checkpoint.progress.closed_round < config.training.rounds:
-        resolved = replace(
-            config,
-            semantic=config.semantic.resolved(),
-            security=replace(config.security, mode=security_mode(config)),
-        )
-        _leave(folder.config, dump_config(resolved))  # else it says how the model was made
+    machine, transport, recording = loaded.machine, loaded.transport, loaded.recording
     teller = Teller(
         StatusKeeper(
             machine,
@@ -210,7 +148,7 @@ async def _run(
             task=config.task.name,
             rounds=config.training.rounds,
         ),
-        assembled.transport,
+        transport,
         StatusFile(folder.status),
         options.service,
         task.metric,
@@ -219,35 +157,20 @@ async def _run(
         is_private=trainer.private is not None,
     )
     runner = ThreadRunner()
-    max_rate = None if config.p2p.max_rate is None else 1000 * config.p2p.max_rate
 
     def listening(address: str) -> None:
         teller.keeper.address = address
-        _leave(folder.address, address + "\n")
+        leave(folder.address, address + "\n")
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
         tell_who_may_join(config, device)
         if discovery is not None:
-            discovery.start(address, assembled.transport.add_address, known_addresses(device))
+            discovery.start(address, transport.add_address, known_addresses(device))
         options.service.ready()
 
-    peer = Peer(
-        PeerParts(
-            machine=machine,
-            signer=signer,
-            transport=assembled.transport,
-            learner=learner,
-            store=store,
-            bases=folder.bases,
-            rate=rate_controller(config.semantic, schema, max_rate),
-            runner=runner,
-            journal=lambda number, own: journal.author(number, own, learner.taken_back),
-            on_round=lambda closed: teller.closed(recording.closed(closed), recording.totals),
-            keep_records=lambda records: write_records(folder.records, records),
-            on_diverged=recording.diverged,
-            on_listening=listening,
-            on_event=teller.keeper.saw,
-        )
+    parts = loaded.parts(
+        runner, lambda closed: teller.closed(recording.closed(closed), recording.totals)
     )
+    peer = Peer(replace(parts, on_listening=listening, on_event=teller.keeper.saw))
     reason = None
     try:
         with page_of(config, folder.root, machine.me, teller):
@@ -266,50 +189,9 @@ async def _run(
     return reason != INTERRUPTED
 
 
-def _leave(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        log.warning("%s cannot be written: %s", path, exc.strerror)
-
-
 def _preview(task: Task, trainer: Trainer) -> Callable[[], Sequence[Sample]] | None:
     """Return what the model makes of a few examples, if the task has pictures of that."""
     preview = task.preview
     if preview is None:
         return None
     return lambda: preview(trainer.model.eval(), trainer.device)
-
-
-def _check_account(checkpoint: Checkpoint, trainer: Trainer, folder: RunFolder) -> None:
-    """Refuse to mix rounds with noise and rounds without: no promise would hold of them.
-
-    Raises:
-        ConfigError: The rounds so far were of the other kind.
-    """
-    was_private = "history" in dict(checkpoint.trainer.get("privacy", {}))
-    is_private = trainer.private is not None
-    if was_private != is_private:
-        before, now = ("with", "without") if was_private else ("without", "with")
-        raise ConfigError(
-            f"privacy.noise_multiplier: the rounds so far in {folder.root} were trained {before} "
-            f"noise, and no epsilon holds if it goes on {now}; set it as before, or name another "
-            "--out"
-        )
-
-
-def _check_fits(
-    checkpoint: Checkpoint, facts: dict[str, str], schema: ModelSchema, folder: RunFolder
-) -> None:
-    differing = differing_facts(facts, checkpoint.progress.facts)
-    if differing:
-        raise CheckpointError(
-            f"checkpoint {folder.checkpoint}: of another run ({'; '.join(differing)}, theirs being "
-            "the checkpoint's); name another --out, or start afresh with --resume never"
-        )
-    residual_sizes = (schema.size,) if checkpoint.progress.residual_of else (0, schema.size)
-    if checkpoint.residual.numel() not in residual_sizes:
-        raise CheckpointError(
-            f"checkpoint {folder.checkpoint}: damaged (its tensors are not the model's size); "
-            "start afresh with --resume never"
-        )

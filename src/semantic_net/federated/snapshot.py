@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,15 +42,23 @@ _WIDTHS = (4, 8)
 _COPIED_ENTRIES = 1 << 20
 
 
-def origin_bytes(cfg: FoldConfig) -> int:
-    """Return the size of an origin."""
-    return 4 * (cfg.num_parameters + cfg.num_buffers)
+@dataclass(frozen=True, slots=True)
+class BaseSizes:
+    """What the transfer forms of a run's bases take."""
 
+    origin_bytes: int
+    """Each origin."""
+    max_bytes: int
+    """The largest base."""
 
-def max_base_bytes(cfg: FoldConfig) -> int:
-    """Return the largest size of a base."""
-    num_entries = 2 * cfg.num_parameters + cfg.num_buffers
-    return _HEADER.size + MAX_HISTORY_BYTES + max(_WIDTHS) * num_entries
+    @staticmethod
+    def of(cfg: FoldConfig) -> BaseSizes:
+        """Return those of a model."""
+        num_entries = 2 * cfg.num_parameters + cfg.num_buffers
+        return BaseSizes(
+            origin_bytes=4 * (cfg.num_parameters + cfg.num_buffers),
+            max_bytes=_HEADER.size + MAX_HISTORY_BYTES + max(_WIDTHS) * num_entries,
+        )
 
 
 def encode_snapshot(history: History, state: FoldState) -> list[bytes | memoryview]:
@@ -74,7 +83,7 @@ def decode_base(data: memoryview, base: Base, cfg: FoldConfig) -> History:
         RemoteProtocolError: It is not.
     """
     if base.frontier == 0:
-        if len(data) != origin_bytes(cfg):
+        if len(data) != BaseSizes.of(cfg).origin_bytes:
             raise RemoteProtocolError("an origin of another model")
         _origin_values(data)
         if _is_snapshot(data):
@@ -132,7 +141,7 @@ def read_start(data: memoryview, cfg: FoldConfig) -> FoldState:
 
 
 def _is_origin(data: memoryview, cfg: FoldConfig) -> bool:
-    return len(data) == origin_bytes(cfg) and not _is_snapshot(data)
+    return len(data) == BaseSizes.of(cfg).origin_bytes and not _is_snapshot(data)
 
 
 def _origin_values(data: memoryview) -> Float32Array:
