@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 from pathlib import Path
@@ -134,8 +135,8 @@ def test_a_disk_that_takes_half_a_line_publishes_nothing(
     path = tmp_path / "j"
     journal = Journal(path)
     journal.author(1, b"\x01" * 32)
-    file = journal._file
-    assert file is not None
+    assert journal._file is not None
+    file: io.FileIO = journal._file
 
     class NearlyFull:
         """A file that takes five bytes of what it is given, and says so, as a full disk does."""
