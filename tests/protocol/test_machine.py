@@ -222,7 +222,9 @@ def test_the_next_wakeup_is_when_the_first_thing_is_due() -> None:
     theirs = update(CAROL, 1)
     machine.received(A, Have((HaveEntry(1, theirs.author, theirs.id),), False), 4.0)
     hear(machine, ALICE, 5.0)
-    assert machine.next_wakeup(5.0) == 4.0 + LIVENESS_S, "what Alice should send has stalled"
+    assert machine.next_wakeup(5.0) == 3.0 + LIVENESS_S, "that is looked at all the same"
+    machine.tick(3.0 + LIVENESS_S)
+    assert machine.next_wakeup(13.0) == 4.0 + LIVENESS_S, "what Alice should send has stalled"
     machine.disconnected(A, 6.0)
     machine.tick(5.0 + LIVENESS_S)
     assert machine.next_wakeup(20.0) == START_S

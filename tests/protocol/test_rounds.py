@@ -79,7 +79,7 @@ class Scene:
 
     def wait(self, seconds: float) -> list[Action]:
         """Let time pass; everyone who is alive stays alive."""
-        alive = self.roster.alive(self.now)
+        alive = dict(self.roster.alive(self.now))
         self.now += seconds
         for peer, body in alive.items():
             self.roster.hear(peer, body, heartbeat(ME, body), self.now)

@@ -51,6 +51,7 @@ def test_everybody_trains_in_its_turns_and_folds_every_round(seed: int) -> None:
 def test_a_peer_knows_no_more_of_a_large_fleet_than_of_a_small_one() -> None:
     def most_known(size: int) -> int:
         world, known = fleet(0, size, period=size // 6), 0
+        world.run(until=8)  # at the start each tells new neighbours of all that it hears
         while world.now < 30:
             world.run(until=world.now + 1)
             up = [n.machine for n in world.nodes.values() if n.machine is not None]

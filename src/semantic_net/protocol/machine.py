@@ -56,6 +56,7 @@ from semantic_net.protocol.messages import (
 )
 from semantic_net.protocol.neighbourhood import Neighbourhood
 from semantic_net.protocol.passed import Passed
+from semantic_net.protocol.relay import Relay
 from semantic_net.protocol.roster import MAX_SIGHTINGS, Roster
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
 from semantic_net.protocol.sync import Sync
@@ -144,7 +145,9 @@ class PeerMachine:
         self._turns = cfg.admission.turns
         self.updates = updates
         self.membership = membership
-        self.roster = Roster(cfg.liveness_s, cfg.max_liars, membership)
+        self.roster = Roster(
+            cfg.liveness_s, cfg.max_liars, membership, is_sampled=cfg.admission.turns.is_sampled
+        )
         self._records_due_at = 0.0
         self._records_told: dict[PeerId, _Told] = {}
         self._bases = Bases(cfg.bases, self.me, base, updates, self.roster)
@@ -152,6 +155,7 @@ class PeerMachine:
             self.updates, cfg.liveness_s, cfg.progress_bytes, max_item_bytes=cfg.bases.max_bytes
         )
         self._neighbourhood = Neighbourhood(cfg.liveness_s, cfg.heartbeat_s)
+        self._relay = Relay()
         self._dialled: dict[str, None] = {}  # learned addresses, the first learned first
         self.rounds = Rounds(
             cfg.rounds,
@@ -217,6 +221,7 @@ class PeerMachine:
             self.sync.next_wakeup(),
             self._neighbourhood.next_silence(),
             self._neighbourhood.next_death(),
+            self._relay.due_at,
         ]
         if self.membership is not None and self.membership.has_news:
             times.append(max(self._records_due_at, now + 1e-3))
@@ -367,6 +372,7 @@ class PeerMachine:
         actions = [
             *actions,
             *self._tell_records(now),
+            *self._pass_on_waiting(now),
             *self._step(now),
             *self._compaction.look_for_cut(self._closed_round, now),
         ]
@@ -513,14 +519,16 @@ class PeerMachine:
         if is_neighbour:
             self._neighbourhood.heard(peer, now)
         if not self.roster.is_news(peer, body):
+            self._relay.heard_again(peer, message, sender)
             return actions
         if not self.roster.has_room_for(peer, now, is_neighbour=is_neighbour):
             return actions
         verify_heartbeat(message, self._cfg.admission.signature_valid)
-        # Of a large fleet nobody needs to hear more than who publishes soon.
-        is_for_all = body.is_due or not self._turns.is_sampled
-        if self.roster.hear(peer, body, message, now) and is_for_all:
-            actions += self._pass_on(message, peer, sender)
+        if self.roster.hear(peer, body, message, now):
+            if not self._turns.is_sampled:
+                actions += self._pass_on(message, peer, {sender})
+            elif body.is_due:  # of a large fleet nobody needs to hear more than who publishes soon
+                self._relay.add(peer, message, sender, now)
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
             actions += self.sync.stands_on(peer, body.frontier, now)
@@ -571,18 +579,24 @@ class PeerMachine:
         if len(self.vitals.peers) > MAX_SIGHTINGS:
             for gone in self.vitals.peers - self.roster.known:
                 self.vitals.forget(gone)
-        return self._pass_on(message, peer, sender)
+        return self._pass_on(message, peer, {sender})
 
     def _pass_on(
-        self, message: HeartbeatMessage | VitalsMessage, origin: PeerId, sender: PeerId
+        self, message: HeartbeatMessage | VitalsMessage, origin: PeerId, senders: set[PeerId]
     ) -> list[Action]:
         """Pass on what a peer says of itself, to those that hear it by us alone."""
         others = tuple(
             n
             for n in self.sync.neighbours()
-            if n not in (sender, origin) and self._neighbourhood.needs(n, origin)
+            if n != origin and n not in senders and self._neighbourhood.needs(n, origin)
         )
         return [Send(others, message)] if others else []
+
+    def _pass_on_waiting(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for origin, waiting in self._relay.take(now):
+            actions += self._pass_on(waiting.message, origin, waiting.heard_from)
+        return actions
 
     def agrees(self, body: HeartbeatBody) -> bool | None:
         """Tell whether a peer's last round led to our model of that round.

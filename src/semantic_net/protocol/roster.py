@@ -23,6 +23,9 @@ MAX_SIGHTINGS = MAX_AUTHORS
 RELAYS_PER_LIFE = 4
 """Times that a peer with nothing new to say is passed on before it would count as gone."""
 
+RELAYS_PER_LIFE_IF_SAMPLED = 2
+"""The same in a large fleet, where each is passed on by everybody."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -42,6 +45,8 @@ class Roster:
         liveness_s: float,
         max_liars: int = 0,
         membership: Membership | None = None,
+        *,
+        is_sampled: bool = False,
     ) -> None:
         """Begin with nobody.
 
@@ -49,14 +54,16 @@ class Roster:
             liveness_s: Seconds of silence after which a peer counts as gone.
             max_liars: Devices that may say what is not so.
             membership: Which peers take part, and on which devices; None: everybody does.
+            is_sampled: Not everybody is told of, but whose turn is near.
         """
         self._liveness_s = liveness_s
         self._max_liars = max_liars
         self._membership = membership
         self._sightings: dict[PeerId, Sighting] = {}
-        self._alive: Mapping[PeerId, HeartbeatBody] = {}  # asked for far more often than changed
-        self._alive_from = 0.0
-        self._alive_until = -math.inf
+        self._is_sampled = is_sampled
+        self._alive: dict[PeerId, HeartbeatBody] = {}  # asked for far more often than changed
+        self._alive_until = math.inf  # by then somebody may have fallen silent
+        self._reached: list[int] | None = None  # the rounds that those have open
 
     def is_news(self, peer: PeerId, body: HeartbeatBody) -> bool:
         """Tell whether a heartbeat is later than the last one of its peer."""
@@ -81,31 +88,48 @@ class Roster:
     ) -> bool:
         """Take in a heartbeat that is news; tell whether others should hear it from us.
 
-        What it says anew goes on at once. That it still lives goes on just often enough.
+        What it says anew goes on at once. That it still lives goes on just often enough. Where
+        not everybody is told of, only what it says of its turns is news for the rest.
         """
         before = self._sightings.pop(peer, None)
-        due = (
-            before is None
-            or msgspec.structs.replace(before.body, sequence=body.sequence) != body
-            or now >= before.passed_on_at + self._liveness_s / RELAYS_PER_LIFE
-        )
+        if before is None:
+            due = True
+        elif self._is_sampled:
+            said, says = before.body, body
+            due = (said.next_round, said.ready, said.incarnation) != (
+                says.next_round,
+                says.ready,
+                says.incarnation,
+            ) or now >= before.passed_on_at + self._liveness_s / RELAYS_PER_LIFE_IF_SAMPLED
+        else:
+            due = (
+                msgspec.structs.replace(before.body, sequence=body.sequence) != body
+                or now >= before.passed_on_at + self._liveness_s / RELAYS_PER_LIFE
+            )
         passed_on_at = now if before is None or due else before.passed_on_at
         if len(self._sightings) >= MAX_SIGHTINGS:
-            del self._sightings[min(self._sightings, key=lambda p: self._sightings[p].heard_at)]
-        self._sightings[peer] = Sighting(body, message, now, passed_on_at)
-        self._alive_until = -math.inf
+            self.forget(min(self._sightings, key=lambda p: self._sightings[p].heard_at))
+        sighting = self._sightings[peer] = Sighting(body, message, now, passed_on_at)
+        was_alive = self._alive.pop(peer, None)
+        if self._is_alive(sighting, now):
+            self._alive[peer] = body
+            # That the others expire is known already; this one does so after all of them.
+            self._alive_until = min(self._alive_until, self._expires_at(sighting))
+        if was_alive is None or was_alive.round != body.round or body.leaving:
+            self._reached = None
         return due
 
     def forget_silent(self, but: Container[PeerId], now: float) -> None:
         """Forget all that are not alive, but for some."""
-        for peer, sighting in [*self._sightings.items()]:
-            if not self._is_alive(sighting, now) and peer not in but:
-                del self._sightings[peer]
+        for peer in self._sightings.keys() - self.alive(now).keys():
+            if peer not in but:
+                self.forget(peer)
 
     def forget(self, peer: PeerId) -> None:
         """Forget a peer that takes part no more."""
-        if self._sightings.pop(peer, None) is not None:
-            self._alive_until = -math.inf
+        self._sightings.pop(peer, None)
+        if self._alive.pop(peer, None) is not None:
+            self._reached = None
 
     @property
     def known(self) -> KeysView[PeerId]:
@@ -132,12 +156,13 @@ class Roster:
         return None if sighting is None else now - sighting.heard_at
 
     def alive(self, now: float) -> Mapping[PeerId, HeartbeatBody]:
-        """Return the peers with a fresh heartbeat that are not leaving."""
-        if not self._alive_from <= now < self._alive_until:
+        """Return the peers with a fresh heartbeat that are not leaving, as long as nothing new
+        is heard."""
+        if now >= self._alive_until:
             live = {p: s for p, s in self._sightings.items() if self._is_alive(s, now)}
             self._alive = {p: s.body for p, s in live.items()}
-            self._alive_from = now
             self._alive_until = min(map(self._expires_at, live.values()), default=math.inf)
+            self._reached = None
         return self._alive
 
     def silent(self, now: float) -> Mapping[PeerId, HeartbeatBody]:
@@ -174,15 +199,22 @@ class Roster:
             now: The time.
             believes_one: Whether to believe it where it is the only one alive.
         """
-        reached: dict[PeerId, int] = {}
-        for peer, body in self.alive(now).items():
-            whose = self._voice_of(peer)
-            reached[whose] = max(reached.get(whose, 0), body.round)
-        rounds = sorted(reached.values())
+        rounds = self._rounds_reached(self.alive(now))
         if self._max_liars == 0 and len(rounds) == 1:
             return rounds[0] if believes_one else 0
         needed = max(self._max_liars, 1) + 1
         return rounds[-needed] if len(rounds) >= needed else 0
+
+    def _rounds_reached(self, alive: Mapping[PeerId, HeartbeatBody]) -> list[int]:
+        """Return the rounds that are open, by voice, ascending."""
+        # Whose voice is whose, devices may say anew at any time.
+        if self._reached is None or self._membership is not None:
+            reached: dict[PeerId, int] = {}
+            for peer, body in alive.items():
+                whose = self._voice_of(peer)
+                reached[whose] = max(reached.get(whose, 0), body.round)
+            self._reached = sorted(reached.values())
+        return self._reached
 
     def _voice_of(self, peer: PeerId) -> PeerId:
         voice = None if self._membership is None else self._membership.voice_of(peer)

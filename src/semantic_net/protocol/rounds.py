@@ -218,6 +218,9 @@ class Rounds:
         """Note a heartbeat: the next one may overtake the update that this one tells of."""
         if body.last_round == self.round:
             self._published[peer] = body.incarnation
+        # Of whose turn it is a large fleet hears bit by bit.
+        if self._turns.is_sampled and body.ready and self._may_publish(peer, body):
+            self.expected |= {peer}
 
     def own_round_known(self, round_index: int) -> None:
         """Note that an earlier process of this peer has signed an update for a round."""
@@ -446,12 +449,16 @@ class Rounds:
         alive = self._roster.alive(now)
         number = self.round
         self._published = {p: b.incarnation for p, b in alive.items() if b.last_round == number}
-        expected = {p for p, b in alive.items() if b.ready and b.next_round <= number}
+        expected = {p for p, b in alive.items() if b.ready and self._may_publish(p, b)}
         if number == 1:  # whoever said hello in time, even if it is still getting ready
             hello = alive if self._cfg.num_peers else set(self._sync.neighbours())
-            expected |= {p for p, b in alive.items() if p in hello and b.next_round <= 1}
+            expected |= {p for p, b in alive.items() if p in hello and self._may_publish(p, b)}
         waited_for = {p for p in expected if not self._is_given_up(p)}
         self.expected = frozenset(waited_for | self._published.keys())
+
+    def _may_publish(self, peer: PeerId, body: HeartbeatBody) -> bool:
+        """Tell whether a peer may still publish in the open round: it has not passed its turn."""
+        return body.next_round <= self.round and self._turns.has(peer, self.round)
 
     def _is_given_up(self, peer: PeerId) -> bool:
         """Tell whether a peer was waited for often, and nothing of it has come since."""
@@ -483,10 +490,8 @@ class Rounds:
         if self.round <= self._updates.frontier < self._cfg.rounds:
             return self._skip_included(now)
         alive = self._roster.alive(now)
-        # An observer was not there to see who is ready when the others were; of whose turn it is
-        # a large fleet hears bit by bit.
-        if self._cfg.observes or self._turns.is_sampled:
-            self.expected |= {p for p, b in alive.items() if b.ready and b.next_round <= self.round}
+        if self._cfg.observes:  # it was not there to see who is ready when the others were
+            self.expected |= {p for p, b in alive.items() if b.ready and self._may_publish(p, b)}
         if math.isinf(self.deadline):
             if not (self._is_under_way(now) or self._is_nobodys(alive, now)):
                 return []
@@ -591,6 +596,8 @@ class Rounds:
         or be held by another, whose heartbeat then says something else.
         """
         last, alive = self._cfg.rounds, self._roster.alive(now)
+        if self._turns.is_sampled:  # what others have told of the rest is old by now
+            alive = {p: alive[p] for p in self._sync.neighbours() if p in alive}
         for peer, body in self._roster.silent(now).items():
             if peer in self._served and body.held != self._updates.digest:
                 return False  # cut off in the middle of it, and back perhaps before the deadline

@@ -16,6 +16,9 @@ import hashlib
 
 from semantic_net.protocol.identity import PeerId
 
+MAX_KNOWN = 4096
+"""Turns that are remembered."""
+
 
 class Turns:
     """The turns of every peer of a run."""
@@ -29,6 +32,7 @@ class Turns:
         """
         self._run = run
         self._period = period
+        self._known: dict[tuple[PeerId, int], int] = {}  # asked for far more often than drawn
 
     @property
     def is_sampled(self) -> bool:
@@ -48,6 +52,14 @@ class Turns:
         return own if own >= first else self._turn(peer, epoch + 1)
 
     def _turn(self, peer: PeerId, epoch: int) -> int:
+        turn = self._known.get((peer, epoch))
+        if turn is None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            turn = self._known[peer, epoch] = self._draw(peer, epoch)
+        return turn
+
+    def _draw(self, peer: PeerId, epoch: int) -> int:
         text = b"turn %s %d %s" % (self._run, epoch, peer.encode("ascii"))
         drawn = int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
         return epoch * self._period + 1 + drawn % self._period
