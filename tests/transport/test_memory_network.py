@@ -24,6 +24,7 @@ from semantic_net.errors import TransportError
 from semantic_net.protocol.frames import Kind
 from semantic_net.transport.base import Connected, Disconnected, Unreachable
 from semantic_net.transport.link import LinkQuality
+from semantic_net.transport.medium import MachineQuality
 from semantic_net.transport.memory import MemoryTransport
 from semantic_net.transport.settings import TransportSettings
 
@@ -137,6 +138,96 @@ def test_machines_in_no_group_stay_together() -> None:
     play(scenario)
 
 
+def test_each_fault_is_undone_by_itself() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        network = world.network
+        network.cut("a", "b")
+        network.isolate("c")
+        network.partition(["a", "b", "c"], ["d"])
+        network.mend("a", "b")
+        assert [network.is_cut(*pair) for pair in (("a", "b"), ("a", "c"), ("a", "d"))] == [
+            False,
+            True,
+            True,
+        ]
+        network.rejoin("c")
+        network.partition()
+        assert not any(network.is_cut(*pair) for pair in PAIRS)
+        network.cut("a", "b")
+        network.isolate("c")
+        network.heal()
+        assert not any(network.is_cut(*pair) for pair in PAIRS)
+
+    play(scenario)
+
+
+def test_an_isolated_machine_loses_its_sessions_and_no_other() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a, b = await pair(world)
+        c = await world.peer("c", C, dial=[a, b])
+        for probe in (a, b):
+            await probe.expect(Connected)
+        world.network.isolate("a")
+        await asyncio.sleep(5.0)
+        b.send(c, b"still here")
+        b.send(a, b"later")
+        await c.until(lambda: c.bodies(Kind.HAVE) == [b"still here"])
+        world.network.rejoin("a")
+        await a.until(lambda: a.bodies(Kind.HAVE) == [b"later"])
+        world.network.isolate("a")
+        for probe in (b, c):
+            assert (await probe.expect(Disconnected)).peer == a.id
+        await asyncio.sleep(1.0)
+        assert len(a.of(Disconnected)) == 2
+        assert len(b.of(Disconnected)) == len(c.of(Disconnected)) == 1
+
+    play(scenario)
+
+
+def test_a_connection_is_dead_after_its_own_cut_and_no_earlier_one() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a, b = await pair(world)
+        world.network.cut("a", "b")
+        await asyncio.sleep(1.0)
+        world.network.reset("a", "b")
+        await asyncio.sleep(1.0)
+        world.network.heal()
+        for probe in (a, b):
+            await probe.expect(Disconnected)
+            await probe.expect(Connected)
+        world.network.cut("a", "b")
+        began = now()
+        await a.expect(Disconnected)
+        assert now() - began == pytest.approx(10.0)
+
+    play(scenario)
+
+
+def test_links_and_machines_are_made_as_they_are_used() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        asked: list[tuple[str, ...]] = []
+
+        def quality_of(source: str, target: str) -> LinkQuality:
+            asked.append((source, target))
+            return LinkQuality(delay_s=1.0 if source == "a" else 2.0)
+
+        def machine_quality_of(name: str) -> MachineQuality:
+            asked.append((name,))
+            return MachineQuality()
+
+        world.network.set_defaults(quality_of, machine_quality_of)
+        await world.peer("unused", C)
+        a, b = await pair(world)
+        for number in range(3):
+            b.send(a, b"%d" % number)
+        began = now()
+        await a.until(lambda: len(a.bodies(Kind.HAVE)) == 3)
+        assert now() - began == pytest.approx(2.0)
+        assert sorted(asked) == [("a",), ("a", "b"), ("b",), ("b", "a")]
+
+    play(scenario)
+
+
 def test_dropped_frames_are_lost_while_the_session_lives() -> None:
     async def scenario(world: MemoryWorld) -> None:
         a, b = await pair(world)
@@ -244,7 +335,20 @@ NAMES = ["a", "b", "c", "d"]
 PAIRS = list(itertools.combinations(NAMES, 2))
 faults = st.lists(
     st.tuples(
-        st.sampled_from(["cut", "heal", "reset", "lose", "lose_back", "partition", "crash"]),
+        st.sampled_from(
+            [
+                "cut",
+                "mend",
+                "isolate",
+                "rejoin",
+                "heal",
+                "reset",
+                "lose",
+                "lose_back",
+                "partition",
+                "crash",
+            ]
+        ),
         st.sampled_from(PAIRS),
         st.floats(0.0, 15.0),
     ),
@@ -256,6 +360,9 @@ async def strike(world: MemoryWorld, fault: str, pair: tuple[str, str], seed: in
     network = world.network
     actions: dict[str, Callable[[], None]] = {
         "cut": lambda: network.cut(*pair),
+        "mend": lambda: network.mend(*pair),
+        "isolate": lambda: network.isolate(pair[0]),
+        "rejoin": lambda: network.rejoin(pair[0]),
         "heal": network.heal,
         "reset": lambda: network.reset(*pair),
         "lose": lambda: network.lose(*pair),
@@ -287,6 +394,8 @@ def test_after_any_faults_each_pair_has_one_session(
 ) -> None:
     async def scenario(world: MemoryWorld) -> None:
         world.network.set_link("a", "b", LinkQuality(delay_s=0.3, jitter_s=0.2, loss=0.1))
+        world.network.set_machine("c", MachineQuality(up_bytes_s=9e3, down_bytes_s=5e3))
+        world.network.set_machine("d", MachineQuality(up_bytes_s=9e3, down_bytes_s=5e3))
         for index, name in enumerate(NAMES, start=1):
             world.probes[name] = await world.peer(name, signer(index))
         for name in NAMES:

@@ -34,6 +34,7 @@ from semantic_net.transport.base import (
     TransportEvent,
     Unreachable,
 )
+from semantic_net.transport.link import LinkQuality
 from semantic_net.transport.quarantine import STRIKES
 from semantic_net.transport.settings import TransportSettings
 
@@ -124,9 +125,7 @@ def test_control_frames_overtake_bulk(play: Play) -> None:
     async def scenario(world: World) -> None:
         a, b = await pair(world)
         if hasattr(world, "network"):  # with endless bandwidth time would stand still
-            world.network.set_link(
-                "a", "b", world.network._quality.__class__(bandwidth_bytes_s=1e6)
-            )
+            world.network.set_link("a", "b", LinkQuality(bandwidth_bytes_s=1e6))
         source = Endless()
         a.transport.stream(b.id, source)
         await b.until(lambda: len(b.bodies(Kind.CHUNK)) >= 3)

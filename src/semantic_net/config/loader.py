@@ -1,4 +1,4 @@
-"""YAML and ``--set`` overrides to a checked `Config`, and back.
+"""YAML and ``--set`` overrides to a checked `Config`, and back; other files are read alike.
 
 What this module refuses: unknown keys (the message names the nearest known one), keys given
 twice, values of the wrong type, and anything that is not a mapping where a section is due.
@@ -34,10 +34,10 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     Raises:
         ConfigError: The file cannot be read, a key is unknown, a type or a value is wrong.
     """
-    tree = _read_yaml(path) if path is not None else {}
+    tree = read_yaml(path) if path is not None else {}
     for override in overrides:
         _apply_override(tree, override)
-    return _build(Config, tree, "")
+    return build(Config, tree)
 
 
 def dump_config(config: Config) -> str:
@@ -68,23 +68,33 @@ def _parse(text: str) -> Any:
         loader.dispose()
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str = "config", example: str = "p2p") -> dict[str, Any]:
+    """Return what is in a file of sections.
+
+    Args:
+        path: The file.
+        what: It is, for messages.
+        example: One of its sections.
+
+    Raises:
+        ConfigError: It cannot be read, or is not YAML with sections.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
-        raise ConfigError(f"config {path}: cannot be read: {reason}") from exc
+        raise ConfigError(f"{what} {path}: cannot be read: {reason}") from exc
     try:
         tree = _parse(text)
     except yaml.YAMLError as exc:
         where = getattr(exc, "problem_mark", None)
         line = f" in line {where.line + 1}" if where is not None else ""
         problem = getattr(exc, "problem", None) or " ".join(str(exc).split())
-        raise ConfigError(f"config {path}: not YAML{line}: {problem}") from exc
+        raise ConfigError(f"{what} {path}: not YAML{line}: {problem}") from exc
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"config {path}: expected sections such as 'p2p:', got {tree!r}")
+        raise ConfigError(f"{what} {path}: expected sections such as '{example}:', got {tree!r}")
     return tree
 
 
@@ -112,7 +122,18 @@ def _keys(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return {f.name: f for f in dataclasses.fields(cls) if f.metadata.get("key", True)}
 
 
-def _build(cls: type[T], tree: object, prefix: str) -> T:
+def build(cls: type[T], tree: object) -> T:
+    """Return the dataclass of a whole file, its sections dataclasses of their own.
+
+    A type with a class method ``from_yaml(value, key)`` says itself how it is written.
+
+    Raises:
+        ConfigError: A key is unknown, a type or a value is wrong.
+    """
+    return _build(cls, tree, "", cls)
+
+
+def _build(cls: type[T], tree: object, prefix: str, root: type) -> T:
     if tree is None:
         tree = {}
     if not isinstance(tree, Mapping):
@@ -126,20 +147,28 @@ def _build(cls: type[T], tree: object, prefix: str) -> T:
             # Of a section that there is not, the first key is what was meant.
             inner = f".{next(iter(value))}" if isinstance(value, Mapping) and value else ""
             raise ConfigError(
-                f"{key}{inner}: unknown key{_nearest(str(name), known, prefix, inner)}"
+                f"{key}{inner}: unknown key{_nearest(str(name), known, prefix, inner, root)}"
             )
-        values[name] = _convert(hints[name], value, key)
+        values[name] = _convert(hints[name], value, key, root)
+    for name, field in known.items():
+        if name not in values and not _has_default(field):
+            raise ConfigError(f"{prefix}.{name}: required")
     return cls(**values)
 
 
-def _nearest(name: str, known: Mapping[str, object], prefix: str, inner: str) -> str:
-    elsewhere = [key for key in _all_keys(Config, "") if key.rpartition(".")[2] == name]
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    given = (field.default, field.default_factory)
+    return any(default is not dataclasses.MISSING for default in given)
+
+
+def _nearest(name: str, known: Mapping[str, object], prefix: str, inner: str, root: type) -> str:
+    elsewhere = [key for key in _all_keys(root, "") if key.rpartition(".")[2] == name]
     if elsewhere:
         return f"; did you mean {' or '.join(elsewhere)}?"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         key = f"{prefix}.{near[0]}" if prefix else near[0]
-        return f"; did you mean {key + inner if key + inner in _all_keys(Config, '') else key}?"
+        return f"; did you mean {key + inner if key + inner in _all_keys(root, '') else key}?"
     return f"; known here: {', '.join(known)}"
 
 
@@ -152,18 +181,20 @@ def _all_keys(cls: type, prefix: str) -> Iterator[str]:
             yield from _all_keys(cast("type", hints[name]), f"{prefix}{name}.")
 
 
-def _convert(hint: Any, value: object, key: str) -> Any:
+def _convert(hint: Any, value: object, key: str, root: type) -> Any:
+    if hasattr(hint, "from_yaml"):
+        return hint.from_yaml(value, key)
     if dataclasses.is_dataclass(hint):
-        return _build(cast("type[Any]", hint), value, key)
+        return _build(cast("type[Any]", hint), value, key, root)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):  # only ever "X | None" here
         if value is None:
             return None
-        return _convert(next(a for a in args if a is not type(None)), value, key)
+        return _convert(next(a for a in args if a is not type(None)), value, key, root)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{key}: expected a list, got {value!r}")
-        return tuple(_convert(args[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+        return tuple(_convert(args[0], item, f"{key}[{i}]", root) for i, item in enumerate(value))
     if origin is typing.Literal:
         if not isinstance(value, str):  # YAML reads a bare "off" as false; the section checks text
             raise ConfigError(f"{key}: expected one of {', '.join(args)}, got {value!r}")

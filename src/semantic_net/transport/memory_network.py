@@ -1,9 +1,10 @@
 """A network in memory: links with bandwidth, delay and loss, and the faults that befall them.
 
 Everything runs on the event loop's clock, so under `VirtualTimeLoop` nothing ever sleeps. A link
-leads from one named machine to another. As in TCP what is sent arrives, in order, for as long as
+leads from one named machine to another; all links of a machine share its uplink and its downlink,
+if those have a limit. As in TCP what is sent arrives, in order, for as long as
 the connection lives: loss shows as delay, and where it goes on, or a link stays cut for
-``dead_after_s``, as a broken connection.
+``dead_after_s``, as a broken connection. A fault touches the connections of its machines alone.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import asyncio
 import errno
 import itertools
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from semantic_net.protocol.frames import Kind
 from semantic_net.transport.address import Address
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.link import Link, LinkQuality
+from semantic_net.transport.medium import Machine, MachineQuality, Medium
 from semantic_net.transport.memory_wire import MemoryWire
 
 SYN_RETRIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """When a machine that does not answer is asked again for a connection, as kernels do."""
+
+EPHEMERAL_PORTS = range(49152, 65536)
 
 HANDSHAKE_KINDS = frozenset({Kind.HELLO, Kind.CONFIRM, Kind.REFUSE})
 
@@ -40,44 +44,86 @@ class MemoryNetwork:
         """Make a network without machines.
 
         Args:
-            quality: Of every link that is not set otherwise.
+            quality: Of every link that is not set otherwise; machines have no limit.
             dead_after_s: How long a link must be cut for its connections to break.
             rng: For jitter and loss.
         """
+        default = quality or LinkQuality()
         self.dead_after_s = dead_after_s
-        self._quality = quality or LinkQuality()
-        self._rng = rng or random.Random(0)  # nosec B311  # a simulation, no secret
+        self.rng = rng or random.Random(0)  # nosec B311  # a simulation, no secret
+        self._quality_of: Callable[[str, str], LinkQuality] = lambda source, target: default
+        self._machine_quality_of: Callable[[str], MachineQuality] = lambda name: MachineQuality()
         self._links: dict[tuple[str, str], Link] = {}
+        self._machines: dict[str, Machine] = {}
+        self._channels: dict[str, Medium] = {}
         self._listeners: dict[Address, tuple[str, Hub]] = {}
-        self._wires: dict[MemoryWire, None] = {}
+        self._wires_of: dict[str, dict[MemoryWire, None]] = {}  # by either machine
         self._cuts: set[frozenset[str]] = set()
+        self._isolated: set[str] = set()
         self._side_of: dict[str, int] = {}
-        self._cut_since_s: dict[frozenset[str], float] = {}
-        self._ports = itertools.count(49152)
+        self._ports = itertools.cycle(EPHEMERAL_PORTS)
 
-    # Faults.
+    # What it is like.
+
+    def set_defaults(
+        self,
+        quality_of: Callable[[str, str], LinkQuality],
+        machine_quality_of: Callable[[str], MachineQuality] | None = None,
+    ) -> None:
+        """Say what links, by source and target, and machines are like that are not set otherwise.
+
+        Each is asked for once, when it is first used: do this before anything is.
+        """
+        self._quality_of = quality_of
+        if machine_quality_of is not None:
+            self._machine_quality_of = machine_quality_of
 
     def set_link(self, a: str, b: str, quality: LinkQuality, *, both_ways: bool = True) -> None:
         """Change what the link from ``a`` to ``b`` is like, by default that back too."""
-        self._link(a, b).quality = quality
+        self.link(a, b).quality = quality
         if both_ways:
-            self._link(b, a).quality = quality
+            self.link(b, a).quality = quality
+
+    def set_machine(self, name: str, quality: MachineQuality) -> None:
+        """Change what all links of a machine share; its channel only before it is used."""
+        self._use(self.machine(name), quality)
+
+    # Faults.
 
     def partition(self, *groups: Iterable[str]) -> None:
-        """Cut every link between different groups; machines in no group form one more."""
+        """Cut every link between different groups; machines in no group form one more.
+
+        Without a group there is no partition any more.
+        """
         self._side_of = {name: side for side, group in enumerate(groups, start=1) for name in group}
-        self._links_changed()
+        self._changed(self._wires_of)
 
     def cut(self, a: str, b: str) -> None:
         """Cut the link between two machines."""
         self._cuts.add(frozenset((a, b)))
-        self._links_changed()
+        self._changed((a,))
+
+    def mend(self, a: str, b: str) -> None:
+        """Undo the cut of one link."""
+        self._cuts.discard(frozenset((a, b)))
+        self._changed((a,))
+
+    def isolate(self, name: str) -> None:
+        """Cut all links of a machine."""
+        self._isolated.add(name)
+        self._changed((name,))
+
+    def rejoin(self, name: str) -> None:
+        """Undo what `isolate` did."""
+        self._isolated.discard(name)
+        self._changed((name,))
 
     def heal(self) -> None:
-        """Undo every cut and partition; connections that have not broken go on."""
+        """Undo every cut, isolation and partition; connections that have not broken go on."""
         self._cuts.clear()
+        self._isolated.clear()
         self._side_of = {}
-        self._links_changed()
+        self._changed(self._wires_of)
 
     def drop(self, pairs: Iterable[tuple[str, str]], kinds: Collection[Kind] | None = None) -> None:
         """Swallow frames from the first to the second of each pair; their sessions live on.
@@ -88,23 +134,28 @@ class MemoryNetwork:
         """
         chosen = frozenset(Kind) - HANDSHAKE_KINDS if kinds is None else frozenset(kinds)
         for source, target in pairs:
-            self._link(source, target).swallowed = chosen
+            self.link(source, target).swallowed = chosen
 
     def reset(self, a: str, b: str) -> None:
         """Break the connections between two machines now; they may dial again."""
-        for wire in list(self._wires):
-            if {wire.source, wire.target} == {a, b}:
+        for wire in list(self._wires_of.get(a, ())):
+            if b in (wire.source, wire.target):
                 wire.break_("Connection reset by peer")
 
     def lose(self, a: str, b: str) -> None:
         """Break the connections between two machines as ``a`` sees it; ``b`` does not notice."""
-        for wire in list(self._wires):
+        for wire in list(self._wires_of.get(a, ())):
             if (wire.source, wire.target) == (a, b):
                 wire.break_("Connection timed out")
 
     def is_cut(self, a: str, b: str) -> bool:
         """Whether nothing passes between two machines."""
-        return frozenset((a, b)) in self._cuts or self._side_of.get(a, 0) != self._side_of.get(b, 0)
+        return (
+            a in self._isolated
+            or b in self._isolated
+            or self._side_of.get(a, 0) != self._side_of.get(b, 0)
+            or (bool(self._cuts) and frozenset((a, b)) in self._cuts)
+        )
 
     # Machines.
 
@@ -141,7 +192,7 @@ class MemoryNetwork:
         for retry_s in SYN_RETRIES_S:
             target = self._listeners[address][0] if address in self._listeners else address.host
             if not self.is_cut(name, target):
-                there, back = self._link(name, target), self._link(target, name)
+                there, back = self.link(name, target), self.link(target, name)
                 await asyncio.sleep(there.quality.delay_s + back.quality.delay_s)
                 if not self.is_cut(name, target):
                     return target
@@ -152,45 +203,48 @@ class MemoryNetwork:
 
     def add(self, wire: MemoryWire) -> None:
         """Count a wire in."""
-        self._wires[wire] = None
+        for name in (wire.source, wire.target):
+            self._wires_of.setdefault(name, {})[wire] = None
 
     def remove(self, wire: MemoryWire) -> None:
         """Forget a wire."""
-        self._wires.pop(wire, None)
+        for name in (wire.source, wire.target):
+            self._wires_of[name].pop(wire, None)
 
-    def arrival_s(self, wire: MemoryWire, num_bytes: int) -> float | None:
-        """Return when bytes that ``wire`` sends now arrive; None: never."""
-        now = asyncio.get_running_loop().time()
-        return self._link(wire.source, wire.target).send(num_bytes, now, self._rng)
-
-    def busy_until_s(self, wire: MemoryWire) -> float:
-        """Return when the wire's link takes more."""
-        return self._link(wire.source, wire.target).busy_until_s
-
-    def swallows(self, wire: MemoryWire, kind: Kind) -> bool:
-        """Whether frames of ``kind`` on this wire are dropped by script."""
-        return kind in self._link(wire.source, wire.target).swallowed
-
-    def _link(self, source: str, target: str) -> Link:
+    def link(self, source: str, target: str) -> Link:
+        """Return the link from one machine to another, always the same one."""
         if (link := self._links.get((source, target))) is None:
-            link = self._links[source, target] = Link(self._quality)
+            link = self._links[source, target] = Link(self._quality_of(source, target))
         return link
 
-    def _links_changed(self) -> None:
-        loop = asyncio.get_running_loop()
-        for wire in list(self._wires):
-            pair = frozenset((wire.source, wire.target))
-            if not self.is_cut(wire.source, wire.target):
-                self._cut_since_s.pop(pair, None)
-                wire.healed()
-            elif pair not in self._cut_since_s:
-                self._cut_since_s[pair] = loop.time()
-                loop.call_later(self.dead_after_s, self._break_if_cut, pair, loop.time())
+    def machine(self, name: str) -> Machine:
+        """Return a machine, always the same one."""
+        if (machine := self._machines.get(name)) is None:
+            machine = self._machines[name] = Machine()
+            self._use(machine, self._machine_quality_of(name))
+        return machine
 
-    def _break_if_cut(self, pair: frozenset[str], since_s: float) -> None:
-        if self._cut_since_s.get(pair) != since_s:
-            return
-        del self._cut_since_s[pair]
-        for wire in list(self._wires):
-            if {wire.source, wire.target} == pair:
-                wire.break_("Connection timed out")
+    def _use(self, machine: Machine, quality: MachineQuality) -> None:
+        name = quality.channel
+        machine.use(quality, None if name is None else self._channels.setdefault(name, Medium()))
+
+    def _changed(self, names: Iterable[str]) -> None:
+        """See which connections of some machines are cut now, or no longer."""
+        loop = asyncio.get_running_loop()
+        wires = dict.fromkeys(wire for name in names for wire in self._wires_of.get(name, ()))
+        newly_cut: list[MemoryWire] = []
+        for wire in wires:
+            is_cut = self.is_cut(wire.source, wire.target)
+            if is_cut and wire.cut_since_s is None:
+                wire.cut_since_s = loop.time()
+                newly_cut.append(wire)
+            elif not is_cut and wire.cut_since_s is not None:
+                wire.healed()
+        if newly_cut:
+            loop.call_later(self.dead_after_s, _break_if_still_cut, newly_cut, loop.time())
+
+
+def _break_if_still_cut(wires: Iterable[MemoryWire], since_s: float) -> None:
+    for wire in wires:
+        if wire.cut_since_s == since_s:
+            wire.break_("Connection timed out")

@@ -1,27 +1,38 @@
 """One end of a connection in memory, as a `Wire`.
 
-Everything that is sent reaches the other end from a callback of its own, never from within the
-sender's call, in the order in which it was sent.
+    uplink of the sender -> link between the two -> downlink of the receiver
+
+Bytes flow through all three at once, as packets do: what arrives last has left last, and each is
+used for as long as it takes the bytes alone. Everything that is sent reaches the other end from a
+callback of its own, never from within the sender's call, in the order in which it was sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.protocol.frames import HEADER, Frame, Kind, decode_header
+from semantic_net.protocol.frames import HEADER, Frame, decode_header
+from semantic_net.transport.bandwidth import bytes_s
 from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection
 from semantic_net.transport.hub import Hub
+from semantic_net.transport.lanes import FRAME_S
+from semantic_net.transport.link import Link
 from semantic_net.transport.link_meter import LinkMeter, Reading
+from semantic_net.transport.medium import Flow, Machine
 
 
 class Fabric(Protocol):
     """What wires need of the network that they belong to."""
+
+    rng: random.Random
+    """For jitter and loss."""
 
     def add(self, wire: MemoryWire) -> None:
         """Count a wire in."""
@@ -31,20 +42,12 @@ class Fabric(Protocol):
         """Forget a wire."""
         ...
 
-    def is_cut(self, a: str, b: str) -> bool:
-        """Whether nothing passes between two machines."""
+    def link(self, source: str, target: str) -> Link:
+        """Return the link from one machine to another, always the same one."""
         ...
 
-    def arrival_s(self, wire: MemoryWire, num_bytes: int) -> float | None:
-        """Return when bytes that ``wire`` sends now arrive; None: never."""
-        ...
-
-    def busy_until_s(self, wire: MemoryWire) -> float:
-        """Return when the wire's link takes more."""
-        ...
-
-    def swallows(self, wire: MemoryWire, kind: Kind) -> bool:
-        """Whether frames of ``kind`` on this wire are dropped by script."""
+    def machine(self, name: str) -> Machine:
+        """Return a machine, always the same one."""
         ...
 
 
@@ -61,18 +64,28 @@ class MemoryWire:
     def __init__(self, network: Fabric, hub: Hub, source: str, target: str) -> None:
         self.source = source
         self.target = target
+        self.link = network.link(source, target)
+        self.cut_since_s: float | None = None
+        """Since when nothing passes, if so; kept by the network."""
         self.bytes_sent = 0
         self._network = network
         self._hub = hub
         self._loop = asyncio.get_running_loop()
+        self._sender, self._receiver = network.machine(source), network.machine(target)
+        self._up, self._down = Flow(self._pump_now), Flow(self._deliver)
         self._other: MemoryWire
         self._connection: Connection
-        self._in_flight: deque[bytes | _Mark] = deque()
+        # What is under way, its bytes on the line, and when the first of them reach the machine.
+        self._in_flight: deque[tuple[bytes | _Mark, int, float]] = deque()
+        self._in_flight_bytes = 0
         self._arrived_bytes = 0
         self._busy_s = 0.0
-        self._busy_until_s = 0.0
+        self._busy_from_s = 0.0  # while something is in flight
+        self._idle_from_s = 0.0
         self._meter = LinkMeter(self._read_counters)
-        self._num_due = 0  # of those in flight, how many have arrived but for a cut
+        self._num_due = 0  # of those in flight, how many have arrived but for a cut or the downlink
+        self._is_passing = False  # one of them, through the downlink
+        self._is_held = False  # by the downlink's backlog
         self._finishing = False
         self._gone = False
         self._linger: asyncio.TimerHandle | None = None
@@ -89,13 +102,25 @@ class MemoryWire:
 
     def ready(self) -> bool:
         """Tell whether the link takes another frame now."""
-        if self._finishing or self._gone or self._network.is_cut(self.source, self.target):
+        if self._finishing or self._gone or self.cut_since_s is not None:
             return False
-        if (free_s := self._network.busy_until_s(self)) <= self._loop.time():
-            return True
-        if self._pump is None:
-            self._pump = self._loop.call_at(free_s, self._pump_now)
-        return False
+        now = self._loop.time()
+        if self._in_flight_bytes and self._in_flight_bytes > self._window_bytes(now):
+            self._is_held = True
+            return False
+        if self.link.busy_until_s > now:
+            if self._pump is None:
+                self._pump = self._loop.call_at(self.link.busy_until_s, self._pump_in_time)
+            return False
+        return self._sender.quality.up_bytes_s is None or self._sender.up.is_free_for(self._up, now)
+
+    def _window_bytes(self, now: float) -> float:
+        """Return how much may be under way: as TCP, no more than keeps the downlink busy."""
+        machine = self._receiver
+        if machine.quality.down_bytes_s is None or machine.down is self._sender.up:
+            return float("inf")
+        rate = bytes_s(machine.quality.down_bytes_s, now) / (1 + machine.down.num_waiting)
+        return rate * (self.link.quality.delay_s + FRAME_S)
 
     def write(self, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
         """Send buffers of whole frames."""
@@ -131,6 +156,7 @@ class MemoryWire:
 
     def healed(self) -> None:
         """Go on after a cut."""
+        self.cut_since_s = None
         self._loop.call_soon(self._deliver)
         self._loop.call_soon(self._pump_now)
 
@@ -139,20 +165,28 @@ class MemoryWire:
         return self._meter.totals()
 
     def _read_counters(self) -> Reading:
-        return LinkTotals(self._arrived_bytes, self._busy_s, 0), not self._in_flight
+        under_way_s = self._loop.time() - self._busy_from_s if self._in_flight else 0.0
+        busy_s = self._busy_s + under_way_s
+        return LinkTotals(self._arrived_bytes, busy_s, 0), not self._in_flight
 
     # On the way.
 
     def _send(self, item: bytes | _Mark) -> None:
-        arrival_s = self._network.arrival_s(self, len(item) if isinstance(item, bytes) else 0)
+        now = self._loop.time()
+        begin_s = now if self._up.waits_since_s is None else self._up.waits_since_s
+        on_line = self.link.quality.on_line(len(item)) if isinstance(item, bytes) else 0
+        leaves_s = now
+        if (up_bytes_s := self._sender.quality.up_bytes_s) is not None:
+            leaves_s = self._sender.up.carry(self._up, up_bytes_s, on_line, now)
+        arrival_s = self.link.send(on_line, now, self._network.rng, leaves_s)
         if arrival_s is None:
             self._loop.call_soon(self.break_, "Connection timed out")
             self._loop.call_soon(self._other.break_, "Connection timed out")
             return
-        self._in_flight.append(item)
-        now = self._loop.time()
-        self._busy_s += max(arrival_s - max(now, self._busy_until_s), 0.0)
-        self._busy_until_s = arrival_s
+        if not self._in_flight:
+            self._busy_from_s = max(begin_s, self._idle_from_s)
+        self._in_flight.append((item, on_line, now + self.link.quality.delay_s))
+        self._in_flight_bytes += on_line
         self._loop.call_at(arrival_s, self._arrive)
 
     def _arrive(self) -> None:
@@ -160,11 +194,46 @@ class MemoryWire:
         self._deliver()
 
     def _deliver(self) -> None:
-        while self._num_due and not self._network.is_cut(self.source, self.target):
-            self._num_due -= 1
-            item = self._in_flight.popleft()
-            self._arrived_bytes += len(item) if isinstance(item, bytes) else 0
-            self._other.take(item)
+        """Hand over what has arrived, as fast as the other machine's downlink takes it."""
+        while self._num_due and not self._is_passing and self.cut_since_s is None:
+            if not self._passes():
+                return
+            self._hand_over()
+
+    def _passes(self) -> bool:
+        """Tell whether what is next is through the downlink; if not we are called when it is."""
+        machine, now = self._receiver, self._loop.time()
+        down_bytes_s = machine.quality.down_bytes_s
+        if down_bytes_s is None or machine.down is self._sender.up:  # in a channel it has been
+            return True
+        if not machine.down.is_free_for(self._down, now):
+            return False
+        _, on_line, begin_s = self._in_flight[0]
+        through_s = machine.down.carry(self._down, down_bytes_s, on_line, begin_s)
+        if through_s <= now:
+            return True
+        self._is_passing = True
+        self._loop.call_at(through_s, self._passed)
+        return False
+
+    def _passed(self) -> None:
+        self._is_passing = False
+        if self.cut_since_s is None:  # else it comes again after the cut
+            self._hand_over()
+            self._deliver()
+
+    def _hand_over(self) -> None:
+        self._num_due -= 1
+        item, on_line, _ = self._in_flight.popleft()
+        self._in_flight_bytes -= on_line
+        self._arrived_bytes += len(item) if isinstance(item, bytes) else 0
+        if not self._in_flight:
+            self._idle_from_s = self._loop.time()
+            self._busy_s += self._idle_from_s - self._busy_from_s
+        if self._is_held:
+            self._is_held = False
+            self._loop.call_soon(self._pump_now)
+        self._other.take(item)
 
     def take(self, item: bytes | _Mark) -> None:
         """Take what has arrived from the other end."""
@@ -188,13 +257,16 @@ class MemoryWire:
                 for each in self._connection.unpack(frame):
                     if self._connection.is_over:
                         return
-                    if not self._network.swallows(self._other, each.kind):
+                    if each.kind not in self._other.link.swallowed:
                         self._connection.frame_received(each)
         except RemoteProtocolError as exc:
             self._connection.broke_protocol(exc)
 
-    def _pump_now(self) -> None:
+    def _pump_in_time(self) -> None:
         self._pump = None
+        self._pump_now()
+
+    def _pump_now(self) -> None:
         if not self._gone:
             self._connection.pump()
 
