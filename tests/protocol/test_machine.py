@@ -83,10 +83,13 @@ def item(of: UpdateId) -> Item:
 
 
 class Machine(PeerMachine):
-    """One that looks after every message."""
+    """One that looks after every message and payload."""
 
     def received(self, peer: PeerId, message: Message, now: float) -> list[Action]:
         return [*super().received(peer, message, now), *self.look(now)]
+
+    def payload_checked(self, update: Update, fault: str | None, now: float) -> list[Action]:
+        return [*super().payload_checked(update, fault, now), *self.look(now)]
 
 
 def make(
@@ -661,7 +664,7 @@ def test_what_an_earlier_base_can_still_take_in_is_held_again_and_not_taken_back
     machine._compaction._stand_on(Base.of(HIGHER, 2, history, given=False), history, 0.0)
     assert machine.passed.kept == (own,)
     meet(machine, ALICE)
-    actions = machine._compaction._stand_on(origin(BASE), ORIGIN, 0.0)
+    actions = [*machine._compaction._stand_on(origin(BASE), ORIGIN, 0.0), *machine.look(0.0)]
     assert not only(actions, TakeBack)
     assert own.id in machine.updates
     told = [send.message for send in only(actions, Send) if isinstance(send.message, Have)]

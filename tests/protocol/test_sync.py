@@ -70,7 +70,7 @@ def chunk(of: Update, data: str = "xx", offset: int = 0) -> Chunk:
 
 
 def make(*held: Update, neighbours: tuple[PeerId, ...] = (A,)) -> Sync:
-    made = Sync(UpdateSet(ORIGIN, held), STALL_S)
+    made = Announcing(UpdateSet(ORIGIN, held), STALL_S)
     for peer in neighbours:
         made.connected(peer, 0.0)
     return made
@@ -82,6 +82,18 @@ def wants(actions: list[Action]) -> list[tuple[PeerId, UpdateId, int]]:
         for send in only(actions, Send)
         if isinstance(send.message, Want)
     ]
+
+
+class Announcing(Sync):
+    """One that announces what it has taken in at once."""
+
+    def add(self, update: Update, now: float) -> tuple[list[Action], bool]:
+        actions, is_void = super().add(update, now)
+        return [*self.announce(now), *actions], is_void
+
+    def header(self, peer: PeerId, update: Update, now: float) -> tuple[list[Action], bool]:
+        actions, is_void = super().header(peer, update, now)
+        return [*self.announce(now), *actions], is_void
 
 
 def haves(actions: list[Action]) -> list[tuple[tuple[PeerId, ...], Have]]:
@@ -138,7 +150,7 @@ def test_long_lists_that_are_out_of_step_both_come_to_their_end(
     monkeypatch.setattr(module, "MAX_HAVE_ENTRIES", 4)
     updates = [update(author, n) for n in range(1, 25) for author in (ALICE, BOB, CAROL)]
     ends = {A: UpdateSet(ORIGIN, updates), B: UpdateSet(ORIGIN, updates[30:-6])}
-    syncs = {peer: Sync(held, STALL_S) for peer, held in ends.items()}
+    syncs = {peer: Announcing(held, STALL_S) for peer, held in ends.items()}
     post: list[tuple[PeerId, Message]] = []
 
     def send(sender: PeerId, actions: list[Action]) -> None:
@@ -465,7 +477,7 @@ def test_who_sends_more_than_it_was_asked_for_breaks_the_protocol(
 ) -> None:
     """Bytes that nobody asked for were read and thrown away, however many."""
     held = UpdateSet(ORIGIN)
-    sync = Sync(held, STALL_S, max_item_bytes=50)
+    sync = Announcing(held, STALL_S, max_item_bytes=50)
     sync.connected(A, 0.0)
     spare = module.SPARE_BYTES
     size = MAX_CHUNK_BYTES
@@ -478,7 +490,7 @@ def test_who_sends_more_than_it_was_asked_for_breaks_the_protocol(
 
 def test_what_a_neighbour_may_send_follows_from_what_it_was_asked_for() -> None:
     held = UpdateSet(ORIGIN)
-    sync = Sync(held, STALL_S, max_item_bytes=50)
+    sync = Announcing(held, STALL_S, max_item_bytes=50)
     sync.connected(A, 0.0)
     neighbour = sync._neighbours[A]
     before = neighbour.may_send
@@ -764,7 +776,7 @@ def bring_together(one: End, two: End, now: float) -> int:
 
 def end(name: str, updates: list[Update]) -> End:
     held = honest_set(updates)
-    return End(signer(name).peer_id, Sync(held, STALL_S), held)
+    return End(signer(name).peer_id, Announcing(held, STALL_S), held)
 
 
 @given(sets_st, sets_st)
@@ -800,7 +812,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @initialize(last=sets_st)
     def begin(self, last: list[Update]) -> None:
         self.held = UpdateSet(ORIGIN)
-        self.sync = Sync(self.held, STALL_S)
+        self.sync = Announcing(self.held, STALL_S)
         self.last = last  # what somebody honest holds, who comes at the end
         self.now = 0.0
         self.connected: set[PeerId] = set()
@@ -964,7 +976,7 @@ TestAnyInterleaving.settings = settings(max_examples=60, stateful_step_count=30,
 def on_base(*held: Update, frontier: int, neighbours: tuple[PeerId, ...] = (A,)) -> Sync:
     """Return the sync of a set that was compacted, its neighbours connected before."""
     updates = UpdateSet(ORIGIN, held)
-    made = Sync(updates, STALL_S)
+    made = Announcing(updates, STALL_S)
     for peer in neighbours:
         made.connected(peer, 0.0)
     updates.rebase(updates.history_through(frontier, 4))
@@ -983,7 +995,7 @@ def test_nothing_of_a_compacted_round_is_wanted_or_told_again() -> None:
 
 def test_what_is_under_way_of_a_compacted_round_is_dropped() -> None:
     updates = UpdateSet(ORIGIN)
-    sync = Sync(updates, STALL_S)
+    sync = Announcing(updates, STALL_S)
     sync.connected(A, 0.0)
     sync.have(A, have(X1, update(CAROL, 5)), 0.0)
     updates.rebase(updates.history_through(4, 4))

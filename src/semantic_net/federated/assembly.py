@@ -14,7 +14,7 @@ from typing import Generic, Protocol
 
 import semantic_net
 from semantic_net.aggregation.topology import FULL, needs_own_place
-from semantic_net.config import Config
+from semantic_net.config import Config, P2PConfig
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.dialled import addresses_to_dial
@@ -40,6 +40,11 @@ from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tls import Pins
 
 log = logging.getLogger(__name__)
+
+
+CORK_S, TURN_S = 0.02, 0.05
+"""In a large fleet much is told of at about the same time: it is looked at, and goes out,
+together."""
 
 
 class ModelSide(Protocol[Parsed]):
@@ -178,6 +183,11 @@ def assemble(
     return Assembled(machine, transport, store)
 
 
+def turn_s(p2p: P2PConfig) -> float:
+    """Return for how long what arrives is waited for, to be looked at together."""
+    return TURN_S if p2p.turn_period > 1 else 0.0
+
+
 def _machine_config(
     config: Config, admission: Admission, incarnation: int, sizes: BaseSizes
 ) -> MachineConfig:
@@ -245,6 +255,7 @@ def _transport_settings(config: Config) -> TransportSettings:
         peers=addresses_to_dial(p2p),
         liveness_s=p2p.liveness_s,
         max_rate_bytes_s=None if p2p.max_rate is None else 1000 * p2p.max_rate,
+        cork_s=CORK_S if p2p.turn_period > 1 else 0.0,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from semantic_net.config import AggregationConfig, Config, dump_config
 from semantic_net.errors import CheckpointError, ConfigError
-from semantic_net.federated.assembly import MakeTransport, ad_hoc_transport, assemble
+from semantic_net.federated.assembly import MakeTransport, ad_hoc_transport, assemble, turn_s
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
@@ -101,6 +101,7 @@ class LoadedRun:
             bases=self.folder.bases,
             rate=rate_controller(config.semantic, learner.schema, max_rate),
             runner=runner,
+            turn_s=turn_s(config.p2p),
             journal=lambda number, own: journal.author(number, own, learner.taken_back),
             on_round=on_round,
             keep_records=lambda records: write_records(self.folder.records, records),

@@ -219,6 +219,8 @@ class PeerParts(Generic[Parsed]):
     """Writes what devices have said of each other; raises OSError if it cannot."""
     on_diverged: Callable[[Diverged, tuple[Update, ...]], None] = lambda report, held: None
     """Writes a report of a divergence, with all that is held through its round."""
+    turn_s: float = 0.0
+    """Seconds for which what arrives is waited for, to be looked at together."""
     on_listening: Callable[[str], None] = lambda address: None
     """Told where the transport listens."""
     on_event: Callable[[TransportEvent], None] = lambda event: None

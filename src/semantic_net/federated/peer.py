@@ -299,7 +299,11 @@ class Peer(Generic[Parsed]):
         self._do(actions)
         if not self._turn_ends:  # once for all that happens in one turn of the loop
             self._turn_ends = True
-            asyncio.get_running_loop().call_soon(self._end_turn)
+            loop, turn_s = asyncio.get_running_loop(), self._parts.turn_s
+            if turn_s:
+                loop.call_later(turn_s, self._end_turn)
+            else:
+                loop.call_soon(self._end_turn)
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:

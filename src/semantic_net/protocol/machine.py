@@ -221,7 +221,6 @@ class PeerMachine:
             self.sync.next_wakeup(),
             self._neighbourhood.next_silence(),
             self._neighbourhood.next_death(),
-            self._relay.due_at,
         ]
         if self.membership is not None and self.membership.has_news:
             times.append(max(self._records_due_at, now + 1e-3))
@@ -274,7 +273,8 @@ class PeerMachine:
         """Take a neighbour's message; what it means for the rounds, `look` finds out.
 
         The two are apart because messages come by the thousand, and a look at everybody that is
-        alive may take a while: once for all that has come together is enough.
+        alive may take a while: once for all that has come together is enough. Whoever drives a
+        machine looks soon after.
 
         Raises:
             RemoteProtocolError: It breaks the protocol; the session with the neighbour must end.
@@ -306,15 +306,18 @@ class PeerMachine:
         return self._after([], now)
 
     def payload_checked(self, update: Update, fault: str | None, now: float) -> list[Action]:
-        """The payload of an update is whole and decodes, or the fault of its author is named."""
+        """The payload of an update is whole and decodes, or the fault of its author is named.
+
+        What it means, `look` finds out: payloads come by the dozen.
+        """
         item = Item(update.id)
         if not self.sync.wanted(item):  # voided meanwhile
             return [Discard(item)]
         if fault is not None:
             text = f"update of {short_id(update.author)} for round {update.round}: {fault}"
             tell = Tell(Level.WARNING, text)
-            return self._after([tell, *self.sync.inadmissible(update, now)], now)
-        return self._after(self._add(update, now), now)
+            return [tell, *self.sync.inadmissible(update, now)]
+        return self._add(update, now)
 
     def payload_corrupt(self, item: Item, now: float) -> tuple[list[Action], PeerId | None]:
         """The bytes do not match the hash: fetch them anew; return who served them, if known."""
@@ -372,7 +375,8 @@ class PeerMachine:
         actions = [
             *actions,
             *self._tell_records(now),
-            *self._pass_on_waiting(now),
+            *self.sync.announce(now),
+            *self._pass_on_waiting(),
             *self._step(now),
             *self._compaction.look_for_cut(self._closed_round, now),
         ]
@@ -528,7 +532,7 @@ class PeerMachine:
             if not self._turns.is_sampled:
                 actions += self._pass_on(message, peer, {sender})
             elif body.is_due:  # of a large fleet nobody needs to hear more than who publishes soon
-                self._relay.add(peer, message, sender, now)
+                self._relay.add(peer, message, sender)
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
             actions += self.sync.stands_on(peer, body.frontier, now)
@@ -592,9 +596,9 @@ class PeerMachine:
         )
         return [Send(others, message)] if others else []
 
-    def _pass_on_waiting(self, now: float) -> list[Action]:
+    def _pass_on_waiting(self) -> list[Action]:
         actions: list[Action] = []
-        for origin, waiting in self._relay.take(now):
+        for origin, waiting in self._relay.take():
             actions += self._pass_on(waiting.message, origin, waiting.heard_from)
         return actions
 

@@ -171,6 +171,8 @@ class Rounds:
         self._late: list[int] = []  # rounds of updates that came after their fold
         self._is_late = False  # the deadline has closed the round
         self._is_cut_off = False
+        self._arrived: set[PeerId] = set()  # whose update of a round is here: it stays
+        self._arrived_of = 0  # of this round
         self._quiet_until = 0.0  # before that nobody needs to have been heard of in this round
         self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
@@ -525,12 +527,20 @@ class Rounds:
     def _num_outstanding(self, alive: Alive, limit: float = math.inf) -> int | None:
         """Return how many of the expected are still to be waited for; None if above the limit."""
         number = 0
-        for peer in self.expected:
+        for peer in self._not_here():
             if not self._is_settled(peer, alive):
                 number += 1
                 if number > limit:
                     return None
         return number
+
+    def _not_here(self) -> set[PeerId]:
+        """Return those expected whose update of the open round is not here."""
+        if self._arrived_of != self.round:
+            self._arrived_of, self._arrived = self.round, set()
+        rest = set(self.expected - self._arrived)
+        self._arrived |= {peer for peer in rest if self._updates.holds(self.round, peer)}
+        return rest - self._arrived
 
     def outstanding(self, now: float) -> tuple[PeerId, ...]:
         """Return whom the open round waits for, by id; nobody unless it collects."""

@@ -131,6 +131,8 @@ class Sync:
         self._neighbours: dict[PeerId, _Neighbour] = {}
         self._transfers = Transfers(stall_s, progress_bytes)
         self._inadmissible: dict[Slot, Update] = {}  # headers alone
+        self._to_announce: dict[UpdateId, set[PeerId]] = {}
+        """What nobody was told of yet, and which neighbours have announced it themselves."""
         self.horizon = MAX_ROUND
         """The last round of which anything is wanted yet: what is later is told again later."""
 
@@ -243,6 +245,8 @@ class Sync:
         answered: list[Update] = []
         for entry in message.entries:
             neighbour.lacks.pop(entry.id, None)
+            if (holders := self._to_announce.get(entry.id)) is not None:
+                holders.add(peer)
             update = self._updates.get(entry.id)
             if update is not None and _is_ahead_of_list(neighbour, update):
                 answered.append(update)
@@ -402,10 +406,22 @@ class Sync:
             return [], False
         if not self._updates.add(update):  # the base includes its round by now
             return [], False
-        announce = self._announce([update], now)
+        self._announce_soon(update)
         if (transfer := self._transfers.get(_item(update))) is not None:
             self._transfers.drop(transfer)
-        return [*announce, *self._request(now)], False
+        return self._request(now), False
+
+    def announce(self, now: float) -> list[Action]:
+        """Tell all neighbours of what has been taken in since the last call."""
+        if not self._to_announce:
+            return []
+        told, self._to_announce = self._to_announce, {}
+        updates = [u for item in told if (u := self._updates.get(item)) is not None]
+        for peer, neighbour in self._neighbours.items():
+            for update in updates:
+                if peer not in told[update.id] and update.round > neighbour.frontier:
+                    neighbour.lacks[update.id] = now
+        return [Send(self.neighbours(), Have(part, False)) for part in _entries(updates)]
 
     def inadmissible(self, update: Update, now: float) -> list[Action]:
         """Never want this update again: it has its author's word, and does not decode."""
@@ -555,18 +571,13 @@ class Sync:
         for evidence in (*rivals, update):
             self._updates.add(evidence)
         self._inadmissible.pop(slot, None)
-        announce = self._announce(self._updates.slot(*slot), now)
-        return [*announce, *self._forget(self._transfers.in_slot(slot), now)]
+        for evidence in self._updates.slot(*slot):
+            self._announce_soon(evidence)
+        return self._forget(self._transfers.in_slot(slot), now)
 
-    def _announce(self, updates: Collection[Update], now: float) -> list[Action]:
-        for update in updates:
-            transfer = self._transfers.get(_item(update))
-            for peer, neighbour in self._neighbours.items():
-                is_listed = transfer is not None and peer in transfer.holders
-                if not is_listed and update.round > neighbour.frontier:
-                    neighbour.lacks[update.id] = now
-        message = Have(tuple(_entry(u) for u in updates), False)
-        return [Send(self.neighbours(), message)] if self._neighbours else []
+    def _announce_soon(self, update: Update) -> None:
+        transfer = self._transfers.get(_item(update))
+        self._to_announce[update.id] = set() if transfer is None else {*transfer.holders}
 
     def _forget(self, transfers: Iterable[Transfer], now: float) -> list[Action]:
         actions: list[Action] = []

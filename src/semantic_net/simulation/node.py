@@ -468,7 +468,7 @@ class Node:
         def done() -> None:
             assert hash_payload(payload) == update.payload_hash, "links do not corrupt"
             self._payloads[update.id] = payload
-            self.feed(lambda m, now: m.payload_checked(update, None, now))
+            self.receive(lambda m, now: m.payload_checked(update, None, now))
 
         self._later(self.cfg.work_s, done)
 

@@ -103,6 +103,7 @@ class Connection:
         *,
         dialled: bool,
         limit: RateLimit | None = None,
+        cork_s: float = 0.0,
     ) -> None:
         self.address = address
         self.dialled = dialled
@@ -125,6 +126,7 @@ class Connection:
         self._lanes = Lanes()
         self._pace = Pace()
         self._limit = limit or RateLimit(None)
+        self._cork_s = cork_s
         self._pump_soon: asyncio.Handle | None = None
         self._pump_at: asyncio.TimerHandle | None = None  # when the rate limit lets more out
         self._bulk_is_next = False
@@ -309,7 +311,7 @@ class Connection:
             self._lanes.add_control(frame)
         else:
             self._lanes.add_latest(replaces, frame)
-        self._pump_later()
+        self._pump_later(self._cork_s)
 
     def stream(self, source: BulkSource) -> None:
         """Queue a payload; it is first pulled after the caller has returned."""

@@ -170,7 +170,15 @@ class Hub:
     def adopt(self, wire: CountedWire, address: str, *, dialled: bool) -> Connection:
         """Begin the handshake on a wire that has just opened."""
         handshake = self._handshake(dialled=dialled)
-        connection = Connection(self, wire, handshake, address, dialled=dialled, limit=self._limit)
+        connection = Connection(
+            self,
+            wire,
+            handshake,
+            address,
+            dialled=dialled,
+            limit=self._limit,
+            cork_s=self.settings.cork_s,
+        )
         self._wires[wire] = connection
         if self._handler is None:
             connection.abort(CLOSED, "this peer is closing")

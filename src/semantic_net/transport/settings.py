@@ -39,5 +39,7 @@ class TransportSettings:
     """Control frames waiting for one peer; a peer that does not read is dropped beyond this."""
     max_rate_bytes_s: float | None = None
     """Bytes a second to send at most, all connections together; None for no limit."""
+    cork_s: float = 0.0
+    """Seconds that a control frame waits for others to go out with."""
     flush_s: float = 1.0
     """Seconds that an ending connection has to take what was queued."""
