@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from semantic_net import __version__
-from semantic_net.commands import after, classic, compare, devices, doctor, report, status
+from semantic_net.commands import after, classic, compare, devices, doctor, report, simulate, status
 from semantic_net.commands.flags import (
     add_output,
     add_peer,
@@ -231,6 +231,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "server": (classic.SERVER_HELP, classic.add_server),
     "client": (classic.CLIENT_HELP, classic.add_client),
     "single": (classic.SINGLE_HELP, classic.add_single),
+    "simulate": (simulate.SIMULATE_HELP, simulate.add_simulate),
     "compare": (compare.COMPARE_HELP, compare.add_compare),
     "status": (status.STATUS_HELP, status.add_status),
     "report": (report.REPORT_HELP, report.add_report),

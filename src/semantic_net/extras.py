@@ -12,6 +12,7 @@ MODULES = {
     "mdns": ("zeroconf", "ifaddr"),
     "dashboard": ("starlette", "uvicorn"),
     "tracking": ("tensorboard",),
+    "simulation": ("ray",),
 }
 """What each extra brings that is imported here."""
 

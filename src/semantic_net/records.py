@@ -59,6 +59,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     num_examples: int
     rejected: dict[str, int]
     """Refused connections, frames and updates since the last record, by reason."""
+    energy_j: float | None = None
+    """Joules that the device took for the round, where that is known: in a simulation."""
     notes: list[str] = []
     """What a person should know: skipped rounds, halved batches, re-folds, cut off, ..."""
 
@@ -101,6 +103,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     compression_ratio: float
     """dense_bytes / payload_bytes; 1 when nothing was published."""
     time_s: float
+    energy_j: float | None = None
+    """Joules of all rounds, where they are known."""
     state_digest: str
     set_digest: str
     num_parameters: int

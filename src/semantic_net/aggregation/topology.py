@@ -6,6 +6,7 @@ connections send less and take longer; every peer works out the same graph from 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import re
@@ -44,13 +45,24 @@ def links(name: str, num_peers: int, seed: str = "") -> list[Link]:
 
 def _random_links(least: int, num_peers: int, seed: str) -> list[Link]:
     order = _shuffled(range(num_peers), seed)
-    found = {_link(a, b) for a, b in itertools.pairwise([*order, *order[:1]]) if a != b}
+    found: set[Link] = set()
+    degree = [0] * num_peers
+
+    def connect(a: int, b: int) -> None:
+        if a != b and _link(a, b) not in found:
+            found.add(_link(a, b))
+            degree[a] += 1
+            degree[b] += 1
+
+    for a, b in itertools.pairwise([*order, *order[:1]]):
+        connect(a, b)
     for place in range(num_peers):
+        if degree[place] >= least:
+            continue
         for other in _shuffled(range(num_peers), f"{seed}/{place}"):
-            if sum(place in link for link in found) >= least:
+            connect(place, other)
+            if degree[place] >= least:
                 break
-            if other != place:
-                found.add(_link(place, other))
     return sorted(found)
 
 
@@ -65,4 +77,13 @@ def _link(a: int, b: int) -> Link:
 
 def neighbours(name: str, place: int, num_peers: int, seed: str = "") -> list[int]:
     """Return the places of the peers that one connects to."""
-    return sorted(sum(link) - place for link in links(name, num_peers, seed) if place in link)
+    return list(_adjacent(name, num_peers, seed)[place])
+
+
+@functools.lru_cache(maxsize=8)
+def _adjacent(name: str, num_peers: int, seed: str) -> tuple[tuple[int, ...], ...]:
+    found: list[list[int]] = [[] for _ in range(num_peers)]
+    for a, b in links(name, num_peers, seed):
+        found[a].append(b)
+        found[b].append(a)
+    return tuple(tuple(sorted(others)) for others in found)

@@ -64,6 +64,7 @@ class Surroundings:
     make_learner: MakeLearner = ModelLearner
     make_transport: MakeTransport = ad_hoc_transport
     is_valid: SignatureCheck = signature_valid
+    energy_of: Callable[[ClosedRound], float | None] = lambda closed: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,7 @@ def load_run(
         progress,
         journal.last_round,
         show,
+        around.energy_of,
     )
     if closed_round < config.training.rounds:
         resolved = replace(
@@ -226,7 +228,7 @@ def _check_account(checkpoint: Checkpoint, trainer: Trainer, folder: RunFolder) 
         ConfigError: The rounds so far were of the other kind.
     """
     was_private = "history" in dict(checkpoint.trainer.get("privacy", {}))
-    is_private = trainer.private is not None
+    is_private = trainer.is_private
     if was_private != is_private:
         before, now = ("with", "without") if was_private else ("without", "with")
         raise ConfigError(

@@ -83,9 +83,10 @@ class PlainRecording:
             return
         summary = summary_of(
             self._config,
-            self._task,
             self._last,
             self._totals,
+            metric=self._task.metric,
+            higher_is_better=self._task.higher_is_better,
             finished=finished,
             best_round=self._best.round if self._best else None,
             best_metrics=self._best.metrics if self._best else {},

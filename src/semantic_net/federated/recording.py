@@ -26,6 +26,7 @@ from semantic_net.federated.weights import save_state_dict, write_atomically
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.monitoring.tracking import Tracker
 from semantic_net.protocol.actions import Diverged
+from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.update import Update
 from semantic_net.records import DeviceRecord, Divergence, HeldUpdate, Role, RoundRecord, Summary
@@ -53,6 +54,7 @@ class Recording:
         progress: Progress | None,
         authored_round: int,
         show: Callable[[RoundRecord], None],
+        energy_of: Callable[[ClosedRound], float | None] = lambda closed: None,
     ) -> None:
         """Go on after an earlier process, or start a new record.
 
@@ -67,7 +69,9 @@ class Recording:
             progress: The checkpoint's; None without one.
             authored_round: The last round that this peer has signed an update for.
             show: Shows a round to a person.
+            energy_of: Tells what a round has taken, if that is known.
         """
+        self._energy_of = energy_of
         self._config = config
         self._task = task
         self._folder = folder
@@ -217,42 +221,20 @@ class Recording:
             self._clear_away()
         if self._last is not None:
             self._recorder.summary(self._summary(self._last, finished, refused_by))
-        self._recorder.close()
-        if self._tracker is not None:
-            self._tracker.close()
+        self.abandon()
         if self._notes:
             raise OutputError("; ".join(self._notes).replace(", the run goes on", ""))
 
+    def abandon(self) -> None:
+        """Close what is open, and write nothing more: as a crash leaves it."""
+        self._recorder.close()
+        if self._tracker is not None:
+            self._tracker.close()
+
     def _record(self, closed: ClosedRound) -> RoundRecord:
-        close, facts = closed.close, closed.facts
-        record = RoundRecord(
-            round=close.round,
-            peer=self._machine.me,
-            time_s=round(closed.time_s, 4),
-            train_s=round(facts.train_s, 4),
-            encode_s=round(facts.encode_s, 4),
-            exchange_s=round(closed.exchange_s, 4),
-            fold_s=round(closed.fold_s, 4),
-            loss=facts.loss,
-            metrics=closed.metrics,
-            epsilon=facts.epsilon,
-            delta=None if facts.epsilon is None else self._config.privacy.delta,
-            codec=facts.codec,
-            codec_reason=facts.codec_reason,
-            payload_bytes=facts.payload_bytes,
-            dense_bytes=facts.dense_bytes,
-            bytes_sent=closed.sent,
-            bytes_received=closed.received,
-            updates_in=list(closed.authors),
-            missing=list(close.missing),
-            unreachable=list(close.unreachable),
-            close_reason=close.reason,
-            state_digest=closed.state_digest.hex(),
-            set_digest=close.plan.set_digest.hex(),
-            num_examples=facts.num_examples,
-            rejected=facts.rejected,
-            notes=[*facts.notes, *self._notes],
-        )
+        facts = closed.facts
+        delta, energy_j = self._config.privacy.delta, self._energy_of(closed)
+        record = record_of(closed, self._machine.me, delta, self._notes, energy_j)
         before = self._before.get(record.round)
         return record if before is None or facts.payload_bytes else _joined(before, record)
 
@@ -295,9 +277,10 @@ class Recording:
     def _summary(self, last: RoundRecord, finished: bool, refused_by: Sequence[str]) -> Summary:
         summary = summary_of(
             self._config,
-            self._task,
             last,
             self._totals,
+            metric=self._task.metric,
+            higher_is_better=self._task.higher_is_better,
             finished=finished,
             best_round=self._best_round,
             best_metrics=self._best_metrics,
@@ -315,18 +298,69 @@ class Recording:
         ]
 
 
+def record_of(
+    closed: ClosedRound,
+    peer: PeerId,
+    delta: float,
+    notes: Sequence[str] = (),
+    energy_j: float | None = None,
+) -> RoundRecord:
+    """Return the record of a closed round.
+
+    Args:
+        closed: What the shell says of it.
+        peer: Whose it is.
+        delta: The chance that a promise of privacy does not hold, where there is one.
+        notes: What a person should know beside the shell's own.
+        energy_j: What the round has taken, if that is known.
+    """
+    close, facts = closed.close, closed.facts
+    return RoundRecord(
+        round=close.round,
+        peer=peer,
+        time_s=round(closed.time_s, 4),
+        train_s=round(facts.train_s, 4),
+        encode_s=round(facts.encode_s, 4),
+        exchange_s=round(closed.exchange_s, 4),
+        fold_s=round(closed.fold_s, 4),
+        loss=facts.loss,
+        metrics=closed.metrics,
+        epsilon=facts.epsilon,
+        delta=None if facts.epsilon is None else delta,
+        codec=facts.codec,
+        codec_reason=facts.codec_reason,
+        payload_bytes=facts.payload_bytes,
+        dense_bytes=facts.dense_bytes,
+        bytes_sent=closed.sent,
+        bytes_received=closed.received,
+        updates_in=list(closed.authors),
+        missing=list(close.missing),
+        unreachable=list(close.unreachable),
+        close_reason=close.reason,
+        state_digest=closed.state_digest.hex(),
+        set_digest=close.plan.set_digest.hex(),
+        num_examples=facts.num_examples,
+        rejected=facts.rejected,
+        energy_j=energy_j,
+        notes=[*facts.notes, *notes],
+    )
+
+
 def add_to(totals: dict[str, float], record: RoundRecord) -> None:
     """Add a round to what a run has taken so far."""
     for key in ("bytes_sent", "bytes_received", "payload_bytes", "dense_bytes", "time_s"):
         totals[key] = totals.get(key, 0) + getattr(record, key)
+    if record.energy_j is not None:
+        totals["energy_j"] = totals.get("energy_j", 0) + record.energy_j
 
 
 def summary_of(
     config: Config,
-    task: Task,
     last: RoundRecord,
     totals: dict[str, float],
     *,
+    metric: str,
+    higher_is_better: bool,
     finished: bool,
     best_round: int | None,
     best_metrics: dict[str, float],
@@ -343,8 +377,8 @@ def summary_of(
         rounds=last.round,
         finished=finished,
         metrics=last.metrics,
-        metric=task.metric or next(iter(last.metrics), ""),
-        higher_is_better=task.higher_is_better,
+        metric=metric or next(iter(last.metrics), ""),
+        higher_is_better=higher_is_better,
         best_round=best_round,
         best_metrics=best_metrics,
         bytes_sent=int(totals["bytes_sent"]),
@@ -353,6 +387,7 @@ def summary_of(
         dense_bytes=int(dense),
         compression_ratio=round(dense / payload, 3) if payload else 1.0,
         time_s=round(totals["time_s"], 3),
+        energy_j=round(totals["energy_j"], 3) if "energy_j" in totals else None,
         state_digest=last.state_digest,
         set_digest=last.set_digest,
         num_parameters=num_parameters,

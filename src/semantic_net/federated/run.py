@@ -154,7 +154,7 @@ async def _run(
         task.metric,
         show=options.on_status,
         preview=_preview(task, trainer),
-        is_private=trainer.private is not None,
+        is_private=trainer.is_private,
     )
     runner = ThreadRunner()
 

@@ -1,36 +1,29 @@
-"""Work that takes virtual seconds: done at once, and waited for as long as a device would take."""
+"""Work that takes virtual seconds: it is waited for as long as a device would take for it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceSpeed:
-    """How long a device takes, in seconds."""
-
-    step_s: float = 0.05
-    """A step of the optimiser."""
-    encode_s: float = 0.02
-    """Encoding, a million parameters."""
-    fold_s: float = 0.005
-    """Decoding and folding an update, a million parameters."""
-    evaluate_s: float = 0.5
-    """An evaluation."""
-
-
 class VirtualRunner:
-    """Where a simulated peer's work is done: a `Runner` of one event loop in virtual time.
+    """Where a simulated peer's work is done: a `Runner` of an event loop in virtual time.
 
-    What a piece of work costs, whoever does it adds to the runner while doing it.
+    What a piece of work costs, whoever does it adds to the runner before any of it goes elsewhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[Any], Future[Any]] | None = None) -> None:
+        """Prepare.
+
+        Args:
+            begin: Starts a piece of the learner's work that may go on elsewhere; None does it all
+                at once, here.
+        """
+        self._begin = begin
         self._cost_s = 0.0
         self._learning = asyncio.Lock()
 
@@ -41,7 +34,12 @@ class VirtualRunner:
     async def learn(self, work: Callable[[], T]) -> T:
         """Do a piece of the learner's work, one after the other."""
         async with self._learning:
-            return await self._timed(work)
+            if self._begin is None:
+                return await self._timed(work)
+            self._cost_s = 0.0
+            future = self._begin(work)
+            await self._sleep()
+            return cast("T", future.result())
 
     async def check(self, work: Callable[[], T]) -> T:
         """Hash and parse something that has arrived, while the learner may be busy."""
@@ -50,7 +48,10 @@ class VirtualRunner:
     async def _timed(self, work: Callable[[], T]) -> T:
         self._cost_s = 0.0
         done = work()
+        await self._sleep()
+        return done
+
+    async def _sleep(self) -> None:
         cost_s, self._cost_s = self._cost_s, 0.0
         if cost_s:
             await asyncio.sleep(cost_s)
-        return done

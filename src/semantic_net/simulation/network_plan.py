@@ -84,6 +84,11 @@ class NetworkPlan:
         """What devices take, if the description says so."""
         return self.description.energy
 
+    @property
+    def has_peer_faults(self) -> bool:
+        """Whether peers go and come back."""
+        return bool(self.description.absences) or self.description.churn is not None
+
     def link(self, source: int, target: int) -> LinkQuality:
         """Return what the link from one peer to another is like."""
         section = self.description.link

@@ -27,6 +27,9 @@ LOADERS = {
 }
 """The shipped tasks, by the module whose ``load`` makes them; imported when asked for."""
 
+_CONTENT = "__semantic_net_content__"
+"""In a user's module: the hash of the file that it was made from."""
+
 
 def load_task(cfg: TaskConfig) -> Task:
     """Return the task that ``task.name`` names, with its data.
@@ -87,10 +90,15 @@ def _import(path: Path) -> ModuleType:
     # Two files of one name must not meet in sys.modules, and none may hide an installed module.
     mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"semantic_net_task_{mark}"
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, _CONTENT, None) == content:
+        return known  # what it has read, it need not read again for the next shard
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    setattr(module, _CONTENT, content)
     sys.modules[name] = module  # dataclasses look their own module up
     try:
         spec.loader.exec_module(module)

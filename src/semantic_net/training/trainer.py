@@ -149,6 +149,11 @@ class Trainer:
         self._chunk = cfg.batch_size
         """Examples that go through the model at once; halved where memory runs out."""
 
+    @property
+    def is_private(self) -> bool:
+        """Whether there is noise on what is learned, and an account of it."""
+        return self.private is not None
+
     def train_round(self, round_index: int, stop: threading.Event) -> TrainResult:
         """Train the model in place for one round.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
+from collections.abc import Callable
 
 from semantic_net.errors import ConfigError
 from semantic_net.protocol.handshake import HelloContent
@@ -28,6 +30,7 @@ class HubTransport:
         settings: TransportSettings,
         hello: HelloContent,
         rng: random.Random | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """Prepare; nothing is opened before the start.
 
@@ -36,6 +39,7 @@ class HubTransport:
             settings: Addresses, deadlines, limits.
             hello: What we say of ourselves; without addresses it gets the one we listen at.
             rng: For the jitter of redials; seeded from our peer id by default.
+            random_bytes: For nonces; replaced where nobody lies: in a simulation.
 
         Raises:
             ConfigError: One of ``settings.peers`` is no address.
@@ -46,7 +50,7 @@ class HubTransport:
             except ValueError as exc:
                 raise ConfigError(f"peers: {exc}") from exc
         self._settings = settings
-        self._hub = Hub(signer, hello, settings)
+        self._hub = Hub(signer, hello, settings, random_bytes)
         jitter = rng or random.Random(signer.peer_id)  # nosec B311  # spreads redials, no secret
         self._dialer = Dialer(self._dial, self._hub, jitter)
 

@@ -69,8 +69,15 @@ class CountedWire(Wire, Protocol):
 class Hub:
     """All connections of one peer; a connection's `Owner`."""
 
-    def __init__(self, signer: Signer, content: HelloContent, settings: TransportSettings) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        content: HelloContent,
+        settings: TransportSettings,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
         self.settings = settings
+        self._random_bytes = random_bytes
         self.bytes_received = 0
         self.session_began: Callable[[PeerId, list[str]], None] = lambda peer, addresses: None
         self.session_ended: Callable[[PeerId], None] = lambda peer: None
@@ -199,7 +206,7 @@ class Hub:
         return connection
 
     def _handshake(self, *, dialled: bool) -> Handshake:
-        nonce = secrets.token_bytes(NONCE_BYTES)
+        nonce = self._random_bytes(NONCE_BYTES)
         return Handshake(self._signer, self._content, nonce, dialled=dialled, book=self.table)
 
     def wires(self) -> list[CountedWire]:

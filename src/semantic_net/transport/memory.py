@@ -41,9 +41,12 @@ class MemoryTransport(HubTransport):
             signer: Our key.
             settings: ``host`` is of no meaning here.
             hello: What we say of ourselves.
-            rng: For the jitter of redials.
+            rng: For the jitter of redials and for nonces, so that all can be played again.
         """
-        super().__init__(signer, settings, hello, rng)
+        if rng is None:
+            super().__init__(signer, settings, hello)
+        else:
+            super().__init__(signer, settings, hello, rng, rng.randbytes)
         self._network = network
         self._name = name
         self._address = Address(name, settings.port or DEFAULT_PORT)

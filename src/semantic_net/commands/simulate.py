@@ -1,0 +1,239 @@
+"""``simulate``: many peers in one process, over a network in memory and in virtual time."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semantic_net.commands.flags import add_shared
+from semantic_net.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from semantic_net.simulation.scenario import Scenario
+    from semantic_net.simulation.simulate import Outcome, RoundOfAll
+
+DONE, BROKE = 0, 1
+DEFAULT_PAYLOAD_KB = 25.0
+DEFAULT_TRAIN_S = 10.0
+
+SIMULATE_HELP = """many peers at once, over a simulated network
+
+The peers are real ones (training, codecs, protocol, records); the network and the clock are not,
+so that hours pass in as long as the computing takes. The same seed gives the same bytes. What is
+left in --out is what real peers leave: see `semantic-net report` and `compare`. docs/simulation.md
+says what can be in a network's file.
+
+Examples:
+  semantic-net simulate --peers 4 --rounds 2 --network wifi
+  semantic-net simulate --peers 100 --rounds 50 --network examples/network.yaml --workers 8
+  semantic-net simulate --peers 200 --rounds 3 --protocol-only --set p2p.participants=20
+"""
+
+
+def add_simulate(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``simulate``."""
+    add_shared(parser)
+    parser.add_argument("--peers", type=int, default=10, metavar="N", help="how many (default 10)")
+    parser.add_argument(
+        "--network",
+        default="lan",
+        metavar="NAME",
+        help="lan, wifi, lte, lora, mesh-disaster, or a YAML file (default lan)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of all that is drawn (default 0)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where peers train: on this machine, or in a Ray cluster (extra simulation)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that train, or actors of Ray (default: one a core)",
+    )
+    parser.add_argument(
+        "--protocol-only",
+        action="store_true",
+        help="learn nothing: what the protocol costs, for any number of peers",
+    )
+    parser.add_argument(
+        "--payload-kb",
+        type=float,
+        metavar="KB",
+        help=f"with --protocol-only: size of an update (default {DEFAULT_PAYLOAD_KB:g})",
+    )
+    parser.add_argument(
+        "--train-s",
+        type=float,
+        metavar="S",
+        help=f"with --protocol-only: seconds of a round's training (default {DEFAULT_TRAIN_S:g})",
+    )
+    parser.add_argument(
+        "--until", type=float, metavar="S", help="end after so many simulated seconds"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/simulation"),
+        metavar="DIR",
+        help="what the peers leave (default runs/simulation); an earlier simulation's files are "
+        "removed",
+    )
+    parser.set_defaults(run=_simulate)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    _check(arguments)
+    from rich.console import Console
+
+    from semantic_net.monitoring.console import logging_to
+    from semantic_net.simulation.engines import local_engine, ray_engine
+    from semantic_net.simulation.scenario import scenario
+    from semantic_net.simulation.simulate import simulate
+
+    overrides = [*arguments.set]
+    if arguments.rounds is not None:
+        overrides.append(f"training.rounds={arguments.rounds}")
+    payload_kb, train_s = arguments.payload_kb, arguments.train_s
+    found = scenario(
+        arguments.config,
+        overrides,
+        num_peers=arguments.peers,
+        network=arguments.network,
+        seed=arguments.seed,
+        payload_bytes=int(1000 * (payload_kb or DEFAULT_PAYLOAD_KB))
+        if arguments.protocol_only
+        else None,
+        train_s=DEFAULT_TRAIN_S if train_s is None else train_s,
+    )
+    console = Console(highlight=False)
+    _tell_begin(found, arguments, console)
+    make_engine = ray_engine if arguments.engine == "ray" else local_engine
+    workers = arguments.workers or min(os.cpu_count() or 1, found.num_peers)
+    level = found.config.monitoring.log_level
+    # What a thousand peers tell of themselves, nobody reads unless asked for.
+    with logging_to("error" if level == "info" else level):
+        _name_peers()
+        outcome = simulate(
+            found,
+            arguments.out,
+            functools.partial(make_engine, num_workers=workers),
+            until_s=arguments.until,
+            show=lambda of_all: console.print(_line(of_all, found), soft_wrap=True),
+        )
+    return _tell_end(outcome, found, arguments.out, console)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if not arguments.protocol_only:
+        for flag, value in (
+            ("--payload-kb", arguments.payload_kb),
+            ("--train-s", arguments.train_s),
+        ):
+            if value is not None:
+                raise ConfigError(f"{flag}: only with --protocol-only; peers that train say both")
+    for flag, value, is_fine in (
+        ("--payload-kb", arguments.payload_kb, (arguments.payload_kb or 1) > 0),
+        ("--train-s", arguments.train_s, (arguments.train_s or 0) >= 0),
+        ("--workers", arguments.workers, (arguments.workers or 1) >= 1),
+        ("--until", arguments.until, arguments.until is None or arguments.until > 0),
+    ):
+        if not is_fine:
+            raise ConfigError(f"{flag}: must be positive, got {value:g}")
+
+
+def _name_peers() -> None:
+    """Let every line of the log begin with the peer that it is of."""
+    from semantic_net.simulation.fleet import PEER
+
+    def named(record: logging.LogRecord) -> bool:
+        if (name := PEER.get("")) and not hasattr(record, "peer"):
+            record.peer = name
+            record.msg = f"{name}: {record.msg}"
+        return True
+
+    for handler in logging.getLogger("semantic_net").handlers:
+        handler.addFilter(named)
+
+
+def _tell_begin(found: Scenario, arguments: argparse.Namespace, console: Console) -> None:
+    p2p = found.config.p2p
+    what = "exchange noise" if arguments.protocol_only else f"learn {found.config.task.name}"
+    each = f", {p2p.participants} of them a round" if p2p.turn_period > 1 else ""
+    console.print(
+        f"{found.num_peers} peers {what}{each}: network {arguments.network}, topology "
+        f"{p2p.topology}, seed {arguments.seed}; their files are in {arguments.out}",
+        soft_wrap=True,
+    )
+
+
+def _line(of_all: RoundOfAll, found: Scenario) -> str:
+    """Return what a round has come to, for all peers together."""
+    from semantic_net.monitoring.digests import Agreement
+    from semantic_net.monitoring.text import (
+        format_bytes,
+        format_duration,
+        format_metric,
+        main_metric,
+        metric_label,
+        short_digest,
+    )
+
+    records = [*of_all.records.values()]
+    rounds = found.config.training.rounds
+    parts = [f"round {of_all.number}/{rounds}  at {format_duration(of_all.closed_at_s)}"]
+    judged = [record.metrics for record in records if record.metrics]
+    if judged and (name := main_metric(judged[0])) is not None:
+        mean = sum(metrics.get(name, 0.0) for metrics in judged) / len(judged)
+        parts.append(f"{metric_label(name)} {format_metric(name, mean)}")
+    sent = sum(record.bytes_sent for record in records) / len(records)
+    parts.append(f"{of_all.num_participants} updates")
+    parts.append(f"{format_bytes(sent)} sent by each")
+    found_out = of_all.agreement
+    if found_out is Agreement.EQUAL:
+        parts.append(f"one model {short_digest(records[0].state_digest)}")
+    else:
+        digests = {record.state_digest for record in records}
+        parts.append(f"{len(digests)} models so far")
+    return "  ".join(parts)
+
+
+def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) -> int:
+    from semantic_net.monitoring.digests import Agreement
+    from semantic_net.monitoring.text import format_duration
+
+    took = (
+        f"{format_duration(outcome.virtual_s)} of the network in "
+        f"{format_duration(outcome.real_s)} of this machine"
+    )
+    if not outcome.rounds:
+        console.print(f"no round was closed; {took}", soft_wrap=True)
+        return DONE
+    last = outcome.rounds[-1]
+    digests = {record.state_digest for record in last.records.values()}
+    one = "one model" if len(digests) == 1 else f"{len(digests)} models"
+    console.print(
+        f"{len(last.records)} of {found.num_peers} peers closed round {last.number}, with {one}; "
+        f"{took}",
+        soft_wrap=True,
+    )
+    broken = [o.number for o in outcome.rounds if o.agreement is Agreement.UNEQUAL]
+    if broken:
+        console.print(
+            f"unequal digests of the same updates in round {broken[0]}: a bug, please report it",
+            style="bold red",
+            soft_wrap=True,
+        )
+        return BROKE
+    console.print(f"More: semantic-net report {out}", soft_wrap=True)
+    return DONE

@@ -1,0 +1,203 @@
+"""Where simulated peers train: in this process, in a pool of processes, or in a Ray cluster.
+
+A peer always trains in the same place, one call after the other, so its trainer's state stays
+there. Whatever the place, the result is the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Protocol
+
+from semantic_net.config import Config
+from semantic_net.errors import ConfigError
+from semantic_net.extras import needed_for
+from semantic_net.simulation.worker import Worker
+
+ENGINES = ("local", "ray")
+
+
+class Place(Protocol):
+    """A worker, wherever it is."""
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the worker, and wait for what it returns or raises."""
+        ...
+
+    def close(self) -> None:
+        """Let it end."""
+        ...
+
+
+class Engine:
+    """Workers for all peers; to be used as a context."""
+
+    def __init__(self, places: Sequence[Place], *, is_elsewhere: bool) -> None:
+        """Take the places where peers train.
+
+        Args:
+            places: One or more.
+            is_elsewhere: While one of them works, this process can go on.
+        """
+        self._places = places
+        self.is_elsewhere = is_elsewhere
+
+    def call(self, method: str, index: int, *arguments: Any) -> Any:
+        """Call a method of a peer's worker."""
+        return self._places[index % len(self._places)].call(method, index, *arguments)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for place in self._places:
+            place.close()
+
+
+class _Here:
+    """A worker in this process."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        return getattr(self._worker, method)(*arguments)
+
+    def close(self) -> None:
+        pass
+
+
+class _InProcess:
+    """A worker in a process of its own, forked from this one, whose data it shares."""
+
+    def __init__(self, worker: Worker) -> None:
+        context = multiprocessing.get_context("fork")
+        self._connection, theirs = context.Pipe()
+        self._lock = threading.Lock()
+        self._process = context.Process(target=_serve, args=(worker, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        with self._lock:
+            self._connection.send((method, arguments))
+            is_done, found = self._connection.recv()
+        if not is_done:
+            raise found
+        return found
+
+    def close(self) -> None:
+        # Said in words: a process that was forked later holds our end open as well.
+        self._connection.send(None)
+        self._process.join()
+        self._connection.close()
+
+
+def _serve(worker: Worker, connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began this one ends it
+    while (asked := connection.recv()) is not None:
+        method, arguments = asked
+        try:
+            answer = True, getattr(worker, method)(*arguments)
+        except Exception as exc:  # whatever it is, who called gets it
+            answer = False, exc
+        connection.send(answer)
+
+
+class _OnRay:
+    """A worker that Ray has put somewhere."""
+
+    def __init__(self, ray: Any, config: Config) -> None:
+        self._ray = ray
+        self._actor = ray.remote(Worker).options(num_cpus=1).remote(config)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return self._ray.get(getattr(self._actor, method).remote(*arguments))
+        except self._ray.exceptions.RayTaskError as exc:
+            raise exc.cause from exc
+
+    def close(self) -> None:
+        self._ray.kill(self._actor)
+
+
+def local_engine(config: Config, num_workers: int) -> Engine:
+    """Return an engine of this machine: of this process alone, or of several more.
+
+    Args:
+        config: Of the peers.
+        num_workers: Processes; 1 takes this one.
+    """
+    worker = Worker(config)
+    if num_workers == 1:
+        return Engine([_Here(worker)], is_elsewhere=False)
+    worker.num_examples(0)  # what the task keeps of its data, all processes share then
+    return Engine([_InProcess(worker) for _ in range(num_workers)], is_elsewhere=True)
+
+
+def ray_engine(config: Config, num_workers: int) -> Engine:
+    """Return an engine of a Ray cluster: the one that ``RAY_ADDRESS`` names, or this machine.
+
+    Args:
+        config: Of the peers; what it names has to be there on all machines.
+        num_workers: Actors, of one core each.
+
+    Raises:
+        ConfigError: The extra is not installed, or Ray does not start.
+    """
+    with needed_for("--engine ray", "simulation"):
+        import ray
+    try:
+        ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+    except (RuntimeError, ConnectionError, OSError) as exc:
+        raise ConfigError(f"--engine ray: {' '.join(str(exc).split())}") from exc
+    return Engine([_OnRay(ray, config) for _ in range(num_workers)], is_elsewhere=True)
+
+
+class Jobs:
+    """Lets a piece of a peer's work go on elsewhere, while the clock of the simulation goes on.
+
+    The work runs in a thread of its own, but never beside the simulation: whoever begins it waits
+    until it is done, or only waits for a worker. So all that it does to a peer happens at the
+    moment of the simulation in which it was begun, however fast the workers are.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=256, thread_name_prefix="peer")
+        self._current = threading.local()
+
+    def begin(self, work: Any) -> Future[Any]:
+        """Start a piece of work; return when it is done or waits for a worker."""
+        waits = threading.Event()
+
+        def run() -> Any:
+            self._current.waits = waits
+            try:
+                return work()
+            finally:
+                waits.set()
+
+        future = self._threads.submit(run)
+        waits.wait()
+        return future
+
+    def waits_for_worker(self) -> None:
+        """Say so, from within the work: the simulation may go on."""
+        waits = getattr(self._current, "waits", None)
+        if waits is not None:
+            waits.set()
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._threads.shutdown(wait=True)

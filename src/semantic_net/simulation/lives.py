@@ -1,0 +1,271 @@
+"""A simulated peer from a start to a stop: the real shell, machine, transport and record.
+
+Its key and its journal last over its lives, as a disk does, and what it learns over the network is
+the same object for all peers that get it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from semantic_net.config import Config
+from semantic_net.federated.assembly import MakeTransport, assemble, turn_s
+from semantic_net.federated.folder import Identity, RunFolder
+from semantic_net.federated.journal import Journal
+from semantic_net.federated.loaded import Surroundings, load_run
+from semantic_net.federated.parts import ClosedRound, PeerParts
+from semantic_net.federated.peer import Peer
+from semantic_net.federated.recording import add_to, record_of, summary_of
+from semantic_net.federated.shards import load_own
+from semantic_net.monitoring.recorder import Recorder
+from semantic_net.protocol.handshake import HelloContent
+from semantic_net.protocol.identity import Signer, signature_valid
+from semantic_net.records import RoundRecord
+from semantic_net.semantic.rate import FixedRate
+from semantic_net.semantic.schema import ModelSchema
+from semantic_net.simulation.costs import VirtualRunner
+from semantic_net.simulation.engines import Engine, Jobs
+from semantic_net.simulation.learning import (
+    Device,
+    RemoteTrainer,
+    SharedParsing,
+    SimulatedLearner,
+)
+from semantic_net.simulation.protocol_only import NoiseLearner
+from semantic_net.simulation.scenario import Scenario
+from semantic_net.transport.base import Transport
+from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
+from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.tls import Pins
+
+Show = Callable[[int, RoundRecord], None]
+"""Told of each round that a peer, by its number, has closed."""
+
+SIGNATURES_KNOWN = 1 << 16
+"""Signatures that no second peer checks again: the first has, and the answer is the same."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Life:
+    """A peer that runs, or is about to."""
+
+    peer: Peer[Any]
+    transport: MemoryTransport
+    close: Callable[[str], None]
+    """Leaves what it has come to; told how it ended: ``done``, ``left`` or ``crashed``."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class MakeLife(Protocol):
+    """Begins a life of a peer."""
+
+    def __call__(self, index: int, network: MemoryNetwork) -> Life:
+        """Return a life; each call begins the next one of a peer."""
+        ...
+
+
+@dataclass(slots=True)
+class _Lasting:
+    """What of a peer lasts over its lives."""
+
+    signer: Signer
+    journal: Journal = field(default_factory=lambda: Journal(None))
+    num_lives: int = 0
+
+    def next_incarnation(self) -> int:
+        """Count one more life."""
+        self.num_lives += 1
+        return self.journal.start(floor=1)
+
+
+class _Peers:
+    """What lives of learning peers and of those that learn nothing have in common."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self._names = scenario.names
+        self._lasting: dict[int, _Lasting] = {}
+        self._is_valid = functools.lru_cache(SIGNATURES_KNOWN)(signature_valid)
+
+    def _next_life(self, index: int) -> tuple[_Lasting, int]:
+        if index not in self._lasting:
+            self._lasting[index] = _Lasting(self.scenario.signer_of(index))
+        lasting = self._lasting[index]
+        return lasting, lasting.next_incarnation()
+
+    def _transports(self, index: int, network: MemoryNetwork) -> MakeTransport:
+        def make(
+            signer: Signer, settings: TransportSettings, hello: HelloContent, pins: Pins | None
+        ) -> Transport:
+            # Drawn for each life anew, so that it may fare otherwise.
+            lives = self._lasting[index].num_lives
+            text = f"{self.scenario.seed}:transport:{index}:{lives}"
+            rng = random.Random(text)  # reproducible, not secret  # nosec B311
+            return MemoryTransport(network, self._names[index], signer, settings, hello, rng)
+
+        return make
+
+    def _energy_of(self, closed: ClosedRound) -> float | None:
+        energy = self.scenario.plan.energy
+        if energy is None:
+            return None
+        took_s, train_s = closed.time_s, closed.facts.train_s
+        return round(energy.joules(took_s, train_s, closed.sent, closed.received), 3)
+
+
+class LearningPeers(_Peers):
+    """Peers that train, each in a folder of its own as a real one."""
+
+    def __init__(
+        self, scenario: Scenario, engine: Engine, jobs: Jobs | None, out: Path, show: Show
+    ) -> None:
+        """Take where they train, and where they leave what they have learned."""
+        super().__init__(scenario)
+        self._engine = engine
+        self._jobs = jobs
+        self._out = out
+        self._show = show
+        self._parsing = SharedParsing()
+        config = scenario.config
+        # Who never comes back needs nothing to go on from.
+        comes_back = scenario.plan.has_peer_faults
+        every = config.p2p.checkpoint_every if comes_back else 0
+        self._config = replace(config, p2p=replace(config.p2p, checkpoint_every=every))
+        self._task = load_own(self._config, 0, observe=True)
+
+    def __call__(self, index: int, network: MemoryNetwork) -> Life:
+        """Begin a life; a later one goes on from the checkpoint of the one before."""
+        lasting, incarnation = self._next_life(index)
+        own = self.scenario.config_of(index)
+        p2p = replace(own.p2p, checkpoint_every=self._config.p2p.checkpoint_every)
+        own = replace(own, p2p=p2p)
+        runner = VirtualRunner(None if self._jobs is None else self._jobs.begin)
+        device = Device(self.scenario.plan.device(index), runner.spend, self._parsing)
+        folder = RunFolder(self._out / self._names[index])
+        trainer = RemoteTrainer(own, self._task, index, self._engine, self._jobs)
+        loaded = load_run(
+            own,
+            folder,
+            Identity(lasting.signer, lasting.journal),
+            incarnation,
+            trainer,
+            folder.progress.load(),
+            lambda record: self._show(index, record),
+            surroundings=Surroundings(
+                make_learner=functools.partial(SimulatedLearner, device),
+                make_transport=self._transports(index, network),
+                is_valid=self._is_valid,
+                energy_of=self._energy_of,
+            ),
+        )
+        recording = loaded.recording
+
+        def on_round(closed: ClosedRound) -> None:
+            recording.closed(closed)
+
+        peer = Peer(loaded.parts(runner, on_round))
+
+        def close(how: str) -> None:
+            if how == "crashed":
+                recording.abandon()
+            else:
+                recording.finish(finished=how == "done", refused_by=peer.refused_by)
+            folder.__exit__(None, None, None)
+
+        assert isinstance(loaded.transport, MemoryTransport)
+        return Life(peer=peer, transport=loaded.transport, close=close)
+
+
+class NoisePeers(_Peers):
+    """Peers that learn nothing: for what the protocol costs. Who crashes loses all but its key."""
+
+    def __init__(self, scenario: Scenario, out: Path, show: Show) -> None:
+        """Take where the records go."""
+        super().__init__(scenario)
+        self._out = out
+        self._show = show
+        self._records: dict[int, dict[int, RoundRecord]] = {}
+        config = scenario.config
+        self._facts = {"run": config.p2p.run, "model": "noise"}
+
+    def __call__(self, index: int, network: MemoryNetwork) -> Life:
+        """Begin a life."""
+        scenario = self.scenario
+        lasting, incarnation = self._next_life(index)
+        own = scenario.config_of(index)
+        runner = VirtualRunner()
+        assert scenario.payload_bytes is not None, "else they learn"
+        learner = NoiseLearner(
+            f"{scenario.seed}:noise:{index}:{lasting.num_lives}",
+            scenario.payload_bytes,
+            runner.spend,
+            scenario.train_s,
+        )
+        assembled = assemble(
+            own,
+            Identity(lasting.signer, lasting.journal),
+            incarnation,
+            learner,
+            self._facts,
+            make_transport=self._transports(index, network),
+            is_valid=self._is_valid,
+        )
+        kept = self._records.setdefault(index, {})
+
+        def on_round(closed: ClosedRound) -> None:
+            me, energy_j = assembled.machine.me, self._energy_of(closed)
+            record = record_of(closed, me, own.privacy.delta, energy_j=energy_j)
+            kept[record.round] = record
+            self._show(index, record)
+
+        peer = Peer(
+            PeerParts(
+                machine=assembled.machine,
+                signer=lasting.signer,
+                transport=assembled.transport,
+                learner=learner,
+                store=assembled.store,
+                bases=learner.bases,
+                rate=FixedRate(own.semantic, ModelSchema(())),
+                runner=runner,
+                journal=lasting.journal.author,
+                turn_s=turn_s(own.p2p),
+                on_round=on_round,
+            )
+        )
+        assert isinstance(assembled.transport, MemoryTransport)
+        return Life(
+            peer=peer,
+            transport=assembled.transport,
+            close=lambda how: self._leave(index, own, finished=how == "done"),
+        )
+
+    def _leave(self, index: int, config: Config, *, finished: bool) -> None:
+        """Write the records of a peer's lives so far, of each round the last."""
+        records = [record for _, record in sorted(self._records[index].items())]
+        if not records:
+            return
+        recorder = Recorder(self._out / self._names[index])
+        totals: dict[str, float] = {}
+        for record in records:
+            recorder.record(record)
+            add_to(totals, record)
+        summary = summary_of(
+            config,
+            records[-1],
+            totals,
+            metric="",
+            higher_is_better=True,
+            finished=finished,
+            best_round=None,
+            best_metrics={},
+            num_parameters=0,
+        )
+        recorder.summary(summary)
+        recorder.close()

@@ -1,0 +1,119 @@
+"""What is simulated: a configuration for so many peers, on a network, under a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from semantic_net.config import Config, load_config
+from semantic_net.errors import ConfigError
+from semantic_net.protocol.identity import Signer
+from semantic_net.simulation.network_file import load_network
+from semantic_net.simulation.network_plan import NetworkPlan
+from semantic_net.simulation.worker import config_of
+
+PORT = 5000
+
+MAX_PEERS = 10_000
+
+FULL_TO = 16
+"""Peers up to which each is connected to each, unless the configuration says something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything that a simulation depends on."""
+
+    config: Config
+    """What all peers have in common."""
+    plan: NetworkPlan
+    seed: int
+    payload_bytes: int | None = None
+    """Of every update, where nothing is learned; None: peers train."""
+    train_s: float = 0.0
+    """Of a round, where nothing is learned."""
+
+    @property
+    def num_peers(self) -> int:
+        """How many peers there are."""
+        return self.plan.num_peers
+
+    @property
+    def names(self) -> list[str]:
+        """The machines, in the order of their peers: as long as each other, to cost the same."""
+        digits = len(str(self.num_peers - 1))
+        return [f"peer{index:0{digits}}" for index in range(self.num_peers)]
+
+    def config_of(self, index: int) -> Config:
+        """Return one peer's own configuration."""
+        names = self.names
+        p2p = dataclasses.replace(
+            self.config.p2p,
+            host=names[index],
+            port=PORT,
+            peers=tuple(f"{name}:{PORT}" for name in names),
+        )
+        return dataclasses.replace(config_of(self.config, index), p2p=p2p)
+
+    def signer_of(self, index: int) -> Signer:
+        """Return a peer's key, which the seed decides."""
+        text = f"semantic-net simulated peer {index} of seed {self.seed}"
+        return Signer(hashlib.sha256(text.encode()).digest())
+
+
+def scenario(
+    file: Path | None,
+    overrides: Iterable[str],
+    *,
+    num_peers: int,
+    network: str,
+    seed: int,
+    payload_bytes: int | None = None,
+    train_s: float = 0.0,
+) -> Scenario:
+    """Return a scenario from what a person has said.
+
+    Args:
+        file: A configuration; None takes the defaults.
+        overrides: Of it.
+        num_peers: At least 1.
+        network: A preset's name, or a file.
+        seed: Of everything that is drawn: keys, first weights, data, batches, the network.
+        payload_bytes: See `Scenario`.
+        train_s: See `Scenario`.
+
+    Raises:
+        ConfigError: Something does not fit.
+        DataError: The network follows a trace that cannot be read.
+    """
+    if not 1 <= num_peers <= MAX_PEERS:
+        raise ConfigError(f"--peers must be in [1, {MAX_PEERS}], got {num_peers}")
+    seeds = [f"{key}.seed={seed}" for key in ("task", "data", "data.partition", "training")]
+    config = load_config(
+        file,
+        [
+            "training.num_threads=1",  # so that sums are the same on any machine, and in any engine
+            f"p2p.run=simulation-{seed}",
+            f"p2p.fleet={num_peers}",
+            f"data.partition.num_shards={num_peers}",
+            *seeds,
+            *overrides,
+            "security.mode=open",
+        ],
+    )
+    p2p = config.p2p
+    if p2p.topology == "full" and num_peers > FULL_TO:
+        p2p = dataclasses.replace(p2p, topology="random-3")
+    if p2p.discovery != "static":
+        raise ConfigError("p2p.discovery: simulated peers know each other; set it to static")
+    plan = load_network(network).plan(num_peers, seed)
+    return Scenario(
+        config=dataclasses.replace(config, p2p=p2p),
+        plan=plan,
+        seed=seed,
+        payload_bytes=payload_bytes,
+        train_s=train_s,
+    )
