@@ -30,7 +30,7 @@ from semantic_net.semantic.rate import RateController, rate_controller
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.task import MapDataset, Task
 from semantic_net.training import Trainer, make_initial_model
-from semantic_net.transport.ad_hoc import AdHocTransport
+from semantic_net.transport.base import Transport
 
 MakeLearner = Callable[[Trainer, Config, BaseStore], ModelLearner]
 MakeRate = Callable[[Config, ModelSchema], RateController]
@@ -120,7 +120,7 @@ class _Device:
     learner: ModelLearner
     num_peers: int
     evaluate: Callable[[int], dict[str, float]] = lambda number: {}
-    transport: AdHocTransport = field(init=False)
+    transport: Transport = field(init=False)
     digests: list[bytes] = field(default_factory=list)
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     payload_bytes: int = 0

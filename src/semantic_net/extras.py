@@ -12,6 +12,7 @@ MODULES = {
     "mdns": ("zeroconf", "ifaddr"),
     "dashboard": ("starlette", "uvicorn"),
     "tracking": ("tensorboard",),
+    "zenoh": ("zenoh",),
 }
 """What each extra brings that is imported here."""
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.transport.reliable import MAX_WINDOW, ReliableStream
+from semantic_net.transport.reliable import ReliableStream
 from semantic_net.transport.segment import (
     HEADER,
     MAX_DATA_BYTES,
@@ -22,7 +22,7 @@ from semantic_net.transport.segment import (
     decode_segment,
     encode_segment,
 )
-from semantic_net.transport.window import FIRST_WINDOW, MIN_WINDOW, QUEUE_S
+from semantic_net.transport.window import FIRST_WINDOW, MAX_WINDOW, MIN_WINDOW, QUEUE_S
 
 ROUTE = Route(b"s" * 16, b"t" * 16)
 LIMIT_S = 3600.0

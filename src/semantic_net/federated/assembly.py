@@ -16,11 +16,11 @@ from semantic_net.aggregation.fold import FoldConfig
 from semantic_net.aggregation.topology import FULL, needs_own_place
 from semantic_net.config import Config
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.federated.dialled import addresses_to_dial
 from semantic_net.federated.folder import Identity
 from semantic_net.federated.learner import ModelLearner
 from semantic_net.federated.snapshot import max_base_bytes, origin_bytes
 from semantic_net.federated.store import UpdateStore
+from semantic_net.federated.transports import transport_of
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.facts import run_digest
 from semantic_net.protocol.handshake import HelloContent
@@ -31,9 +31,8 @@ from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, Update
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.decoder import ParsedDelta, max_payload_bytes
-from semantic_net.transport.ad_hoc import AdHocTransport
+from semantic_net.transport.base import Transport
 from semantic_net.transport.device import DeviceIdentity
-from semantic_net.transport.settings import TransportSettings
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Assembled:
     """The parts of a peer that follow from its configuration, its key and its learner."""
 
     machine: PeerMachine
-    transport: AdHocTransport
+    transport: Transport
     store: UpdateStore[ParsedDelta]
 
 
@@ -92,17 +91,13 @@ def assemble(
         authored_round=journal.last_round,
         membership=membership,
     )
-    transport = AdHocTransport(
-        signer,
-        _transport_settings(config),
-        HelloContent(
-            facts,
-            incarnation,
-            f"semantic-net {semantic_net.__version__}",
-            endorsement=b"" if device is None else device.endorse(signer.public_key),
-        ),
-        pins=pins,
+    hello = HelloContent(
+        facts,
+        incarnation,
+        f"semantic-net {semantic_net.__version__}",
+        endorsement=b"" if device is None else device.endorse(signer.public_key),
     )
+    transport = transport_of(config, signer, hello, pins)
     return Assembled(machine, transport, store)
 
 
@@ -117,7 +112,7 @@ def _machine_config(
             listen_timeout_s=p2p.listen_timeout_s,
             start_timeout_s=p2p.start_timeout_s,
             # Whoever is there says something within that time, or would count as gone.
-            settle_s=p2p.liveness_s if p2p.discovery != "static" else 0.0,
+            settle_s=p2p.liveness_s if p2p.finds_peers else 0.0,
             # In a graph over the whole list most of them are no neighbours.
             num_peers=len(p2p.peers) - 1 if needs_own_place(p2p.topology) else 0,
             quorum=p2p.quorum,
@@ -160,17 +155,6 @@ def _membership(
     except RemoteProtocolError as exc:  # the others will tell
         log.warning("what other devices have said before is not used: %s", exc)
     return membership
-
-
-def _transport_settings(config: Config) -> TransportSettings:
-    p2p = config.p2p
-    return TransportSettings(
-        host=p2p.host,
-        port=p2p.port,
-        peers=addresses_to_dial(p2p),
-        liveness_s=p2p.liveness_s,
-        max_rate_bytes_s=None if p2p.max_rate is None else 1000 * p2p.max_rate,
-    )
 
 
 def _is_unpublished(update: Update, identity: Identity) -> bool:
