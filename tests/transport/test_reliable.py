@@ -86,7 +86,7 @@ class Pair:
         """Put on the way what both ends have to say."""
         for index, end in enumerate(self.ends):
             for segment in end.stream.to_send(self.now):
-                message = encode_segment(ROUTE, segment)
+                message = b"".join(encode_segment(ROUTE, segment))
                 end.sent_bytes += len(message)
                 for at in end.path.arrivals(len(message), self.now):
                     heapq.heappush(self._arriving, (at, next(self._order), 1 - index, message))
@@ -244,11 +244,11 @@ def test_noise_is_a_segment_or_an_error_of_the_other_end(noise: bytes) -> None:
         route, segment = decode_segment(noise)
     except RemoteProtocolError:
         return
-    assert encode_segment(route, segment) == noise
+    assert b"".join(encode_segment(route, segment)) == noise
 
 
 def test_a_segment_that_is_too_long_is_refused() -> None:
-    message = encode_segment(ROUTE, Segment(data=(bytes(MAX_DATA_BYTES + 1),)))
+    message = b"".join(encode_segment(ROUTE, Segment(data=(bytes(MAX_DATA_BYTES + 1),))))
     with pytest.raises(RemoteProtocolError, match="bytes"):
         decode_segment(message)
     assert MIN_WINDOW < FIRST_WINDOW < MAX_WINDOW

@@ -18,7 +18,7 @@ from semantic_net.transport.segment import MAX_DATA_BYTES, Flags, Segment
 from semantic_net.transport.window import FIRST_WINDOW, MAX_TIMEOUT_S, MAX_WINDOW, Window
 
 MIN_DATA_BYTES = 8 * 1024
-"""Bytes in a segment on the slowest path; others have up to `MAX_DATA_BYTES`."""
+"""Bytes in a segment on the slowest path, about; others have up to `MAX_DATA_BYTES`."""
 
 SEGMENTS = 8
 """Segments in a full window, about: an answer to every second one costs little."""
@@ -175,8 +175,9 @@ class Outgoing:
 
     def _cut(self) -> tuple[Buffer, ...] | None:
         """Return the next segment's bytes; None where nothing is to go out now."""
-        most = min(max(self.window.num_bytes // SEGMENTS, MIN_DATA_BYTES), MAX_DATA_BYTES)
-        wanted = min(self.waiting_bytes, most)
+        wanted = self.waiting_bytes
+        if wanted > self.most_in_one * 5 // 4:  # a little more is better than a small one behind it
+            wanted = self.most_in_one
         if not wanted:
             return () if self._finishes > self._finished else None
         room = self.room
@@ -184,6 +185,12 @@ class Outgoing:
             self._was_full = True
             return None
         return self._take(min(wanted, room))
+
+    @property
+    def most_in_one(self) -> int:
+        """How many bytes one segment should have if there are as many."""
+        fitting = max(self.window.num_bytes // SEGMENTS, MIN_DATA_BYTES)
+        return min(fitting, MAX_DATA_BYTES * 4 // 5)
 
     def _take(self, num_bytes: int) -> tuple[Buffer, ...]:
         self.waiting_bytes -= num_bytes

@@ -21,8 +21,9 @@ VERSION = 1
 ID_BYTES = 16
 HEADER = struct.Struct(f">BB{ID_BYTES}s{ID_BYTES}sQQQQQ")
 
-MAX_DATA_BYTES = 512 * 1024
-"""Most bytes of the stream in one segment."""
+MAX_DATA_BYTES = 5 * 256 * 1024
+"""Most bytes of the stream in one segment. Small ones cost more: who puts or takes one has to
+wait for Python's lock each time."""
 
 
 class Flags(enum.IntFlag):
@@ -72,8 +73,8 @@ class Route:
     stream: bytes
 
 
-def encode_segment(route: Route, segment: Segment) -> bytes:
-    """Return a segment as one message."""
+def encode_segment(route: Route, segment: Segment) -> tuple[Buffer, ...]:
+    """Return the parts of the message that a segment is."""
     header = HEADER.pack(
         VERSION,
         segment.flags,
@@ -85,7 +86,7 @@ def encode_segment(route: Route, segment: Segment) -> bytes:
         segment.echo,
         segment.limit,
     )
-    return b"".join((header, *segment.data))
+    return header, *segment.data
 
 
 def decode_segment(message: bytes) -> tuple[Route, Segment]:

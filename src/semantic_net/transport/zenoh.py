@@ -14,13 +14,14 @@ import os
 import random
 import secrets
 import socket
+from collections.abc import Sequence
 from functools import partial
 
 from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.transport.address import Address, parse_address
-from semantic_net.transport.base import TransportHandler
+from semantic_net.transport.base import Buffer, TransportHandler
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.segment import (
@@ -168,7 +169,7 @@ class ZenohTransport(HubTransport):
     def _forget(self, theirs: Route) -> None:
         self._streams.pop(theirs, None)
 
-    def _put(self, instance: bytes, message: bytes, is_answer: bool) -> None:
+    def _put(self, instance: bytes, message: Sequence[Buffer], is_answer: bool) -> None:
         if self._session is not None:
             self._session.put(instance, message, is_answer=is_answer)
 

@@ -12,12 +12,13 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from queue import SimpleQueue
 
 import zenoh
 
 from semantic_net.errors import RemoteProtocolError, StartError
+from semantic_net.transport.base import Buffer
 from semantic_net.transport.zenoh_place import Keys, Place
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ REOPEN_S = 2.0
 
 MAX_INBOX_BYTES = 64 * 1024 * 1024
 """What may wait for the event loop; the rest is dropped, and sent again when it is missed."""
+
+MAX_WAITING = 16
+"""Messages that may wait to get there; beyond that Zenoh itself waits."""
 
 TURN_BYTES = 2 * 1024 * 1024
 """What the event loop takes before others have their turn."""
@@ -38,18 +42,22 @@ Trusted = Callable[[], Collection[str] | None]
 """Returns which devices may be at the other end of a link; None where there is no TLS."""
 
 
+_Queued = tuple[zenoh.Session, str, Sequence[Buffer]]
+
+
 class Putter:
     """Puts messages in a thread of its own, in order."""
 
     def __init__(self, name: str, priority: zenoh.Priority) -> None:
         """Start the thread."""
         self._priority = priority
-        self._messages: SimpleQueue[tuple[zenoh.Session, str, bytes] | None] = SimpleQueue()
+        self._buffer = bytearray()
+        self._messages: SimpleQueue[_Queued | None] = SimpleQueue()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
-    def put(self, session: zenoh.Session, key: str, message: bytes) -> None:
-        """Queue a message."""
+    def put(self, session: zenoh.Session, key: str, message: Sequence[Buffer]) -> None:
+        """Queue the parts of a message."""
         self._messages.put((session, key, message))
 
     def stop(self) -> None:
@@ -62,13 +70,29 @@ class Putter:
             try:
                 session.put(
                     key,
-                    message,
+                    self._joined(message),
                     congestion_control=zenoh.CongestionControl.BLOCK,
                     priority=self._priority,
                     express=True,
                 )
             except zenoh.ZError as exc:  # closed meanwhile; what is missed is sent again
                 log.debug("not put: %s", exc)
+
+    def _joined(self, parts: Sequence[Buffer]) -> bytearray:
+        """Return a message in one piece, valid until the next one.
+
+        Always the same memory: to have the system find a megabyte anew costs more than the copy.
+        """
+        num_bytes = sum(map(len, parts))
+        if num_bytes > len(self._buffer):
+            self._buffer.extend(bytes(num_bytes - len(self._buffer)))
+        del self._buffer[num_bytes:]
+        at = 0
+        with memoryview(self._buffer) as whole:
+            for part in parts:
+                whole[at : at + len(part)] = part
+                at += len(part)
+        return self._buffer
 
 
 class ZenohSession:
@@ -131,7 +155,7 @@ class ZenohSession:
         elif must_open:
             raise StartError("cannot listen: Zenoh does not start")
 
-    def put(self, instance: bytes, message: bytes, *, is_answer: bool) -> None:
+    def put(self, instance: bytes, message: Sequence[Buffer], *, is_answer: bool) -> None:
         """Send a message to a process; without a session it is lost, as it may be on the way."""
         if self._session is not None and not self._stop.is_set():
             putter = self._answers if is_answer else self._data
@@ -180,10 +204,12 @@ class ZenohSession:
                 raise StartError(f"{stranger} is no device that is paired with this one")
             # In this order: whoever sees the token can send, and what comes of it can be answered.
             self._session = session
-            session.declare_subscriber(
-                self._keys.inbox(self._place.instance),
-                zenoh.handlers.Callback(self._arrived, indirect=False),
+            inbox = session.declare_subscriber(
+                self._keys.inbox(self._place.instance), zenoh.handlers.FifoChannel(MAX_WAITING)
             )
+            threading.Thread(
+                target=self._take_all, args=(inbox,), name="zenoh inbox", daemon=True
+            ).start()
             session.liveliness().declare_subscriber(
                 self._keys.all_tokens,
                 zenoh.handlers.Callback(self._token_changed, indirect=False),
@@ -227,10 +253,17 @@ class ZenohSession:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    # In threads of Zenoh's.
+    # In a thread for what arrives, so that Zenoh's own need not wait for Python's lock.
 
-    def _arrived(self, sample: zenoh.Sample) -> None:
-        message = sample.payload.to_bytes()
+    def _take_all(self, inbox: zenoh.Subscriber[zenoh.handlers.Handler[zenoh.Sample]]) -> None:
+        with contextlib.suppress(zenoh.ZError):  # the session is closed
+            while True:
+                sample: zenoh.Sample | None = inbox.recv()
+                while sample is not None:  # all that there is, while we have the lock
+                    self._arrived(sample.payload.to_bytes())
+                    sample = inbox.try_recv()
+
+    def _arrived(self, message: bytes) -> None:
         with self._lock:
             if self._inbox_bytes + len(message) > MAX_INBOX_BYTES:
                 return
@@ -239,6 +272,8 @@ class ZenohSession:
             is_first, self._is_draining = not self._is_draining, True
         if is_first:
             self._call(self._drain)
+
+    # In a thread of Zenoh's.
 
     def _token_changed(self, sample: zenoh.Sample) -> None:
         try:

@@ -10,15 +10,14 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.transport.address import Address
-from semantic_net.transport.base import LinkTotals
+from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.link_meter import Reading
 from semantic_net.transport.reliable import ReliableStream
 from semantic_net.transport.segment import (
-    MAX_DATA_BYTES,
     Flags,
     Route,
     Segment,
@@ -35,8 +34,8 @@ earlier: `p2p.liveness_s` is about peers, this is about what their routers may s
 OPEN_S = (0.25, 2.0)
 """Seconds after which a call that is not answered is made again, at first and at most."""
 
-Send = Callable[[bytes, bool], None]
-"""Sends a message; the flag says whether it only answers, and may go ahead of others."""
+Send = Callable[[Sequence[Buffer], bool], None]
+"""Sends the parts of a message; the flag says whether it only answers, and may overtake others."""
 
 
 class ZenohStream(asyncio.Transport):
@@ -157,7 +156,7 @@ class ZenohStream(asyncio.Transport):
         if self._is_closing or self._is_gone or not data:
             return
         outgoing.write(data)
-        if outgoing.waiting_bytes >= min(outgoing.room, MAX_DATA_BYTES):
+        if outgoing.waiting_bytes >= min(outgoing.room, outgoing.most_in_one):
             self._send()
         if outgoing.waiting_bytes > outgoing.room:
             self._pause()
@@ -168,7 +167,7 @@ class ZenohStream(asyncio.Transport):
             self._is_paused = True
             self._protocol.pause_writing()
 
-    def _encoded(self, segment: Segment) -> bytes:
+    def _encoded(self, segment: Segment) -> Sequence[Buffer]:
         return encode_segment(self.route, segment)
 
     def _send_soon(self) -> None:
@@ -179,14 +178,14 @@ class ZenohStream(asyncio.Transport):
         self._soon = None
         if self._is_gone:
             return
-        self._send()
         outgoing = self._stream.outgoing
-        if self._is_closing and outgoing.has_arrived:
-            self.lose(None)
-        elif self._is_paused and outgoing.waiting_bytes <= outgoing.room:
+        if self._is_paused and outgoing.waiting_bytes <= outgoing.room:
             self._is_paused = False
             assert self._protocol is not None, "it was told to pause"
-            self._protocol.resume_writing()
+            self._protocol.resume_writing()  # before what waits goes out: segments get fuller
+        self._send()
+        if self._is_closing and outgoing.has_arrived:
+            self.lose(None)
 
     def _send(self) -> None:
         for segment in self._stream.to_send(self._loop.time()):
