@@ -21,7 +21,7 @@ VERSION = 1
 ID_BYTES = 16
 HEADER = struct.Struct(f">BB{ID_BYTES}s{ID_BYTES}sQQQQQ")
 
-MAX_DATA_BYTES = 5 * 256 * 1024
+MAX_DATA_BYTES = 5 * 512 * 1024
 """Most bytes of the stream in one segment. Small ones cost more: who puts or takes one has to
 wait for Python's lock each time."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.protocol.frames import FrameDecoder
+from semantic_net.protocol.frames import Frame, FrameDecoder, WholeFrames
 from semantic_net.protocol.handshake import SECURITY, encode_refusal
 from semantic_net.transport.address import Address
 from semantic_net.transport.base import Buffer, LinkTotals
@@ -112,7 +112,7 @@ class StreamWire(asyncio.BufferedProtocol):
         self.connection.heard_at = self._loop.time()
         self._frames_this_turn = 0
         if self._tls is None:
-            self._take_frames(self._decoder, nbytes)
+            self._take_frames(self._decoder.received(nbytes))
         else:
             self._tls.received(self._sealed[:nbytes])
             self._empty_bytes += nbytes
@@ -120,6 +120,28 @@ class StreamWire(asyncio.BufferedProtocol):
             is_full = nbytes == len(self._sealed) < SEALED_BYTES[1]
             if is_full and self._tls is not None and self._tls.device_key is not None:
                 self._sealed = memoryview(bytearray(2 * nbytes))
+
+    def take_whole(self, data: memoryview) -> int:
+        """Take the whole frames at the beginning of what has arrived, without a copy.
+
+        Returns:
+            How many bytes they have; what is left, if anything, goes to `get_buffer`.
+        """
+        if self._tls is not None or self._decoder is None or self._decoder.missing_bytes:
+            return 0
+        frames = WholeFrames(data)
+        self._frames_this_turn = 0
+        self._take_frames(iter(frames))
+        if frames.num_bytes:
+            self._hub.bytes_received += frames.num_bytes
+            self.connection.heard_at = self._loop.time()
+        return frames.num_bytes
+
+    def wanted(self, num_bytes: int) -> int:
+        """Return how many of so many bytes `get_buffer` should have: the rest may lie whole."""
+        if self._tls is not None or self._decoder is None:
+            return num_bytes
+        return min(num_bytes, self._decoder.missing_bytes or num_bytes)
 
     def _read_sealed(self, tls: TlsChannel) -> None:
         """Take what TLS has for us, and send what it has for the other end."""
@@ -131,7 +153,7 @@ class StreamWire(asyncio.BufferedProtocol):
                 if not num_bytes or self.connection.is_over:
                     break
                 self._empty_bytes = 0
-                self._take_frames(self._decoder, num_bytes)
+                self._take_frames(self._decoder.received(num_bytes))
             self._send(tls.to_send())
             if self._empty_bytes > MAX_EMPTY_BYTES:
                 self.connection.broke_protocol(RemoteProtocolError("TLS that holds nothing"))
@@ -152,11 +174,11 @@ class StreamWire(asyncio.BufferedProtocol):
             self._written += len(data)
             self._transport.write(data)
 
-    def _take_frames(self, decoder: FrameDecoder, num_bytes: int) -> None:
-        """Take the frames that new bytes complete, or some of them and the others next turn."""
+    def _take_frames(self, frames: Iterator[Frame]) -> None:
+        """Take frames that have arrived, or some of them and the others next turn."""
         connection, began = self.connection, self._loop.time()
         try:
-            for frame in decoder.received(num_bytes):
+            for frame in frames:
                 for each in connection.unpack(frame):
                     connection.frame_received(each)
                     self._frames_this_turn += 1
@@ -169,7 +191,7 @@ class StreamWire(asyncio.BufferedProtocol):
         elif (wait_s := self._breath_after(self._loop.time() - began)) > 0:
             self._breathing = True
             self._transport.pause_reading()
-            self._loop.call_later(wait_s, self._take_more, decoder)
+            self._loop.call_later(wait_s, self._take_more)
 
     def _breath_after(self, took_s: float) -> float:
         """Return the seconds for which others have their turn; 0 for none."""
@@ -181,13 +203,13 @@ class StreamWire(asyncio.BufferedProtocol):
             self._busy_s, self._busy_since = 0.0, now + wait_s
         return wait_s
 
-    def _take_more(self, decoder: FrameDecoder) -> None:
+    def _take_more(self) -> None:
         self._breathing = False
         self._frames_this_turn = 0
         if self._decoder is None:
             return
         self._transport.resume_reading()  # unless it is paused anew
-        self._take_frames(decoder, 0)
+        self._take_frames(self._decoder.received(0))
         if self._tls is not None:
             self._read_sealed(self._tls)
 

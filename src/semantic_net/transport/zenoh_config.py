@@ -33,8 +33,8 @@ BLOCK_S = 60.0
 """Seconds that a full queue may wait before Zenoh closes the link; its default, 5, is what loses
 messages in a longer outage."""
 
-MAX_MESSAGE_BYTES = 2 * 1024 * 1024
-"""Twice of what a segment has; Zenoh would put together up to 1 GiB."""
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""More than a segment has; Zenoh would put together up to 1 GiB."""
 
 RETRY_S = (0.5, 4.0)
 """Seconds between two tries to connect again to a router, at first and at most."""

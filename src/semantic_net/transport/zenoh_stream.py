@@ -57,7 +57,7 @@ class ZenohStream(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._out, self._gone_to = send, gone
         self._stream = ReliableStream()
-        self._protocol: asyncio.BufferedProtocol | None = None
+        self._protocol: StreamWire | None = None
         self._answered: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
@@ -84,7 +84,7 @@ class ZenohStream(asyncio.Transport):
             self.abort()
             raise
 
-    def start(self, protocol: asyncio.BufferedProtocol) -> None:
+    def start(self, protocol: StreamWire) -> None:
         """Hand the stream to whoever speaks on it."""
         self._protocol = protocol
         protocol.connection_made(self)
@@ -120,14 +120,18 @@ class ZenohStream(asyncio.Transport):
             if self._protocol is None:
                 return
             data = incoming.ready[0]
-            buffer = memoryview(self._protocol.get_buffer(len(data)))
-            num_bytes = min(len(buffer), len(data))
+            if num_bytes := self._protocol.take_whole(data):
+                incoming.read(num_bytes)
+                continue
+            buffer = self._protocol.get_buffer(len(data))
+            num_bytes = min(len(buffer), self._protocol.wanted(len(data)))
             buffer[:num_bytes] = data[:num_bytes]
             incoming.read(num_bytes)
             self._protocol.buffer_updated(num_bytes)
         if self._reads and incoming.is_over and self._protocol and not self._eof_told:
             self._eof_told = True
-            if not (self._protocol.eof_received() or self._is_gone):
+            self._protocol.eof_received()
+            if not self._is_gone:
                 self.close()
 
     def pause_reading(self) -> None:
