@@ -10,7 +10,13 @@ from semantic_net.errors import ConfigError
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.transport.address import Address, parse_address
-from semantic_net.transport.base import BulkSource, LinkTotals, Traffic, TrustChanged
+from semantic_net.transport.base import (
+    BulkSource,
+    LinkTotals,
+    Traffic,
+    TransportHandler,
+    TrustChanged,
+)
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.dialer import Dialer
 from semantic_net.transport.hub import Hub
@@ -57,6 +63,10 @@ class HubTransport:
         self._dialer = Dialer(self._dial, self._hub, jitter)
         self._pins = pins
         self._trust_look: asyncio.TimerHandle | None = None
+
+    async def start(self, handler: TransportHandler) -> None:
+        """Listen and begin to dial; see `Transport.start`."""
+        raise NotImplementedError
 
     async def _dial(self, address: Address) -> Connection:
         """Open a connection and begin its handshake.
