@@ -364,6 +364,14 @@ def test_a_router_that_is_no_address_is_a_wrong_setting(router: str) -> None:
         ZenohTransport(settings, A, TransportSettings(), hello_content())
 
 
+def test_an_ipv6_router_needs_a_name_with_tls(tmp_path: Path) -> None:
+    settings = ZenohSettings(run="site", routers=("[::1]:7447",))
+    ZenohTransport(settings, A, TransportSettings(), hello_content())
+    own = device(tmp_path, A)
+    with pytest.raises(ConfigError, match="give it a name"):
+        ZenohTransport(settings, A, TransportSettings(), hello_content(), pins=own.pins())
+
+
 def test_zenoh_finds_nobody_by_itself() -> None:
     config = json.loads(zenoh_config(connect=["10.0.0.1:7447"]))
     assert config["mode"] == "client"

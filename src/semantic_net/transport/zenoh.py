@@ -73,7 +73,7 @@ class ZenohTransport(HubTransport):
         """
         super().__init__(signer, settings, hello, rng, pins)
         for router in zenoh.routers:
-            _check_router(router)
+            _check_router(router, is_tls=pins is not None)
         self._zenoh = zenoh
         self._identity = None if pins is None else LinkIdentity(pins.key)
         self._peer: PeerId = signer.peer_id
@@ -246,13 +246,17 @@ class ZenohTransport(HubTransport):
             await self._session.close()
 
 
-def _check_router(text: str) -> None:
+def _check_router(text: str, *, is_tls: bool) -> None:
     try:
         address = parse_address(text)
     except ValueError as exc:
         raise ConfigError(f"p2p.routers: {exc}") from exc
     if address.is_wildcard or not address.port:
         raise ConfigError(f"p2p.routers: {text!r} names no host and port to connect to")
+    if is_tls and ":" in address.host:
+        raise ConfigError(
+            f"p2p.routers: {text!r}: Zenoh's TLS cannot read an IPv6 address; give it a name"
+        )
 
 
 def _text(segment: Segment) -> str:
