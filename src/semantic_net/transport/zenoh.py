@@ -222,6 +222,8 @@ class ZenohTransport(HubTransport):
         known.pop(place.instance, None)
         if not known:
             self._places.pop(place.address, None)
+        if not any(route.source == place.instance for route in self._streams):
+            return
         loop = asyncio.get_running_loop()
         self._leaving[place.instance] = loop.call_later(
             self._settings.dead_after_s, self._lose, place.instance

@@ -35,7 +35,7 @@ MAX_WAITING = 16
 TURN_BYTES = 2 * 1024 * 1024
 """What the event loop takes before others have their turn."""
 
-CLOSE_S = 2.0
+CLOSE_S = 1.0
 """Seconds that a thread may take to come to its end; a link that is out may hold it up."""
 
 Trusted = Callable[[], Collection[str] | None]
@@ -171,8 +171,7 @@ class ZenohSession:
             return
         self._data.stop()
         self._answers.stop()
-        for thread in (self._data.thread, self._answers.thread):
-            await _ended(thread)
+        await asyncio.gather(_ended(self._data.thread), _ended(self._answers.thread))
         self._stop.set()
         self._wakes.set()
         await _ended(self._keeper)
