@@ -1,6 +1,6 @@
 """A whole peer without a model, as a process: real shell, protocol and sockets, stub learner.
 
-    python stub_peer.py REPORT PAYLOAD_BYTES LISTEN PEER [ROUTER]
+    python stub_peer.py REPORT PAYLOAD_BYTES LISTEN PEER [ROUTER LIVENESS_S]
 
 With a router it finds the other one there, over Zenoh. It runs one round, with everything but
 `p2p.liveness_s` as in a default configuration, and reports in REPORT (JSON) when it asked for bytes
@@ -108,9 +108,11 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def run(payload_bytes: int, listen: str, other: str, router: str = "") -> dict[str, Any]:
+async def run(
+    payload_bytes: int, listen: str, other: str, router: str = "", liveness: str = "10"
+) -> dict[str, Any]:
     """Run a round with the peer at ``other``; return what to report."""
-    p2p = P2PConfig()
+    p2p = P2PConfig(liveness_s=float(liveness))
     signer = Signer(hashlib.sha256(listen.encode()).digest())
     learner = StubLearner(listen, payload_bytes)
     store: UpdateStore[int] = UpdateStore(learner.parse)

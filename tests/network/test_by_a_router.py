@@ -105,14 +105,18 @@ def test_a_transfer_by_a_router_fills_the_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["sender", "receiver"])
-def test_an_outage_by_a_router_loses_nothing(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize(("liveness_s", "sessions"), [(10.0, 2), (30.0, 1)])
+def test_an_outage_by_a_router_loses_nothing(
+    tmp_path: Path, where: str, liveness_s: float, sessions: int
+) -> None:
+    """Whoever has patience keeps its session; else the transfer goes on in the next one."""
     pytest.importorskip("zenoh")
     skip_where_not_permitted()
     restored: list[float] = []
     with star(2, RATE_BIT_S) as network, router_in(network, tmp_path):
         host = network.hosts[0 if where == "sender" else 1]
         report = transfer(
-            network, tmp_path, lambda peer: restored.append(outage(host.set_link, peer))
+            network, tmp_path, lambda peer: restored.append(outage(host.set_link, peer)), liveness_s
         )
     over_s = report.over_s - OUTAGE_S
     gap_s, until = report.longest_gap
@@ -121,4 +125,6 @@ def test_an_outage_by_a_router_loses_nothing(tmp_path: Path, where: str) -> None
         f"{until - restored[0]:.2f} s after the outage, sessions {len(report.sessions)}"
     )
     assert gap_s > OUTAGE_S - 0.5, "there was an outage"
-    assert over_s <= MOST_OVER_S
+    # TCP doubles its waits, so it may be silent for as long again, and Zenoh sets no limit to that.
+    assert over_s <= MOST_OVER_S + OUTAGE_S
+    assert len(report.sessions) <= sessions

@@ -103,7 +103,9 @@ class StubPeer:
 
 
 @contextlib.contextmanager
-def stub_peers(network: Lan | Star, folder: Path, payloads: list[int]) -> Iterator[list[StubPeer]]:
+def stub_peers(
+    network: Lan | Star, folder: Path, payloads: list[int], liveness_s: float = 10.0
+) -> Iterator[list[StubPeer]]:
     """Start two peers that publish an update of so many bytes each; none is left behind.
 
     Around a centre they meet at the Zenoh router there.
@@ -120,6 +122,7 @@ def stub_peers(network: Lan | Star, folder: Path, payloads: list[int]) -> Iterat
             arguments = [str(place / "report.json"), str(payloads[index]), listen, other]
             if isinstance(network, Star):
                 arguments.append(f"{network.centre_addresses[index]}:{ROUTER_PORT}")
+                arguments.append(str(liveness_s))
             with (place / "log.txt").open("wb") as log:
                 process = subprocess.Popen(
                     [*host.prefix(), sys.executable, str(PROGRAM), *arguments],
@@ -137,10 +140,14 @@ def stub_peers(network: Lan | Star, folder: Path, payloads: list[int]) -> Iterat
 
 
 def transfer(
-    network: Lan | Star, folder: Path, during: Callable[[StubPeer], None] = lambda receiver: None
+    network: Lan | Star,
+    folder: Path,
+    during: Callable[[StubPeer], None] = lambda receiver: None,
+    liveness_s: float = 10.0,
 ) -> Report:
     """Move the payload from the first host to the second; return what the second saw."""
-    with stub_peers(network, folder, [PAYLOAD_BYTES, OTHER_BYTES]) as [sender, receiver]:
+    payloads = [PAYLOAD_BYTES, OTHER_BYTES]
+    with stub_peers(network, folder, payloads, liveness_s) as [sender, receiver]:
         during(receiver)
         received, sent = receiver.report(), sender.report()
     assert received.updates == sent.updates == [2], "both have folded both updates in one round"
