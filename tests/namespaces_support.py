@@ -140,6 +140,43 @@ def lan(num_hosts: int, rate_bit_s: int) -> Iterator[Lan]:
         yield network
 
 
+@dataclass(frozen=True, slots=True)
+class Star:
+    """Hosts that reach one machine and nobody else, each over a line of its own."""
+
+    hosts: list[Host]
+    centre: str
+    """The machine's namespace."""
+    centre_addresses: list[str]
+    """Under which each host knows it."""
+
+    def prefix(self) -> tuple[str, ...]:
+        """Return what to put before a command that is to run in the centre."""
+        return ("ip", "netns", "exec", self.centre)
+
+
+@contextlib.contextmanager
+def star(num_hosts: int, rate_bit_s: int) -> Iterator[Star]:
+    """Connect hosts to a machine that forwards no packet; both ends of a line have its rate."""
+    with namespaces(num_hosts + 1) as [centre, *names]:
+        hosts, addresses = [], []
+        for number, name in enumerate(names, 1):
+            host, port = Host(name, "eth0", f"10.78.{number}.2"), f"port{number}"
+            addresses.append(f"10.78.{number}.1")
+            run(
+                *("ip", "-n", name, "link", "add", "eth0", "type", "veth"),
+                *("peer", "name", port, "netns", centre),
+            )
+            run("ip", "-n", name, "addr", "add", f"{host.address}/24", "dev", "eth0")
+            run("ip", "-n", centre, "addr", "add", f"{addresses[-1]}/24", "dev", port)
+            run("ip", "-n", centre, "link", "set", port, "up")
+            host.set_link("up")
+            _shape(centre, port, rate_bit_s)
+            _shape(name, "eth0", rate_bit_s)
+            hosts.append(host)
+        yield Star(hosts, centre, addresses)
+
+
 def _shape(namespace: str, interface: str, rate_bit_s: int) -> None:
     run(
         *("tc", "-n", namespace, "qdisc", "add", "dev", interface, "root", "tbf"),

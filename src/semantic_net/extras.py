@@ -13,6 +13,7 @@ MODULES = {
     "dashboard": ("starlette", "uvicorn"),
     "tracking": ("tensorboard",),
     "simulation": ("ray",),
+    "zenoh": ("zenoh",),
 }
 """What each extra brings that is imported here."""
 

@@ -1,9 +1,10 @@
 """A whole peer without a model, as a process: real shell, protocol and sockets, stub learner.
 
-    python stub_peer.py REPORT PAYLOAD_BYTES LISTEN PEER
+    python stub_peer.py REPORT PAYLOAD_BYTES LISTEN PEER [ROUTER LIVENESS_S]
 
-It runs one round, with everything but `p2p.liveness_s` as in a default configuration, and reports
-in REPORT (JSON) when it asked for bytes and when they came, on the clock that all processes share.
+With a router it finds the other one there, over Zenoh. It runs one round, with everything but
+`p2p.liveness_s` as in a default configuration, and reports in REPORT (JSON) when it asked for bytes
+and when they came, on the clock that all processes share.
 """
 
 from __future__ import annotations
@@ -44,12 +45,15 @@ from semantic_net.transport.base import (
     TransportEvent,
     TransportHandler,
 )
+from semantic_net.transport.common import HubTransport
 from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.zenoh_config import ZenohSettings
 
 MAX_PAYLOAD_BYTES = 1 << 24
+SETTLE_S = 2.0
 
 
-class TimedTransport(AdHocTransport):
+class Timed(HubTransport):
     """Writes down what is asked for and what comes, and when."""
 
     wants: list[tuple[float, int]]
@@ -84,13 +88,31 @@ class TimedTransport(AdHocTransport):
             self.chunks.append((_now(), chunk.offset, len(chunk.data)))
 
 
+class TimedAdHoc(Timed, AdHocTransport):
+    """That over TCP."""
+
+
+def over_zenoh(
+    router: str, signer: Signer, settings: TransportSettings, hello: HelloContent
+) -> Timed:
+    """Return a transport that reaches a router alone."""
+    from semantic_net.transport.zenoh import ZenohTransport  # of an extra
+
+    class TimedZenoh(Timed, ZenohTransport):
+        """That over Zenoh."""
+
+    return TimedZenoh(ZenohSettings(run="test", routers=(router,)), signer, settings, hello)
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def run(payload_bytes: int, listen: str, other: str) -> dict[str, Any]:
+async def run(
+    payload_bytes: int, listen: str, other: str, router: str = "", liveness: str = "10"
+) -> dict[str, Any]:
     """Run a round with the peer at ``other``; return what to report."""
-    p2p = P2PConfig()
+    p2p = P2PConfig(liveness_s=float(liveness))
     signer = Signer(hashlib.sha256(listen.encode()).digest())
     learner = StubLearner(listen, payload_bytes)
     store: UpdateStore[int] = UpdateStore(learner.parse)
@@ -103,6 +125,7 @@ async def run(payload_bytes: int, listen: str, other: str) -> dict[str, Any]:
                 rounds=1,
                 listen_timeout_s=p2p.listen_timeout_s,
                 start_timeout_s=p2p.start_timeout_s,
+                settle_s=SETTLE_S if router else 0.0,
             ),
             bases=BaseConfig(every=16, origin_bytes=len(origin), max_bytes=1 << 20),
             admission=Admission(run_digest(FACTS), {"stub": MAX_PAYLOAD_BYTES}.get),
@@ -115,13 +138,18 @@ async def run(payload_bytes: int, listen: str, other: str) -> dict[str, Any]:
         UpdateSet(history),
     )
     address = parse_address(listen)
-    transport = TimedTransport(
-        signer,
-        TransportSettings(
-            host=address.host, port=address.port, peers=(other,), liveness_s=p2p.liveness_s
-        ),
-        HelloContent(FACTS, 1, "test"),
+    transport_settings = TransportSettings(
+        host=address.host,
+        port=address.port,
+        peers=() if router else (other,),
+        liveness_s=p2p.liveness_s,
     )
+    hello = HelloContent(FACTS, 1, "test")
+    transport: Any  # what both are has no address
+    if router:
+        transport = over_zenoh(router, signer, transport_settings, hello)
+    else:
+        transport = TimedAdHoc(signer, transport_settings, hello)
     runner = ThreadRunner()
     peer = Peer(
         PeerParts(
@@ -153,5 +181,5 @@ async def run(payload_bytes: int, listen: str, other: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
-    seen = asyncio.run(run(int(sys.argv[2]), sys.argv[3], sys.argv[4]))
+    seen = asyncio.run(run(int(sys.argv[2]), *sys.argv[3:]))
     Path(sys.argv[1]).write_text(json.dumps(seen))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from namespaces_support import Host, Lan, lan, skip_where_not_permitted, wait_until
+from namespaces_support import Host, Lan, Star, lan, skip_where_not_permitted, wait_until
 
 pytestmark = pytest.mark.network
 
@@ -26,6 +26,7 @@ PROGRAM = Path(__file__).with_name("stub_peer.py")
 RATE_BIT_S = 5_000_000
 PAYLOAD_BYTES = 8 * 1024 * 1024
 OTHER_BYTES = 1000
+ROUTER_PORT = 7447
 OUTAGE_S = 10.0
 LINE_S = PAYLOAD_BYTES * 8 / RATE_BIT_S
 """Seconds that the payload alone, without any header, takes on the line: 13.4."""
@@ -102,8 +103,13 @@ class StubPeer:
 
 
 @contextlib.contextmanager
-def stub_peers(network: Lan, folder: Path, payloads: list[int]) -> Iterator[list[StubPeer]]:
-    """Start two peers that publish an update of so many bytes each; none is left behind."""
+def stub_peers(
+    network: Lan | Star, folder: Path, payloads: list[int], liveness_s: float = 10.0
+) -> Iterator[list[StubPeer]]:
+    """Start two peers that publish an update of so many bytes each; none is left behind.
+
+    Around a centre they meet at the Zenoh router there.
+    """
     paths = [str(PROGRAM.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     addresses = [f"{host.address}:5000" for host in network.hosts]
@@ -114,6 +120,9 @@ def stub_peers(network: Lan, folder: Path, payloads: list[int]) -> Iterator[list
             place.mkdir()
             listen, other = addresses[index], addresses[1 - index]
             arguments = [str(place / "report.json"), str(payloads[index]), listen, other]
+            if isinstance(network, Star):
+                arguments.append(f"{network.centre_addresses[index]}:{ROUTER_PORT}")
+                arguments.append(str(liveness_s))
             with (place / "log.txt").open("wb") as log:
                 process = subprocess.Popen(
                     [*host.prefix(), sys.executable, str(PROGRAM), *arguments],
@@ -131,10 +140,14 @@ def stub_peers(network: Lan, folder: Path, payloads: list[int]) -> Iterator[list
 
 
 def transfer(
-    network: Lan, folder: Path, during: Callable[[StubPeer], None] = lambda receiver: None
+    network: Lan | Star,
+    folder: Path,
+    during: Callable[[StubPeer], None] = lambda receiver: None,
+    liveness_s: float = 10.0,
 ) -> Report:
     """Move the payload from the first host to the second; return what the second saw."""
-    with stub_peers(network, folder, [PAYLOAD_BYTES, OTHER_BYTES]) as [sender, receiver]:
+    payloads = [PAYLOAD_BYTES, OTHER_BYTES]
+    with stub_peers(network, folder, payloads, liveness_s) as [sender, receiver]:
         during(receiver)
         received, sent = receiver.report(), sender.report()
     assert received.updates == sent.updates == [2], "both have folded both updates in one round"

@@ -22,6 +22,7 @@ from semantic_net.protocol.frames import (
     Frame,
     FrameDecoder,
     Kind,
+    WholeFrames,
     decode_body,
     decode_header,
     encode_frame,
@@ -62,6 +63,27 @@ def test_large_frames_survive_any_sizes_of_reads(sizes: list[int], dice: Random)
 def test_noise_raises_only_the_documented_error(noise: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
         FrameDecoder().feed(noise)
+
+
+@given(frames, st.data())
+def test_whole_frames_and_the_decoder_together_lose_none(
+    sent: list[Frame], data: st.DataObject
+) -> None:
+    stream = b"".join(encode_frame(frame.kind, bytes(frame.body)) for frame in sent)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    decoder, got = FrameDecoder(), []
+    for start, end in pairwise([0, *cuts, len(stream)]):
+        rest = memoryview(stream)[start:end]
+        while rest:
+            if not decoder.missing_bytes:
+                whole = WholeFrames(rest)
+                got += [Frame(frame.kind, bytes(frame.body)) for frame in whole]
+                rest = rest[whole.num_bytes :]
+            part = rest[: decoder.missing_bytes or len(rest)]
+            rest = rest[len(part) :]
+            got += decoder.feed(bytes(part))
+    assert got == sent
+    assert not decoder.missing_bytes
 
 
 def test_feeding_takes_any_amount_at_once() -> None:

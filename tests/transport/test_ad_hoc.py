@@ -55,6 +55,7 @@ from semantic_net.transport.base import (
 )
 from semantic_net.transport.connection import Connection, Owner, Wire
 from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.stream_wire import BUSY_S, FRAMES_A_TURN
 
 A, B, C = signer(1), signer(2), signer(3)
 
@@ -229,7 +230,7 @@ def test_many_small_frames_are_taken_in_turns() -> None:
             turn()
             client.writer.write(encode_frame(Kind.WANT, b"x") * num_frames)
             await a.until(lambda: len(a.bodies(Kind.WANT)) == num_frames)
-            assert turns >= num_frames / tcp.FRAMES_A_TURN
+            assert turns >= num_frames / FRAMES_A_TURN
 
     play_over_tcp(scenario)
 
@@ -266,12 +267,12 @@ def test_a_flood_that_takes_long_to_check_gets_a_share_of_the_processor(
             await a.expect(Connected)
             # In large reads many small frames come at once, of large ones only a few.
             size = MAX_BODY_BYTES[Kind.WANT] if is_large else 1
-            client.writer.write(encode_frame(Kind.WANT, bytes(size)) * 3 * tcp.FRAMES_A_TURN)
-            await a.until(lambda: len(a.bodies(Kind.WANT)) == 3 * tcp.FRAMES_A_TURN)
+            client.writer.write(encode_frame(Kind.WANT, bytes(size)) * 3 * FRAMES_A_TURN)
+            await a.until(lambda: len(a.bodies(Kind.WANT)) == 3 * FRAMES_A_TURN)
 
     play_over_tcp(scenario)
-    assert max(waits) > 2 * tcp.BUSY_S, "a quarter of the time: three times as long as it took"
-    assert sum(waits) > 0.001 * 3 * tcp.FRAMES_A_TURN
+    assert max(waits) > 2 * BUSY_S, "a quarter of the time: three times as long as it took"
+    assert sum(waits) > 0.001 * 3 * FRAMES_A_TURN
 
 
 def test_two_peers_that_name_each_other_meet_however_full_both_are() -> None:

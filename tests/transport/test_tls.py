@@ -28,13 +28,13 @@ from semantic_net.errors import StartError
 from semantic_net.protocol.frames import UNLIKE_MODES, FrameDecoder, Kind, encode_frame
 from semantic_net.protocol.handshake import decode_refusal
 from semantic_net.protocol.identity import Signer
-from semantic_net.transport import ad_hoc
+from semantic_net.transport import common
 from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.base import Connected, Disconnected, Refused, Unreachable
 from semantic_net.transport.certificate import make_certificate
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.settings import TransportSettings
-from semantic_net.transport.tcp import MAX_EMPTY_BYTES
+from semantic_net.transport.stream_wire import MAX_EMPTY_BYTES
 from semantic_net.transport.tls import Pins, TlsChannel, TlsError
 from semantic_net.transport.trust import Device
 
@@ -188,7 +188,7 @@ def test_several_peers_may_run_on_one_device(play: Play) -> None:
 def test_a_device_that_is_revoked_goes_at_once_and_is_told_why(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ad_hoc, "TRUST_LOOK_S", 0.01)
+    monkeypatch.setattr(common, "TRUST_LOOK_S", 0.01)
 
     async def scenario(world: Field) -> None:
         world.pair(A, B)
@@ -222,7 +222,7 @@ def test_a_revoked_device_that_is_dialled_is_told_why(play: Play) -> None:
 def test_a_device_that_is_paired_while_peers_run_gets_in(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ad_hoc, "TRUST_LOOK_S", 0.01)
+    monkeypatch.setattr(common, "TRUST_LOOK_S", 0.01)
 
     async def scenario(world: Field) -> None:
         a = await world.peer(A)

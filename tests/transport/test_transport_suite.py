@@ -19,6 +19,8 @@ from transport_support import (
     play_in_memory,
     play_over_tcp,
     play_over_tls,
+    play_over_zenoh,
+    play_over_zenoh_tls,
     signer,
 )
 
@@ -42,7 +44,10 @@ A, B, C = signer(1), signer(2), signer(3)
 Play = Callable[[Scenario], None]
 
 
-@pytest.fixture(params=[play_over_tcp, play_over_tls, play_in_memory], ids=["tcp", "tls", "memory"])
+@pytest.fixture(
+    params=[play_over_tcp, play_over_tls, play_in_memory, play_over_zenoh, play_over_zenoh_tls],
+    ids=["tcp", "tls", "memory", "zenoh", "zenoh_tls"],
+)
 def play(request: pytest.FixtureRequest) -> Play:
     """Return how to play a scenario."""
     player: Play = request.param
@@ -535,7 +540,7 @@ def test_an_address_that_does_not_answer_is_reported_once(play: Play) -> None:
 def test_an_address_in_use_is_a_start_error(play: Play) -> None:
     async def scenario(world: World) -> None:
         a = await world.peer("a", A)
-        settings = TransportSettings(port=int(a.transport.address.rpartition(":")[2]))
+        settings = TransportSettings(port=world.port_in_use(a))
         with pytest.raises(StartError, match="the port is in use"):
             await world.peer("a", C, settings=settings)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -151,6 +152,10 @@ class World(Protocol):
         """Return where others dial a peer."""
         ...
 
+    def port_in_use(self, probe: Probe) -> int:
+        """Return a port on which nobody else can listen."""
+        ...
+
     def reset(self, a: Probe, b: Probe) -> None:
         """Break the connections between two peers; both notice."""
         ...
@@ -200,6 +205,10 @@ class MemoryWorld:
     def address_of(self, probe: Probe) -> str:
         """Return where others dial a peer."""
         return f"{probe.name}:5000"
+
+    def port_in_use(self, probe: Probe) -> int:
+        """Return a port on which nobody else can listen."""
+        return parse_address(probe.transport.address).port
 
     def reset(self, a: Probe, b: Probe) -> None:
         """Break the connections between two peers; both notice."""
@@ -254,6 +263,10 @@ class TcpWorld:
     def address_of(self, probe: Probe) -> str:
         """Return where others dial a peer."""
         return self._relays[probe.name].address
+
+    def port_in_use(self, probe: Probe) -> int:
+        """Return a port on which nobody else can listen."""
+        return parse_address(probe.transport.address).port
 
     def reset(self, a: Probe, b: Probe) -> None:
         """Break the connections between two peers; both notice."""
@@ -471,6 +484,22 @@ def play_in_memory(scenario: Scenario) -> None:
 def play_over_tcp(scenario: Scenario) -> None:
     """Play a scenario on 127.0.0.1."""
     run_tcp(_play(scenario, TcpWorld))
+
+
+def play_over_zenoh(scenario: Scenario) -> None:
+    """Play a scenario on 127.0.0.1, over Zenoh."""
+    pytest.importorskip("zenoh")
+    from zenoh_world import ZenohWorld
+
+    run_tcp(_play(scenario, ZenohWorld))
+
+
+def play_over_zenoh_tls(scenario: Scenario) -> None:
+    """Play a scenario on 127.0.0.1, over Zenoh and TLS."""
+    pytest.importorskip("zenoh")
+    from zenoh_world import ZenohTlsWorld
+
+    run_tcp(_play(scenario, ZenohTlsWorld))
 
 
 def play_over_tls(scenario: Scenario) -> None:

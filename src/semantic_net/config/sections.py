@@ -109,6 +109,11 @@ class P2PConfig:
     """Port to listen on; 0 takes a free one."""
     peers: tuple[str, ...] = ()
     """host:port of other peers; one's own address in the list is ignored."""
+    transport: Literal["ad_hoc", "zenoh"] = "ad_hoc"
+    """ad_hoc: peers dial each other. zenoh: they meet at ``routers`` (extra ``zenoh``)."""
+    routers: tuple[str, ...] = ()
+    """host:port of Zenoh's routers. None, with ``transport`` zenoh: this peer is one, and
+    listens."""
     discovery: Literal["static", "mdns"] = "static"
     """static: ``peers`` is all there is to begin with. mdns: peers of a run find each other on
     their network as well, by multicast DNS (extra ``mdns``)."""
@@ -161,6 +166,7 @@ class P2PConfig:
             "full or given with p2p.discovery mdns, since a graph needs the list of all peers",
             self.topology,
         )
+        self._check_transport()
         require(0 <= self.port <= 65535, "p2p.port", "in [0, 65535]", self.port)
         least = 1 if self.participants is None else self.participants
         require(least >= 1, "p2p.participants", ">= 1, or null", self.participants)
@@ -194,6 +200,28 @@ class P2PConfig:
         require(self.disk_budget_mb > 0, "p2p.disk_budget_mb", "> 0", self.disk_budget_mb)
         require(self.memory_budget_mb >= 0, "p2p.memory_budget_mb", ">= 0", self.memory_budget_mb)
         require(self.checkpoint_every >= 0, "p2p.checkpoint_every", ">= 0", self.checkpoint_every)
+
+    def _check_transport(self) -> None:
+        require_one_of("p2p.transport", self.transport, ("ad_hoc", "zenoh"))
+        if self.transport == "ad_hoc":
+            rule = "empty with p2p.transport ad_hoc, which has none"
+            require(not self.routers, "p2p.routers", rule, self.routers)
+            return
+        found = "with p2p.transport zenoh, where peers find each other at p2p.routers"
+        require(not self.peers, "p2p.peers", f"empty {found}", self.peers)
+        require(self.discovery == "static", "p2p.discovery", f"static {found}", self.discovery)
+        require(self.topology in ("full", "given"), "p2p.topology", f"full {found}", self.topology)
+        require(
+            bool(self.routers or self.port),
+            "p2p.port",
+            "one that others can name, where this peer is itself their router (no p2p.routers)",
+            self.port,
+        )
+
+    @property
+    def finds_peers(self) -> bool:
+        """Whether peers may turn up whom nobody has named."""
+        return self.discovery != "static" or self.transport == "zenoh"
 
     @property
     def turn_period(self) -> int:

@@ -17,11 +17,11 @@ from semantic_net.aggregation.topology import FULL, needs_own_place
 from semantic_net.config import Config, P2PConfig
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.federated.base_store import BaseStore
-from semantic_net.federated.dialled import addresses_to_dial
 from semantic_net.federated.folder import Identity
 from semantic_net.federated.parts import Parsed
 from semantic_net.federated.snapshot import BaseSizes
 from semantic_net.federated.store import UpdateStore
+from semantic_net.federated.transports import transport_of
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.facts import run_digest
 from semantic_net.protocol.handshake import HelloContent
@@ -33,18 +33,15 @@ from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns
 from semantic_net.protocol.update import Admission, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
-from semantic_net.transport.ad_hoc import AdHocTransport
 from semantic_net.transport.base import Transport
 from semantic_net.transport.device import DeviceIdentity
-from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tls import Pins
 
 log = logging.getLogger(__name__)
 
 
-CORK_S, TURN_S = 0.02, 0.05
-"""In a large fleet much is told of at about the same time: it is looked at, and goes out,
-together."""
+TURN_S = 0.05
+"""In a large fleet much is told of at about the same time, and is looked at together."""
 
 
 class ModelSide(Protocol[Parsed]):
@@ -76,20 +73,14 @@ class ModelSide(Protocol[Parsed]):
 
 
 class MakeTransport(Protocol):
-    """Makes a transport, which does not open anything yet."""
+    """Makes a transport, which does not open anything yet; `transport_of` is one."""
 
     def __call__(
-        self, signer: Signer, settings: TransportSettings, hello: HelloContent, pins: Pins | None
+        self, config: Config, signer: Signer, hello: HelloContent, pins: Pins | None
     ) -> Transport:
-        """Return a transport from a key, addresses and limits, the hello, and whom to let in."""
+        """Return a transport from the addresses and limits of a configuration, a key, the hello
+        and whom to let in."""
         ...
-
-
-def ad_hoc_transport(
-    signer: Signer, settings: TransportSettings, hello: HelloContent, pins: Pins | None
-) -> Transport:
-    """Return what devices on one network talk over."""
-    return AdHocTransport(signer, settings, hello, pins=pins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +104,7 @@ def assemble(
     updates_folder: Path | None = None,
     records: Sequence[Record] = (),
     closed_round: int = 0,
-    make_transport: MakeTransport = ad_hoc_transport,
+    make_transport: MakeTransport = transport_of,
     is_valid: SignatureCheck = signature_valid,
 ) -> Assembled[Parsed]:
     """Put a peer's machine, transport and store together, with what the folder holds.
@@ -169,17 +160,13 @@ def assemble(
         authored_round=journal.last_round,
         membership=membership,
     )
-    transport = make_transport(
-        signer,
-        _transport_settings(config),
-        HelloContent(
-            facts,
-            incarnation,
-            f"semantic-net {semantic_net.__version__}",
-            endorsement=b"" if device is None else device.endorse(signer.public_key),
-        ),
-        pins=pins,
+    hello = HelloContent(
+        facts,
+        incarnation,
+        f"semantic-net {semantic_net.__version__}",
+        endorsement=b"" if device is None else device.endorse(signer.public_key),
     )
+    transport = make_transport(config, signer, hello, pins)
     return Assembled(machine, transport, store)
 
 
@@ -200,7 +187,7 @@ def _machine_config(
             listen_timeout_s=p2p.listen_timeout_s,
             start_timeout_s=p2p.start_timeout_s,
             # Whoever is there says something within that time, or would count as gone.
-            settle_s=p2p.liveness_s if p2p.discovery != "static" else 0.0,
+            settle_s=p2p.liveness_s if p2p.finds_peers else 0.0,
             # In a graph over the whole list most of them are no neighbours.
             num_peers=len(p2p.peers) - 1 if hears_all and needs_own_place(p2p.topology) else 0,
             quorum=p2p.quorum,
@@ -245,18 +232,6 @@ def _membership(
     except RemoteProtocolError as exc:  # the others will tell
         log.warning("what other devices have said before is not used: %s", exc)
     return membership
-
-
-def _transport_settings(config: Config) -> TransportSettings:
-    p2p = config.p2p
-    return TransportSettings(
-        host=p2p.host,
-        port=p2p.port,
-        peers=addresses_to_dial(p2p),
-        liveness_s=p2p.liveness_s,
-        max_rate_bytes_s=None if p2p.max_rate is None else 1000 * p2p.max_rate,
-        cork_s=CORK_S if p2p.turn_period > 1 else 0.0,
-    )
 
 
 def _is_unpublished(update: Update, identity: Identity) -> bool:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from semantic_net.config import AggregationConfig, Config, dump_config
 from semantic_net.errors import CheckpointError, ConfigError
-from semantic_net.federated.assembly import MakeTransport, ad_hoc_transport, assemble, turn_s
+from semantic_net.federated.assembly import MakeTransport, assemble, turn_s
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
@@ -25,6 +25,7 @@ from semantic_net.federated.record_file import read_records, write_records
 from semantic_net.federated.recording import Recording
 from semantic_net.federated.security import security_mode
 from semantic_net.federated.store import UpdateStore
+from semantic_net.federated.transports import transport_of
 from semantic_net.protocol.facts import differing_facts
 from semantic_net.protocol.identity import SignatureCheck, signature_valid
 from semantic_net.protocol.machine import PeerMachine
@@ -62,7 +63,7 @@ class Surroundings:
     """What a peer on a device of its own has otherwise than one in a simulation."""
 
     make_learner: MakeLearner = ModelLearner
-    make_transport: MakeTransport = ad_hoc_transport
+    make_transport: MakeTransport = transport_of
     is_valid: SignatureCheck = signature_valid
     energy_of: Callable[[ClosedRound], float | None] = lambda closed: None
 

@@ -31,6 +31,7 @@ from semantic_net.federated.security import (
 from semantic_net.federated.shards import load_own, seed_of_peer
 from semantic_net.federated.status import StatusKeeper
 from semantic_net.federated.teller import Teller
+from semantic_net.federated.transports import load_zenoh
 from semantic_net.federated.weights import load_into, load_state_dict
 from semantic_net.monitoring.progress import logged_if_long
 from semantic_net.monitoring.sd_notify import ServiceManager
@@ -96,6 +97,7 @@ async def run_peer(
 def _check_extras(config: Config) -> None:
     """Find out what is missing before an earlier run is put away for this one."""
     load_discovery(config.p2p)
+    load_zenoh(config.p2p)
     if config.monitoring.tensorboard:
         load_tensorboard()
     if config.monitoring.dashboard is not None:

@@ -45,11 +45,11 @@ def device_of_run(config: Config, folder: Path | None) -> DeviceIdentity | None:
 
 
 def with_known_addresses(config: Config, device: DeviceIdentity) -> Config:
-    """Dial the devices that invites told of, where nobody is named and no discovery is on.
+    """Dial the devices that invites told of, where nobody is named and no others are found.
 
-    With discovery it is better not to wait for where they once were: see `known_addresses`.
+    Where they are it is better not to wait for where they once were: see `known_addresses`.
     """
-    if config.p2p.peers or config.p2p.discovery != "static":
+    if config.p2p.peers or config.p2p.finds_peers:
         return config
     return replace(config, p2p=replace(config.p2p, peers=known_addresses(device)))
 
@@ -87,7 +87,11 @@ def tell_who_may_join(config: Config, device: DeviceIdentity | None) -> None:
 
 def _is_loopback(p2p: P2PConfig) -> bool:
     """Tell whether nobody outside this machine is listened to or dialled."""
-    for host in (p2p.host, *(parse_address(peer).host for peer in p2p.peers)):
+    named = (*p2p.peers, *p2p.routers)
+    hosts = [parse_address(address).host for address in named]
+    if not p2p.routers:  # else it does not listen
+        hosts.append(p2p.host)
+    for host in hosts:
         try:
             if not ipaddress.ip_address(host).is_loopback:
                 return False

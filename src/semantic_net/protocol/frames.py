@@ -152,6 +152,30 @@ def decode_body(decoder: msgspec.msgpack.Decoder[T], frame: Frame) -> T:
         raise RemoteProtocolError(f"a malformed {frame.kind.name}: {exc}") from exc
 
 
+class WholeFrames:
+    """The frames that lie whole at the beginning of some bytes, as views of them."""
+
+    def __init__(self, data: memoryview) -> None:
+        """Take the bytes, which may not change until the frames have been dealt with."""
+        self._data = data
+        self.num_bytes = 0
+        """Of the frames so far."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield them.
+
+        Raises:
+            RemoteProtocolError: The bytes break the protocol.
+        """
+        while len(self._data) - self.num_bytes >= HEADER.size:
+            body = self.num_bytes + HEADER.size
+            kind, length = decode_header(self._data[self.num_bytes : body])
+            if len(self._data) - body < length:
+                return
+            self.num_bytes = body + length
+            yield Frame(kind, self._data[body : self.num_bytes])
+
+
 class FrameDecoder:
     """Turn a byte stream, cut anywhere, back into frames.
 
@@ -178,6 +202,17 @@ class FrameDecoder:
             self._view[: len(pending)] = bytes(pending)
             self._start, self._end = 0, len(pending)
         return self._view[self._end :]
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes the frame that has begun lacks, or its header; 0 between two frames."""
+        pending = self._end - self._start
+        if not pending:
+            return 0
+        if pending < HEADER.size:
+            return HEADER.size - pending
+        _, length = decode_header(self._view[self._start : self._start + HEADER.size])
+        return max(HEADER.size + length - pending, 0)
 
     def received(self, num_bytes: int) -> Iterator[Frame]:
         """Yield the frames that ``num_bytes`` bytes, just written to `writable`, complete.

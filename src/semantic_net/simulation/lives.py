@@ -23,6 +23,7 @@ from semantic_net.federated.parts import ClosedRound, PeerParts
 from semantic_net.federated.peer import Peer
 from semantic_net.federated.recording import add_to, record_of, summary_of
 from semantic_net.federated.shards import load_own
+from semantic_net.federated.transports import transport_settings
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer, signature_valid
@@ -41,7 +42,6 @@ from semantic_net.simulation.protocol_only import NoiseLearner
 from semantic_net.simulation.scenario import Scenario
 from semantic_net.transport.base import Transport
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
-from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tls import Pins
 
 Show = Callable[[int, RoundRecord], None]
@@ -101,12 +101,13 @@ class _Peers:
 
     def _transports(self, index: int, network: MemoryNetwork) -> MakeTransport:
         def make(
-            signer: Signer, settings: TransportSettings, hello: HelloContent, pins: Pins | None
+            config: Config, signer: Signer, hello: HelloContent, pins: Pins | None
         ) -> Transport:
             # Drawn for each life anew, so that it may fare otherwise.
             lives = self._lasting[index].num_lives
             text = f"{self.scenario.seed}:transport:{index}:{lives}"
             rng = random.Random(text)  # reproducible, not secret  # nosec B311
+            settings = transport_settings(config.p2p)
             return MemoryTransport(network, self._names[index], signer, settings, hello, rng)
 
         return make

@@ -9,25 +9,17 @@ import asyncio
 import errno
 import ipaddress
 import os
-import random
 import socket
 from typing import Any
 
 from semantic_net.errors import StartError
-from semantic_net.protocol.handshake import HelloContent
-from semantic_net.protocol.identity import Signer
 from semantic_net.transport.address import Address
-from semantic_net.transport.base import TransportHandler, TrustChanged
+from semantic_net.transport.base import TransportHandler
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection, reason_of
-from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tcp import SocketWire
-from semantic_net.transport.tls import Pins
 
 BACKLOG = 128
-
-TRUST_LOOK_S = 2.0
-"""Seconds between two looks at the trust file: a device that is revoked meanwhile has to go."""
 
 ACCEPT_TURNS = 3
 """Turns of the event loop until a connection that asyncio has accepted is handed to us."""
@@ -44,22 +36,6 @@ class AdHocTransport(HubTransport):
 
     _server: asyncio.Server | None = None
     _address: Address
-
-    def __init__(
-        self,
-        signer: Signer,
-        settings: TransportSettings,
-        hello: HelloContent,
-        rng: random.Random | None = None,
-        pins: Pins | None = None,
-    ) -> None:
-        """Prepare like every `HubTransport`; ``pins`` are the devices that TLS lets in.
-
-        Without them there is no TLS, and anybody may call.
-        """
-        super().__init__(signer, settings, hello, rng)
-        self._pins = pins
-        self._trust_look: asyncio.TimerHandle | None = None
 
     @property
     def address(self) -> str:
@@ -83,22 +59,7 @@ class AdHocTransport(HubTransport):
             await self.close()
             raise _start_error(self._settings.host, self._settings.port, exc) from exc
         self._dial_peers()
-        if self._pins is not None:
-            self._look_later()
-
-    def _look_at_trust(self) -> None:
-        """End the sessions with devices that have been revoked, and look again soon."""
-        assert self._pins is not None, "without TLS there is nobody to trust"
-        self._look_later()
-        if self._pins.refresh():
-            self._hub.report(TrustChanged(self._pins.trust.standing()))
-        for peer, device in self._hub.devices().items():
-            if (refusal := self._pins.objection(device)) is not None:
-                self._hub.disconnect(peer, refusal.code, refusal.reason)
-
-    def _look_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
+        self._watch_trust()
 
     async def _bind(self) -> asyncio.Server:
         sock = await bound_socket(self._settings.host, self._settings.port)
@@ -120,8 +81,7 @@ class AdHocTransport(HubTransport):
 
     async def close(self) -> None:
         """Flush the control lane within a bounded time, then close every connection."""
-        if self._trust_look is not None:
-            self._trust_look.cancel()
+        self._stop_watching_trust()
         if self._server is not None:
             self._server.close()
         await self._dialer.close()

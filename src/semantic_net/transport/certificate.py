@@ -26,9 +26,10 @@ _TO_ISSUER = bytes.fromhex(
     "300506032b6570"  # ed25519,
     "302b3129302706035504030c20"  # and issued by the common name
 )
+_FIRST_DAY, _FIRST_LINK_DAY = b"500101000000Z", b"700101000000Z"  # of 1950 and 1970
 _TO_SUBJECT = (
     bytes.fromhex("3020170d")  # valid from
-    + b"500101000000Z"  # 1950
+    + _FIRST_DAY
     + bytes.fromhex("180f")  # to
     + b"99991231235959Z"
     + bytes.fromhex("302b3129302706035504030c20")  # to the common name
@@ -49,6 +50,17 @@ def make_certificate(key: Ed25519PrivateKey) -> bytes:
     """Return a key's certificate in DER; of one key always the same."""
     public_key = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     unsigned = _unsigned(public_key)
+    return unsigned + key.sign(_signed_part(unsigned))
+
+
+def make_link_certificate(key: Ed25519PrivateKey) -> bytes:
+    """Return a key's certificate for links of Zenoh, in DER.
+
+    Valid from 1970 on, since its TLS knows no day before; all else is as in the one that others
+    pin, which it takes for the anchor of this one.
+    """
+    public_key = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    unsigned = _unsigned(public_key).replace(_FIRST_DAY, _FIRST_LINK_DAY, 1)
     return unsigned + key.sign(_signed_part(unsigned))
 
 

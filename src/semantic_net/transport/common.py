@@ -12,13 +12,23 @@ from semantic_net.errors import ConfigError
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.transport.address import Address, parse_address
-from semantic_net.transport.base import BulkSource, LinkTotals, Traffic
+from semantic_net.transport.base import (
+    BulkSource,
+    LinkTotals,
+    Traffic,
+    TransportHandler,
+    TrustChanged,
+)
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.dialer import Dialer
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.tls import Pins
 
 log = logging.getLogger(__name__)
+
+TRUST_LOOK_S = 2.0
+"""Seconds between two looks at the trust file: a device that is revoked meanwhile has to go."""
 
 
 class HubTransport:
@@ -30,6 +40,7 @@ class HubTransport:
         settings: TransportSettings,
         hello: HelloContent,
         rng: random.Random | None = None,
+        pins: Pins | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """Prepare; nothing is opened before the start.
@@ -39,6 +50,7 @@ class HubTransport:
             settings: Addresses, deadlines, limits.
             hello: What we say of ourselves; without addresses it gets the one we listen at.
             rng: For the jitter of redials; seeded from our peer id by default.
+            pins: The devices that TLS lets in; without them there is no TLS, and anybody may call.
             random_bytes: For nonces; replaced where nobody lies: in a simulation.
 
         Raises:
@@ -53,6 +65,12 @@ class HubTransport:
         self._hub = Hub(signer, hello, settings, random_bytes)
         jitter = rng or random.Random(signer.peer_id)  # nosec B311  # spreads redials, no secret
         self._dialer = Dialer(self._dial, self._hub, jitter)
+        self._pins = pins
+        self._trust_look: asyncio.TimerHandle | None = None
+
+    async def start(self, handler: TransportHandler) -> None:
+        """Listen and begin to dial; see `Transport.start`."""
+        raise NotImplementedError
 
     async def _dial(self, address: Address) -> Connection:
         """Open a connection and begin its handshake.
@@ -72,6 +90,26 @@ class HubTransport:
     def _is_own(self, address: Address) -> bool:
         """Tell whether an address is known to be ours; if not, the first hello shows it."""
         return False
+
+    def _look_at_trust(self) -> None:
+        """End the sessions with devices that have been revoked, and look again soon."""
+        assert self._pins is not None, "without TLS there is nobody to trust"
+        self._watch_trust()
+        if self._pins.refresh():
+            self._hub.report(TrustChanged(self._pins.trust.standing()))
+        for peer, device in self._hub.devices().items():
+            if (refusal := self._pins.objection(device)) is not None:
+                self._hub.disconnect(peer, refusal.code, refusal.reason)
+
+    def _watch_trust(self) -> None:
+        """Look at the trust file from now on, if there is one."""
+        if self._pins is not None:
+            loop = asyncio.get_running_loop()
+            self._trust_look = loop.call_later(TRUST_LOOK_S, self._look_at_trust)
+
+    def _stop_watching_trust(self) -> None:
+        if self._trust_look is not None:
+            self._trust_look.cancel()
 
     @property
     def failed(self) -> asyncio.Future[None]:

@@ -1,8 +1,7 @@
 """What is the same for every transport: connections become sessions, and sessions become events.
 
 Owns every connection, the one session per peer, the order in which events reach the handler, and
-the byte counters. How connections come about is the business of `AdHocTransport` and
-`MemoryTransport`.
+the byte counters. How connections come about is the business of each transport.
 """
 
 from __future__ import annotations

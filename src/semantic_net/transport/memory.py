@@ -46,7 +46,7 @@ class MemoryTransport(HubTransport):
         if rng is None:
             super().__init__(signer, settings, hello)
         else:
-            super().__init__(signer, settings, hello, rng, rng.randbytes)
+            super().__init__(signer, settings, hello, rng, random_bytes=rng.randbytes)
         self._network = network
         self._name = name
         self._address = Address(name, settings.port or DEFAULT_PORT)

@@ -175,7 +175,8 @@ class Pins:
         Raises:
             StartError: One of them cannot be read.
         """
-        self._key, self._certificate, self._file = key, certificate, trust
+        self.key = key
+        self._certificate, self._file = certificate, trust
         self._stamp = trust.stamp()
         self._told = ""
         self.trust = trust.read()
@@ -238,11 +239,11 @@ class Pins:
         if side is ssl.PROTOCOL_TLS_SERVER:
             context.num_tickets = 0  # a resumed session would outlive a revocation
         try:
-            context.load_cert_chain(self._certificate, self._key)
+            context.load_cert_chain(self._certificate, self.key)
         except OSError as exc:  # ssl's own among them
             reason = "OpenSSL cannot read them" if isinstance(exc, ssl.SSLError) else exc.strerror
             raise StartError(
-                f"cannot use {self._certificate} with {self._key} for TLS: {reason}; both are "
+                f"cannot use {self._certificate} with {self.key} for TLS: {reason}; both are "
                 "PEM files that `semantic-net id` makes"
             ) from exc
         try:

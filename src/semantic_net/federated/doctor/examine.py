@@ -108,7 +108,8 @@ def _network(
     own: Signer | None,
 ) -> Generator[Finding, None, dict[str, Answer]]:
     """Yield what the port, the key and the peers come to; return who answered, own peers apart."""
-    yield asyncio.run(peers.check_port(config.p2p))
+    if not config.p2p.routers:  # else it does not listen
+        yield asyncio.run(peers.check_port(config.p2p))
     if config.monitoring.dashboard is not None:
         yield asyncio.run(peers.check_page(config.monitoring.dashboard))
     security, device = peers.find_device(config, place.device_folder)
@@ -123,7 +124,9 @@ def _network(
     listening = Address(config.p2p.host, config.p2p.port)
     addresses = [a for a in dict.fromkeys(named) if not is_own(parse_address(a), listening)]
     if not addresses:
-        looks = config.p2p.discovery != "static"
+        for address, answer in asyncio.run(peers.reach_all(config.p2p.routers, probes)).items():
+            yield peers.describe_router(address, answer)
+        looks = config.p2p.finds_peers
         how = "they are looked for on the network" if looks else "the others have to dial this one"
         yield Finding("peers", OK, f"none named: {how}")
         return {}

@@ -35,6 +35,7 @@ WANTED: Mapping[str, tuple[str, Callable[[Config], bool]]] = {
         "monitoring.dashboard",
         lambda config: config.monitoring.dashboard is not None,
     ),
+    "zenoh": ("p2p.transport", lambda config: config.p2p.transport == "zenoh"),
     "tracking": ("monitoring.tensorboard", lambda config: config.monitoring.tensorboard),
 }
 """The key that asks for each extra, and whether it does."""

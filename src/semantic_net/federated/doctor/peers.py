@@ -186,6 +186,13 @@ def describe_reached(address: str, answer: Answer) -> Finding:
     return Finding(f"peer {address}", WARN, text, "who it is, it says to paired devices only")
 
 
+def describe_router(address: str, answer: Answer) -> Finding:
+    """Say whether a router can be reached."""
+    if answer.code is not None:
+        return _without_hello(f"router {address}", answer)
+    return Finding(f"router {address}", OK, f"something listens there{_link(answer)}")
+
+
 async def _is_own_name(address: str, listening: Address) -> bool:
     """Tell whether a name, behind which nobody listens yet, stands for this device."""
     host, port = parse_address(address).host, parse_address(address).port
