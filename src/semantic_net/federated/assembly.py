@@ -7,7 +7,7 @@ told nowhere else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol
@@ -20,7 +20,7 @@ from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.folder import Identity
 from semantic_net.federated.parts import Parsed
 from semantic_net.federated.snapshot import BaseSizes
-from semantic_net.federated.store import UpdateStore
+from semantic_net.federated.store import Payload, UpdateStore
 from semantic_net.federated.transports import transport_of
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.facts import run_digest
@@ -31,7 +31,7 @@ from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns
-from semantic_net.protocol.update import Admission, Update, UpdateId
+from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.transport.base import Transport
 from semantic_net.transport.device import DeviceIdentity
@@ -72,6 +72,21 @@ class ModelSide(Protocol[Parsed]):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What the peers of one process have in common: nothing, but in a simulation."""
+
+    is_valid: SignatureCheck = signature_valid
+    """May remember what another peer has checked."""
+    admitted: MutableMapping[UpdateMessage, Update] | None = None
+    """See `Admission.known`."""
+    share: Callable[[UpdateId, Payload], Payload] = lambda update_id, payload: payload
+    """Returns a payload that another peer holds, in the place of an equal one."""
+
+
+ALONE = Process()
+
+
 class MakeTransport(Protocol):
     """Makes a transport, which does not open anything yet; `transport_of` is one."""
 
@@ -105,7 +120,7 @@ def assemble(
     records: Sequence[Record] = (),
     closed_round: int = 0,
     make_transport: MakeTransport = transport_of,
-    is_valid: SignatureCheck = signature_valid,
+    process: Process = ALONE,
 ) -> Assembled[Parsed]:
     """Put a peer's machine, transport and store together, with what the folder holds.
 
@@ -121,19 +136,20 @@ def assemble(
         records: What devices have said of each other.
         closed_round: The last that an earlier process has recorded.
         make_transport: Over which the peer talks.
-        is_valid: Checks signatures.
+        process: What peers of one process have in common.
     """
     signer, journal = identity.signer, identity.journal
     run = run_digest(facts)
     admission = Admission(
         run,
         learner.max_payload_bytes,
-        is_valid,
+        process.is_valid,
         Turns(run, config.p2p.turn_period),
+        process.admitted,
     )
     budget = int(config.p2p.memory_budget_mb * 1e6)
     store: UpdateStore[Parsed] = UpdateStore(
-        learner.parse, updates_folder, budget, learner.parsed_bytes
+        learner.parse, updates_folder, budget, learner.parsed_bytes, process.share
     )
     history = learner.history
     loaded = list(store.load(admission))

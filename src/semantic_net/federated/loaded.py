@@ -13,7 +13,7 @@ from typing import Protocol
 
 from semantic_net.config import AggregationConfig, Config, dump_config
 from semantic_net.errors import CheckpointError, ConfigError
-from semantic_net.federated.assembly import MakeTransport, assemble, turn_s
+from semantic_net.federated.assembly import ALONE, MakeTransport, Process, assemble, turn_s
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.checkpoint import Checkpoint
 from semantic_net.federated.facts import run_facts
@@ -27,7 +27,6 @@ from semantic_net.federated.security import security_mode
 from semantic_net.federated.store import UpdateStore
 from semantic_net.federated.transports import transport_of
 from semantic_net.protocol.facts import differing_facts
-from semantic_net.protocol.identity import SignatureCheck, signature_valid
 from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.update import UpdateId
 from semantic_net.protocol.vitals import Vitals
@@ -64,7 +63,7 @@ class Surroundings:
 
     make_learner: MakeLearner = ModelLearner
     make_transport: MakeTransport = transport_of
-    is_valid: SignatureCheck = signature_valid
+    process: Process = ALONE
     energy_of: Callable[[ClosedRound], float | None] = lambda closed: None
 
 
@@ -186,7 +185,7 @@ def load_run(
         records=read_records(folder.records) if device is not None else (),
         closed_round=closed_round,
         make_transport=around.make_transport,
-        is_valid=around.is_valid,
+        process=around.process,
     )
     machine, store = assembled.machine, assembled.store
     recording = Recording(

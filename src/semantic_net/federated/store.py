@@ -63,6 +63,7 @@ class UpdateStore(Generic[Parsed]):
         folder: Path | None = None,
         memory_budget_bytes: int = 1 << 62,
         parsed_bytes: Callable[[Parsed], int] = lambda parsed: 0,
+        share: Callable[[UpdateId, Payload], Payload] = lambda update_id, payload: payload,
     ) -> None:
         """Take the parser of payloads, a folder if there is a disk, and a budget.
 
@@ -71,7 +72,9 @@ class UpdateStore(Generic[Parsed]):
             folder: Made if missing. None keeps everything in memory.
             memory_budget_bytes: Of payloads, and of what they parse to; older ones go to disk.
             parsed_bytes: What a parsed payload takes in memory beside the payload.
+            share: Returns an equal payload that another store of this process holds, if one does.
         """
+        self._share = share
         self._parse = parse
         self._folder = folder
         self._budget = memory_budget_bytes
@@ -89,7 +92,7 @@ class UpdateStore(Generic[Parsed]):
         """Keep a checked payload; may write older ones to disk."""
         with self._lock:
             num_bytes = update.payload_bytes + self._parsed_bytes(parsed)
-            payload = memoryview(payload)
+            payload = memoryview(self._share(update.id, payload))
             self._held[update.id] = _Held(update, payload, parsed, num_bytes, on_disk=False)
             self._bytes_in_memory += num_bytes
             self._shrink()

@@ -8,7 +8,7 @@ bytes that its author made, so no re-encoding can change an id.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -91,6 +91,8 @@ class Admission:
     """Replaced where nobody lies: in a simulation."""
     turns: Turns = field(default_factory=Turns)
     """Who may publish in which round."""
+    known: MutableMapping[UpdateMessage, Update] | None = None
+    """What another peer of this process has admitted already, in a simulation: it is the same."""
 
 
 _body_decoder = msgspec.msgpack.Decoder(UpdateBody)
@@ -114,6 +116,8 @@ def admit(message: UpdateMessage, admission: Admission) -> Update:
     Raises:
         RemoteProtocolError: Another run's, malformed, out of limits, or not the author's.
     """
+    if admission.known is not None and (known := admission.known.get(message)) is not None:
+        return known
     try:
         body = _body_decoder.decode(message.body)
     except MALFORMED as exc:
@@ -131,7 +135,10 @@ def admit(message: UpdateMessage, admission: Admission) -> Update:
         raise RemoteProtocolError(f"an update for round {body.round}, not its author's turn")
     if not admission.signature_valid(message.public_key, _CONTEXT, message.body, message.signature):
         raise RemoteProtocolError("an update that its author did not sign")
-    return _update(body, message)
+    update = _update(body, message)
+    if admission.known is not None:
+        admission.known[message] = update
+    return update
 
 
 def id_of(message: UpdateMessage) -> UpdateId:

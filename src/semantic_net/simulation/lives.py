@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from semantic_net.config import Config
-from semantic_net.federated.assembly import MakeTransport, assemble, turn_s
+from semantic_net.federated.assembly import MakeTransport, Process, assemble, turn_s
 from semantic_net.federated.folder import Identity, RunFolder
 from semantic_net.federated.journal import Journal
 from semantic_net.federated.loaded import Surroundings, load_run
@@ -23,10 +24,12 @@ from semantic_net.federated.parts import ClosedRound, PeerParts
 from semantic_net.federated.peer import Peer
 from semantic_net.federated.recording import add_to, record_of, summary_of
 from semantic_net.federated.shards import load_own
+from semantic_net.federated.store import Payload
 from semantic_net.federated.transports import transport_settings
 from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer, signature_valid
+from semantic_net.protocol.update import UpdateId
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.rate import FixedRate
 from semantic_net.semantic.schema import ModelSchema
@@ -49,6 +52,9 @@ Show = Callable[[int, RoundRecord], None]
 
 SIGNATURES_KNOWN = 1 << 16
 """Signatures that no second peer checks again: the first has, and the answer is the same."""
+
+PAYLOADS_KNOWN = 4096
+"""Latest payloads that are shared; those of a peer that lags behind may be its own."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +90,20 @@ class _Lasting:
         return self.journal.start(floor=1)
 
 
+class _Shared:
+    """Payloads, of which all peers hold the same object."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[UpdateId, Payload] = OrderedDict()
+
+    def get(self, update_id: UpdateId, payload: Payload) -> Payload:
+        """Return what the first peer held that asked."""
+        known = self._known.setdefault(update_id, payload)
+        if len(self._known) > PAYLOADS_KNOWN:
+            self._known.popitem(last=False)
+        return known
+
+
 class _Peers:
     """What lives of learning peers and of those that learn nothing have in common."""
 
@@ -91,7 +111,9 @@ class _Peers:
         self.scenario = scenario
         self._names = scenario.names
         self._lasting: dict[int, _Lasting] = {}
-        self._is_valid = functools.lru_cache(SIGNATURES_KNOWN)(signature_valid)
+        self._process = Process(
+            functools.lru_cache(SIGNATURES_KNOWN)(signature_valid), {}, _Shared().get
+        )
 
     def _next_life(self, index: int) -> tuple[_Lasting, int]:
         if index not in self._lasting:
@@ -161,7 +183,7 @@ class LearningPeers(_Peers):
             surroundings=Surroundings(
                 make_learner=functools.partial(SimulatedLearner, device),
                 make_transport=self._transports(index, network),
-                is_valid=self._is_valid,
+                process=self._process,
                 energy_of=self._energy_of,
             ),
         )
@@ -215,7 +237,7 @@ class NoisePeers(_Peers):
             learner,
             self._facts,
             make_transport=self._transports(index, network),
-            is_valid=self._is_valid,
+            process=self._process,
         )
         kept = self._records.setdefault(index, {})
 
