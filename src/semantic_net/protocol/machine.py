@@ -75,6 +75,9 @@ rounds to come shall not fill the disk."""
 MAX_DIVERGED = 64
 """Reports of divergence in one process: each is an error in the log and a look at the updates."""
 
+RELAY_WAIT = 0.1
+"""Share of its life that a sign of life may wait in a large fleet, to be passed on with others."""
+
 DIGESTS_KEPT = 64
 """Rounds whose digests are kept for comparison with what peers report."""
 
@@ -221,6 +224,7 @@ class PeerMachine:
             self.sync.next_wakeup(),
             self._neighbourhood.next_silence(),
             self._neighbourhood.next_death(),
+            self._relay.next_due,
         ]
         if self.membership is not None and self.membership.has_news:
             times.append(max(self._records_due_at, now + 1e-3))
@@ -376,7 +380,7 @@ class PeerMachine:
             *actions,
             *self._tell_records(now),
             *self.sync.announce(now),
-            *self._pass_on_waiting(),
+            *self._pass_on_waiting(now),
             *self._step(now),
             *self._compaction.look_for_cut(self._closed_round, now),
         ]
@@ -528,11 +532,14 @@ class PeerMachine:
         if not self.roster.has_room_for(peer, now, is_neighbour=is_neighbour):
             return actions
         verify_heartbeat(message, self._cfg.admission.signature_valid)
+        before = self.roster.latest(peer)
         if self.roster.hear(peer, body, message, now):
             if not self._turns.is_sampled:
                 actions += self._pass_on(message, peer, {sender})
             elif body.is_due:  # of a large fleet nobody needs to hear more than who publishes soon
-                self._relay.add(peer, message, sender)
+                is_news = before is None or before.next_round != body.next_round
+                wait_s = 0.0 if is_news else self._cfg.liveness_s * RELAY_WAIT
+                self._relay.add(peer, message, sender, now + wait_s)
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
             actions += self.sync.stands_on(peer, body.frontier, now)
@@ -596,9 +603,9 @@ class PeerMachine:
         )
         return [Send(others, message)] if others else []
 
-    def _pass_on_waiting(self) -> list[Action]:
+    def _pass_on_waiting(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        for origin, waiting in self._relay.take():
+        for origin, waiting in self._relay.take(now):
             actions += self._pass_on(waiting.message, origin, waiting.heard_from)
         return actions
 

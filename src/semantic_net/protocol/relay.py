@@ -1,10 +1,11 @@
-"""What a peer of a large fleet passes on when it looks at what has come: much goes out together.
+"""What a peer of a large fleet passes on, a while after it has come: much goes out together.
 
 By then it has heard the same from most of its neighbours, and leaves those out. Pure.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Waiting:
     message: HeartbeatMessage
     heard_from: set[PeerId]
     """The neighbours that have told us of it."""
+    due_at: float
 
 
 class Relay:
@@ -26,10 +28,13 @@ class Relay:
 
     def __init__(self) -> None:
         self._waiting: dict[PeerId, Waiting] = {}
+        self.next_due = math.inf
+        """When something has to go out."""
 
-    def add(self, origin: PeerId, message: HeartbeatMessage, sender: PeerId) -> None:
-        """Let a heartbeat wait, in the place of an earlier one of its peer."""
-        self._waiting[origin] = Waiting(message, {sender})
+    def add(self, origin: PeerId, message: HeartbeatMessage, sender: PeerId, due_at: float) -> None:
+        """Let a heartbeat wait until then, in the place of an earlier one of its peer."""
+        self._waiting[origin] = Waiting(message, {sender}, due_at)
+        self.next_due = min(self.next_due, due_at)
 
     def heard_again(self, origin: PeerId, message: HeartbeatMessage, sender: PeerId) -> None:
         """Note that a neighbour has told us of something that is no news any more."""
@@ -37,7 +42,8 @@ class Relay:
         if waiting is not None and waiting.message == message:
             waiting.heard_from.add(sender)
 
-    def take(self) -> Iterator[tuple[PeerId, Waiting]]:
-        """Yield what waits, by its origin; it waits no more."""
-        waiting, self._waiting = self._waiting, {}
-        yield from waiting.items()
+    def take(self, now: float) -> Iterator[tuple[PeerId, Waiting]]:
+        """Yield what waits, by its origin, if something of it is due; it waits no more."""
+        if now >= self.next_due:
+            waiting, self._waiting, self.next_due = self._waiting, {}, math.inf
+            yield from waiting.items()
