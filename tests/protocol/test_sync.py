@@ -34,7 +34,10 @@ from semantic_net.protocol.messages import (
     HaveEntry,
     Message,
     PackedChunk,
+    Sum,
+    Sums,
     Want,
+    encode_message,
 )
 from semantic_net.protocol.sync import MAX_VAIN_PARTS, Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES
@@ -183,6 +186,100 @@ def test_long_lists_that_are_out_of_step_both_come_to_their_end(
 def test_whoever_holds_nothing_says_so() -> None:
     [(to, message)] = haves(make(neighbours=()).connected(A, 0.0))
     assert (to, message) == ((A,), Have((), True))
+
+
+def ends_that_met(ours: list[Update], theirs: list[Update]) -> tuple[list[Send], list[UpdateSet]]:
+    """Let two that sum up begin a session; return what they said, and what they hold after it."""
+    sets = [UpdateSet(ORIGIN, ours), UpdateSet(ORIGIN, theirs)]
+    ends = {A: Announcing(sets[0], STALL_S), B: Announcing(sets[1], STALL_S)}
+    said: list[Send] = []
+    post: list[tuple[PeerId, Message]] = []
+
+    def send(sender: PeerId, actions: list[Action]) -> None:
+        other = B if sender == A else A
+        for one in only(actions, Send):
+            said.append(one)
+            if isinstance(one.message, Want):  # the payload is there at once
+                wanted = sets[other == B].get(one.message.id)
+                assert wanted is not None
+                actions, is_void = ends[sender].header(other, wanted, 0.0)
+                send(sender, actions)
+                if not is_void:
+                    send(sender, ends[sender].chunk(other, chunk(wanted, "x"), 0.0))
+                    send(sender, ends[sender].add(wanted, 0.0)[0])
+            else:
+                post.append((other, one.message))
+
+    for peer, other in ((A, B), (B, A)):
+        send(peer, ends[peer].connected(other, 0.0, sums_up=True))
+    while post:
+        to, message = post.pop(0)
+        other = B if to == A else A
+        if isinstance(message, Sums):
+            send(to, ends[to].sums(other, message, 0.0))
+        else:
+            assert isinstance(message, Have)
+            send(to, ends[to].have(other, message, 0.0))
+    assert all(ends[peer].has_all(other, 10**6) for peer, other in ((A, B), (B, A)))
+    assert all(end.settled({A, B}, 10**6, signer("x").peer_id, 0.0) for end in ends.values())
+    return said, sets
+
+
+def test_of_rounds_that_both_hold_nothing_is_listed() -> None:
+    many = [update(signer(f"author {i}"), n) for n in range(1, 21) for i in range(10)]
+    said, _ = ends_that_met(many, many)
+    assert [type(s.message) for s in said] == [Sums, Sums, Have, Have]
+    assert all(s.message.entries == () for s in said if isinstance(s.message, Have))
+    assert sum(len(encode_message(s.message)) for s in said) < 1000, "and not 2 x 200 entries"
+
+
+def test_what_is_listed_grows_with_what_is_new() -> None:
+    many = [update(signer(f"author {i}"), n) for n in range(1, 21) for i in range(10)]
+    new = update(signer("late"), 7)
+    said, sets = ends_that_met([*many, new], many)
+    listed = [len(s.message.entries) for s in said if isinstance(s.message, Have)]
+    assert sum(listed) <= 2 * 11 + 11, "the round that differs, by both, and the word on it"
+    assert new.id in sets[1]
+
+
+@given(
+    ours=st.sets(st.tuples(st.integers(1, 6), st.integers(0, 4))),
+    theirs=st.sets(st.tuples(st.integers(1, 6), st.integers(0, 4))),
+)
+def test_whatever_two_hold_they_hold_all_of_it_after_they_have_met(
+    ours: set[tuple[int, int]], theirs: set[tuple[int, int]]
+) -> None:
+    def made(slots: set[tuple[int, int]]) -> list[Update]:
+        return [update(signer(f"author {i}"), n) for n, i in sorted(slots)]
+
+    _, (one, other) = ends_that_met(made(ours), made(theirs))
+    assert one.digest == other.digest == UpdateSet(ORIGIN, made(ours | theirs)).digest
+
+
+def test_nothing_is_listed_before_the_other_has_summed_up_and_once_only() -> None:
+    sync = Announcing(UpdateSet(ORIGIN, [X1]), STALL_S)
+    [send] = only(sync.connected(A, 0.0, sums_up=True), Send)
+    assert send.message == Sums((Sum(1, UpdateSet(ORIGIN, [X1]).sum_of(1)),))
+    assert haves(sync.tick(STALL_S)) == []
+    assert not sync.has_all(A, 1)
+    assert haves(sync.sums(A, Sums(()), STALL_S)) == [((A,), have(X1, complete=True))]
+    assert sync.sums(A, Sums(()), STALL_S) == []
+
+
+def test_evidence_of_a_void_slot_makes_a_round_differ() -> None:
+    _, (one, other) = ends_that_met([X1, Y1], [X1])
+    assert one.is_void(1, CAROL.peer_id)
+    assert other.is_void(1, CAROL.peer_id)
+
+
+def test_a_neighbour_back_on_an_earlier_base_is_told_of_rounds_that_were_the_same() -> None:
+    held = UpdateSet(ORIGIN, [X1, X2])
+    sync = Announcing(held, STALL_S)
+    sync.connected(A, 0.0, sums_up=True)
+    same = Sums(tuple(Sum(n, held.sum_of(n)) for n in (1, 2)))
+    assert haves(sync.sums(A, same, 0.0)) == [((A,), have(complete=True))]
+    sync.stands_on(A, 1, 0.0)
+    assert haves(sync.stands_on(A, 0, 0.0)) == [((A,), have(X1, X2, complete=True))]
 
 
 def test_a_new_update_is_told_to_all_its_source_included() -> None:

@@ -29,7 +29,7 @@ def test_after_any_disaster_all_peers_hold_and_fold_the_same(seed: int) -> None:
     assert disturbed(seed) == []
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [2, 11])  # in which neither hears of the other's in time
 def test_what_was_signed_twice_for_a_round_counts_nowhere(seed: int) -> None:
     """One key runs twice, out of each other's sight."""
     links = [pair for pair in full("abcd") if pair != ("a", "b")]

@@ -221,7 +221,8 @@ class Peer(Generic[Parsed]):
             addresses = tuple(dialable_addresses(event.hello, event.address))
             for known in (event.device or event.peer, event.peer):
                 self._refusers.pop(known, None)
-            self.carry_out(self._machine.connected(event.peer, now, addresses))
+            sums_up = event.hello.sums_up
+            self.carry_out(self._machine.connected(event.peer, now, addresses, sums_up=sums_up))
         elif isinstance(event, Disconnected):
             if self._machine.has_left(event.peer):
                 log.info("%s has left", self.name(event.peer))

@@ -91,6 +91,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     """Whether this peer reads PACKED frames."""
     endorsement: Annotated[bytes, Meta(max_length=SIGNATURE_BYTES)] = b""
     """The word of the device that this peer runs on, where the connection proves a device."""
+    sums_up: bool = False
+    """Whether this peer begins with SUMS, and lists what it holds when it has read the other's."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -128,6 +130,8 @@ class HelloContent:
     """Whether control frames may come packed."""
     endorsement: bytes = b""
     """By the device that this peer runs on, of its key."""
+    sums_up: bool = True
+    """Whether a session begins with a digest of each round, before anything is listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,7 @@ class Handshake:
             facts=dict(content.facts),
             software=content.software,
             unpacks=content.unpacks,
+            sums_up=content.sums_up,
             endorsement=content.endorsement,
         )
         self._our_body = msgspec.msgpack.encode(self._ours)

@@ -49,6 +49,7 @@ from semantic_net.protocol.messages import (
     Message,
     Neighbours,
     PackedChunk,
+    Sums,
     Want,
     read_heartbeat,
     sign_heartbeat,
@@ -247,13 +248,21 @@ class PeerMachine:
         self.rounds.waiting_for = addresses
         return self._after([], now)
 
-    def connected(self, peer: PeerId, now: float, addresses: tuple[str, ...] = ()) -> list[Action]:
+    def connected(
+        self,
+        peer: PeerId,
+        now: float,
+        addresses: tuple[str, ...] = (),
+        *,
+        sums_up: bool = False,
+    ) -> list[Action]:
         """A session is up: show ourselves and those we hear, and list what we hold.
 
         Args:
             peer: Who is at the other end.
             now: The time.
             addresses: Where it can be dialled.
+            sums_up: It begins with digests of what it holds.
         """
         usable = tuple(a for a in addresses if len(a) <= MAX_ADDRESS_CHARS)
         self._neighbourhood.connected(peer, usable[:MAX_ADDRESSES], now)
@@ -265,7 +274,7 @@ class PeerMachine:
             self._neighbourhood.list(),
         ]
         actions: list[Action] = [Send((peer,), message) for message in messages]
-        return self._after([*actions, *self.sync.connected(peer, now)], now)
+        return self._after([*actions, *self.sync.connected(peer, now, sums_up=sums_up)], now)
 
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
         """A session is gone; the peer may still be alive, and heard through others."""
@@ -294,6 +303,8 @@ class PeerMachine:
             return self.sync.have(peer, message, now)
         if isinstance(message, Neighbours):
             return self._pass_on_again(peer, message, now)
+        if isinstance(message, Sums):
+            return self.sync.sums(peer, message, now)
         if isinstance(message, Want):
             return self.sync.want(peer, message, self.bases_needed)
         if isinstance(message, UpdateMessage):

@@ -39,6 +39,7 @@ from semantic_net.protocol.update import (
     UpdateId,
     UpdateMessage,
 )
+from semantic_net.protocol.update_set import SUM_BYTES
 from semantic_net.protocol.vitals import VitalsMessage
 
 Counter = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -47,6 +48,9 @@ RoundOrNone = Annotated[int, msgspec.Meta(ge=0, le=MAX_ROUND + 1)]
 
 MAX_HAVE_ENTRIES = 2048
 """Most entries in one HAVE; a longer list goes out in several."""
+
+MAX_SUMS = 2048
+"""Most rounds that are summed up at the begin of a session, the latest ones; 60 kB."""
 
 MAX_NEIGHBOURS = 256
 MAX_ADDRESSES = 2
@@ -138,6 +142,19 @@ class Have(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """With this message the sender has listed everything it holds."""
 
 
+class Sum(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One round, and the digest of all that the sender holds of it."""
+
+    round: Round
+    digest: Annotated[bytes, msgspec.Meta(min_length=SUM_BYTES, max_length=SUM_BYTES)]
+
+
+class Sums(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What I hold, round by round: list to me, of those that differ, what you hold."""
+
+    rounds: Annotated[tuple[Sum, ...], msgspec.Meta(max_length=MAX_SUMS)]
+
+
 class Want(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Send me this update or base, its payload from this byte on."""
 
@@ -195,6 +212,7 @@ Message = (
     | Binding
     | Statement
     | VitalsMessage
+    | Sums
 )
 
 KIND_OF: dict[type, Kind] = {
@@ -209,6 +227,7 @@ KIND_OF: dict[type, Kind] = {
     Binding: Kind.BINDING,
     Statement: Kind.STATEMENT,
     VitalsMessage: Kind.VITALS,
+    Sums: Kind.SUMS,
 }
 _DECODERS: dict[Kind, msgspec.msgpack.Decoder[Message]] = {
     kind: msgspec.msgpack.Decoder(cls) for cls, kind in KIND_OF.items()

@@ -1,7 +1,8 @@
 """Syncing peers is syncing sets: "I have these", "I want those".
 
-Every neighbour gets the full list on connect and each new update at once, the one it came from
-included: to that one it is the acknowledgement. What a neighbour does not acknowledge it is told
+Every neighbour gets the list on connect, but for the rounds of which both hold the same, as digests
+of each show; and each new update at once, the one it came from included: to that one it is the
+acknowledgement. What a neighbour does not acknowledge it is told
 again. Duplicates, reordering and retries are harmless.
 
 What this module refuses: more bytes than were asked for, than the signed header or the agreed
@@ -32,11 +33,14 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import (
     MAX_HAVE_ENTRIES,
+    MAX_SUMS,
     Absent,
     Chunk,
     Have,
     HaveEntry,
     PackedChunk,
+    Sum,
+    Sums,
     Want,
 )
 from semantic_net.protocol.transfers import (
@@ -91,6 +95,10 @@ class _Neighbour:
     """It has announced everything that it held when the session began."""
     list_due: float = math.inf
     """When it counts as having done so, whatever it says."""
+    awaits_sums: bool = False
+    """It sums up what it holds before we list what we do."""
+    same: frozenset[int] = frozenset()
+    """The rounds of which it held, when the session began, just what we did."""
     told_all: bool = False
     """So have we: our list has come to its end."""
     frontier: int = 0
@@ -182,6 +190,7 @@ class Sync:
             return False
         return neighbour.told_all or all(
             update.round > through
+            or update.round in neighbour.same
             or update.round <= neighbour.frontier
             or update.id in neighbour.ahead
             for update in self._updates.after(*neighbour.listed_to)
@@ -202,10 +211,28 @@ class Sync:
 
     # Who is there.
 
-    def connected(self, peer: PeerId, now: float) -> list[Action]:
-        """List what we hold to a new neighbour."""
-        self._neighbours[peer] = _Neighbour(list_due=now + LIST_PATIENCE * self._stall_s)
+    def connected(self, peer: PeerId, now: float, *, sums_up: bool = False) -> list[Action]:
+        """List what we hold to a new neighbour; first sum it up, if it does so too."""
+        list_due = now + LIST_PATIENCE * self._stall_s
+        self._neighbours[peer] = _Neighbour(list_due=list_due, awaits_sums=sums_up)
         self._transfers.connected(peer)
+        if sums_up:
+            rounds = self._updates.rounds()[-MAX_SUMS:]
+            return [Send((peer,), Sums(tuple(Sum(n, self._updates.sum_of(n)) for n in rounds)))]
+        return self._list_on(peer, MAX_UNANSWERED, now)
+
+    def sums(self, peer: PeerId, message: Sums, now: float) -> list[Action]:
+        """List what we hold of the rounds of which a neighbour does not hold the same."""
+        neighbour = self._neighbours[peer]
+        if not neighbour.awaits_sums:
+            return []  # once a session: there is nothing to say to another
+        neighbour.awaits_sums = False
+        held = set(self._updates.rounds())
+        neighbour.same = frozenset(
+            each.round
+            for each in message.rounds
+            if each.round in held and each.digest == self._updates.sum_of(each.round)
+        )
         return self._list_on(peer, MAX_UNANSWERED, now)
 
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
@@ -454,6 +481,7 @@ class Sync:
         if frontier < before:  # on another base, it takes in what we have not told it of
             neighbour.lacks.clear()
             neighbour.ahead.clear()
+            neighbour.same = frozenset()
             neighbour.listed_to, neighbour.told_all = (0, ""), False
             return self._list_on(peer, MAX_UNANSWERED, now)
         return []
@@ -495,10 +523,13 @@ class Sync:
     def _list_on(self, peer: PeerId, num_entries: int, now: float) -> list[Action]:
         """Tell a neighbour the next entries of our list, and when they are the last."""
         neighbour = self._neighbours[peer]
+        if neighbour.awaits_sums:
+            return []
         listed: list[Update] = []
         neighbour.told_all = True
         for update in self._updates.after(*neighbour.listed_to):
-            if update.id in neighbour.ahead or update.round <= neighbour.frontier:
+            is_told = update.id in neighbour.ahead or update.round in neighbour.same
+            if is_told or update.round <= neighbour.frontier:
                 continue
             # Both of a void slot go together: one alone would look like an update.
             if len(listed) >= num_entries and _slot(update) != _slot(listed[-1]):
@@ -568,11 +599,14 @@ class Sync:
     def _void(self, update: Update, rivals: list[Update], now: float) -> list[Action]:
         """Two signed updates under one slot: keep both headers as evidence, and no payload."""
         slot = _slot(update)
+        told = self._updates.slot(*slot)
         for evidence in (*rivals, update):
             self._updates.add(evidence)
         self._inadmissible.pop(slot, None)
         for evidence in self._updates.slot(*slot):
             self._announce_soon(evidence)
+            if evidence in told:  # it goes out again beside the other, and nobody has to answer
+                self._to_announce[evidence.id] = {*self._neighbours}
         return self._forget(self._transfers.in_slot(slot), now)
 
     def _announce_soon(self, update: Update) -> None:

@@ -19,6 +19,9 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.membership import Membership
 from semantic_net.protocol.update import MAX_AUTHORS, MAX_ROUND, Update, UpdateId
 
+SUM_BYTES = 16
+"""Of a round's digest: nobody can find two sets that have the same."""
+
 
 class UpdateSet:
     """The updates that a peer holds; grows, and gives up only what a base includes."""
@@ -42,6 +45,7 @@ class UpdateSet:
         self._by_id: dict[UpdateId, Update] = {}
         self._order: list[int] = []  # the rounds with updates, ascending
         self._live: dict[int, tuple[Update, ...]] = {}  # cached, as the digests are
+        self._sums: dict[int, bytes] = {}
         self._digests: list[bytes] = []  # through each round of a first part of the order
         self._evidence: list[Update] = []
         self._last_rounds: dict[PeerId, int] = {}
@@ -123,6 +127,7 @@ class UpdateSet:
         if held:
             self._evidence.extend((*held, update))
         self._live.pop(update.round, None)
+        self._sums.pop(update.round, None)
         del self._digests[bisect.bisect_left(self._order, update.round) :]
         return True
 
@@ -134,6 +139,7 @@ class UpdateSet:
         dropped: list[Update] = []
         for number in self._order[:num_included]:
             self._live.pop(number, None)
+            self._sums.pop(number, None)
             for slot in self._rounds.pop(number).values():
                 dropped.extend(slot)
         del self._order[:num_included]
@@ -209,6 +215,16 @@ class UpdateSet:
         if round_index < self.frontier:
             return self.history.digest_at(round_index)
         return self.set_digest(round_index)
+
+    def sum_of(self, round_index: int) -> bytes:
+        """Return a digest of all that is held of a round, whether or not it counts."""
+        found = self._sums.get(round_index)
+        if found is None:
+            slots = self._rounds.get(round_index, {})
+            ids = sorted(update.id for slot in slots.values() for update in slot)
+            found = hashlib.sha256(b"".join(ids)).digest()[:SUM_BYTES]
+            self._sums[round_index] = found
+        return found
 
     def history_through(self, frontier: int, mark_every: int) -> History:
         """Return the history of the base that would include everything through a round.

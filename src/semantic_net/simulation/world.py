@@ -281,14 +281,16 @@ class World:
         self._ways[a.name, b.id], self._ways[b.name, a.id] = there, back
         for node, other in ((a, b), (b, a)):
             self._met.setdefault(node.name, set()).add(other.name)
-            _feed_both(node, other.id, (other.name,), self.not_met(node))
+            _feed_both(node, other, self.not_met(node))
 
 
-def _feed_both(
-    node: Node, peer: PeerId, addresses: tuple[str, ...], not_met: tuple[str, ...]
-) -> None:
+def _feed_both(node: Node, other: Node, not_met: tuple[str, ...]) -> None:
+    # Some pairs list all that they hold at once, as with a peer that sums nothing up.
+    sums_up = sum(map(ord, node.name + other.name)) % 3 > 0
+    peer = other.id
+
     def connected(machine: PeerMachine, now: float) -> list[Action]:
-        return machine.connected(peer, now, addresses)
+        return machine.connected(peer, now, (other.name,), sums_up=sums_up)
 
     def waiting(machine: PeerMachine, now: float) -> list[Action]:
         return machine.waiting_for(not_met, now)
