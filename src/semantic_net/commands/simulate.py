@@ -142,14 +142,15 @@ def _check(arguments: argparse.Namespace) -> None:
         ):
             if value is not None:
                 raise ConfigError(f"{flag}: only with --protocol-only; peers that train say both")
-    for flag, value, is_fine in (
-        ("--payload-kb", arguments.payload_kb, (arguments.payload_kb or 1) > 0),
-        ("--train-s", arguments.train_s, (arguments.train_s or 0) >= 0),
-        ("--workers", arguments.workers, (arguments.workers or 1) >= 1),
-        ("--until", arguments.until, arguments.until is None or arguments.until > 0),
+    for flag, value in (
+        ("--payload-kb", arguments.payload_kb),
+        ("--workers", arguments.workers),
+        ("--until", arguments.until),
     ):
-        if not is_fine:
+        if value is not None and not value > 0:
             raise ConfigError(f"{flag}: must be positive, got {value:g}")
+    if arguments.train_s is not None and not arguments.train_s >= 0:
+        raise ConfigError(f"--train-s: must be 0 or more, got {arguments.train_s:g}")
 
 
 def _name_peers() -> None:

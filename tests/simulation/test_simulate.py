@@ -1,0 +1,303 @@
+"""Whole simulations: what they leave is a run's, the same for the same seed, whatever befalls."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from processes_support import ROOT
+from safetensors.torch import load_file
+
+from semantic_net.cli import main
+from semantic_net.errors import ConfigError, StartError
+from semantic_net.monitoring.runs import read_run
+from semantic_net.records import RoundRecord, Summary
+from semantic_net.simulation.costs import VirtualRunner
+from semantic_net.simulation.engines import local_engine
+from semantic_net.simulation.scenario import Scenario, scenario
+from semantic_net.simulation.simulate import Outcome, RoundOfAll, simulate
+from semantic_net.simulation.virtual_time import run_virtual
+
+TASK = ROOT / "tests" / "federated" / "demo_task.py"
+LEARNS = (f"task.name={TASK}", "training.steps=2", "training.batch_size=4", "training.device=cpu")
+
+
+def planned(
+    *overrides: str, peers: int = 4, network: str = "lan", seed: int = 0, noise: bool = False
+) -> Scenario:
+    return scenario(
+        None,
+        [*LEARNS, *overrides],
+        num_peers=peers,
+        network=network,
+        seed=seed,
+        payload_bytes=2000 if noise else None,
+        train_s=3.0,
+    )
+
+
+def play(found: Scenario, out: Path, until_s: float | None = None) -> Outcome:
+    return simulate(found, out, lambda config: local_engine(config, 1), until_s=until_s)
+
+
+def records(out: Path) -> dict[str, tuple[RoundRecord, ...]]:
+    return {each.name: each.records for each in read_run(out)}
+
+
+def network(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "network.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def digest_of(out: Path) -> str:
+    hasher = hashlib.sha256()
+    for path in sorted(out.glob("*/*.json*")):
+        hasher.update(path.name.encode() + path.read_bytes())
+    return hasher.hexdigest()
+
+
+def test_simulated_peers_learn_one_model_and_leave_what_real_ones_do(tmp_path: Path) -> None:
+    shown: list[RoundOfAll] = []
+    out = tmp_path / "run"
+    found = planned("training.rounds=3")
+    outcome = simulate(found, out, lambda config: local_engine(config, 1), show=shown.append)
+    assert [of_all.number for of_all in shown] == [1, 2, 3]
+    assert [o.num_participants for o in outcome.rounds] == [4, 4, 4]
+    run = read_run(out)
+    assert [each.name for each in run] == ["peer0", "peer1", "peer2", "peer3"]
+    for each in run:
+        assert [record.round for record in each.records] == [1, 2, 3]
+        assert {record.close_reason for record in each.records} == {"all in"}
+        assert each.summary is not None
+        assert each.summary.finished
+        assert each.summary.metrics
+    assert len({each.records[-1].state_digest for each in run}) == 1
+    first, *others = (load_file(out / each.name / "model.safetensors") for each in run)
+    assert all(torch.equal(other[name], first[name]) for other in others for name in first)
+    assert main(["report", str(out), "--out", str(tmp_path / "report")]) == 0
+
+
+def test_time_is_what_the_device_and_the_network_take(tmp_path: Path) -> None:
+    slow = network(
+        tmp_path,
+        "{link: {bandwidth_mbit_s: 0.08, delay_s: 0.5, header_bytes: 0},"
+        " device: {step_s: 2, encode_s_per_million: 0, fold_s_per_million: 0, evaluate_s: 0}}",
+    )
+    found = planned("training.rounds=2", "semantic.preset=lossless", peers=2, network=slow)
+    outcome = play(found, tmp_path / "run")
+    for found_records in records(tmp_path / "run").values():
+        second = found_records[1]
+        assert second.train_s == 4.0, "two steps"
+        takes_s = second.payload_bytes / 10_000  # 80 kbit/s
+        assert takes_s + 0.5 < second.exchange_s < 1.3 * takes_s + 3.0
+    assert outcome.virtual_s > 2 * 4.0
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_the_same_seed_gives_the_same_bytes_in_any_process(tmp_path: Path, noise: bool) -> None:
+    text = "{preset: mesh-disaster, churn: {mean_up_s: 30, mean_down_s: 10, share: 0.5}}"
+    flags = ["simulate", "--network", network(tmp_path, text), "--seed", "5"]
+    for override in (*LEARNS, "p2p.participants=4", "p2p.checkpoint_every=1"):
+        flags += ["--set", override]
+    if noise:
+        flags += ["--peers", "18", "--rounds", "6", "--protocol-only", "--payload-kb", "2"]
+    else:
+        flags += ["--peers", "6", "--rounds", "3", "--workers", "1"]
+    found = set()
+    for hash_seed in ("1", "2"):
+        out = tmp_path / hash_seed
+        subprocess.run(
+            [sys.executable, "-m", "semantic_net.cli", *flags, "--out", str(out)],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+        found.add(digest_of(out))
+    assert len(found) == 1
+
+
+def test_another_seed_gives_another_run(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        play(planned("training.rounds=2", noise=True, seed=seed), tmp_path / str(seed))
+    assert digest_of(tmp_path / "0") != digest_of(tmp_path / "1")
+
+
+def test_who_crashes_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    text = "{absences: [{peers: 1, from_s: 20, for_s: 15}], device: {step_s: 2}}"
+    found = planned("training.rounds=8", network=network(tmp_path, text))
+    play(found, tmp_path / "run")
+    by_peer = records(tmp_path / "run")
+    one = by_peer["peer1"]
+    assert one[-1].round == 8
+    published = [record.round for record in one if record.payload_bytes]
+    assert len(set(published)) == len(published)
+    assert 1 in published
+    missed = [r.round for r in by_peer["peer0"] if one[0].peer not in r.updates_in]
+    assert missed, "the others went on without it"
+    assert len({found_records[-1].state_digest for found_records in by_peer.values()}) == 1
+    summary = msgspec.json.decode(
+        (tmp_path / "run" / "peer1" / "summary.json").read_bytes(), type=Summary
+    )
+    assert summary.finished
+
+
+def test_who_says_goodbye_is_not_waited_for_and_comes_back(tmp_path: Path) -> None:
+    text = "{absences: [{peers: 1, from_s: 20, for_s: 15, how: leave}], device: {step_s: 2}}"
+    found = planned("training.rounds=8", network=network(tmp_path, text))
+    play(found, tmp_path / "run")
+    by_peer = records(tmp_path / "run")
+    without = [r for r in by_peer["peer0"] if len(r.updates_in) == 3]
+    assert without
+    assert max(r.time_s for r in without) < 6.0, "its goodbye is not a silence"
+    assert len({found_records[-1].state_digest for found_records in by_peer.values()}) == 1
+
+
+def test_two_halves_go_on_and_become_one_again(tmp_path: Path) -> None:
+    text = "{outages: [{groups: [['0-1'], ['2-3']], from_s: 15, for_s: 30}], device: {step_s: 2}}"
+    found = planned("training.rounds=14", "p2p.listen_timeout_s=6", network=network(tmp_path, text))
+    play(found, tmp_path / "run")
+    by_peer = records(tmp_path / "run")
+    apart = {
+        record.round
+        for record in by_peer["peer0"]
+        if len(record.updates_in) == 2 and record.round < 14
+    }
+    assert apart, "each half closed rounds of its own"
+    last = {found_records[-1].state_digest for found_records in by_peer.values()}
+    assert len(last) == 1
+
+
+def test_a_peer_that_is_away_when_all_others_end_does_not_keep_them(tmp_path: Path) -> None:
+    text = "{absences: [{peers: 2, from_s: 0, for_s: 100000}]}"
+    outcome = play(
+        planned("training.rounds=2", network=network(tmp_path, text), noise=True),
+        tmp_path / "run",
+    )
+    assert outcome.virtual_s < 1000
+    assert sorted(records(tmp_path / "run")) == ["peer0", "peer1", "peer3"]
+
+
+def test_a_simulation_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    found = planned("training.rounds=1000", noise=True)
+    outcome = play(found, tmp_path / "run", until_s=60.0)
+    assert 60 <= outcome.virtual_s < 70
+    summaries = [each.summary for each in read_run(tmp_path / "run")]
+    assert all(summary is not None and not summary.finished for summary in summaries)
+
+
+def test_in_turns_only_some_train_and_all_have_the_model(tmp_path: Path) -> None:
+    outcome = play(planned("training.rounds=4", "p2p.participants=2", peers=8), tmp_path / "run")
+    assert sum(of_all.num_participants for of_all in outcome.rounds) == 8, "once in four rounds"
+    assert all(len(of_all.records) == 8 for of_all in outcome.rounds)
+    last = {record.state_digest for record in outcome.rounds[-1].records.values()}
+    assert len(last) == 1
+
+
+def test_energy_is_added_up_where_the_network_tells_of_it(tmp_path: Path) -> None:
+    text = "{energy: {idle_w: 2, training_w: 10, sent_j_per_mb: 0, received_j_per_mb: 0}}"
+    found = planned("training.rounds=2", noise=True, network=network(tmp_path, text))
+    play(found, tmp_path / "run")
+    for each in read_run(tmp_path / "run"):
+        for record in each.records:
+            expected = 2 * record.time_s + 8 * record.train_s
+            assert record.energy_j == pytest.approx(expected, abs=0.01)
+        assert each.summary is not None
+        total = sum(record.energy_j or 0.0 for record in each.records)
+        assert each.summary.energy_j == pytest.approx(total, abs=0.01)
+
+
+def test_an_error_of_the_task_ends_the_simulation_and_is_told(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    text = TASK.read_text().replace("def load(", "def loads(", 1)
+    broken.write_text(text + "\n\ndef load(cfg):\n    raise ValueError('not today')\n")
+    found = planned("training.rounds=2", f"task.name={broken}")
+    with pytest.raises(StartError, match="ValueError: not today"):
+        play(found, tmp_path / "run")
+
+
+def test_a_folder_of_something_else_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(StartError, match="holds something that is no simulation's"):
+        play(planned("training.rounds=1", noise=True), tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    play(planned("training.rounds=1", noise=True, peers=3), tmp_path / "run")
+    play(planned("training.rounds=1", noise=True, peers=2), tmp_path / "run")
+    assert sorted(records(tmp_path / "run")) == ["peer0", "peer1"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--peers", "0"], "--peers must be in [1, 10000], got 0"),
+        (["--payload-kb", "3"], "--payload-kb: only with --protocol-only"),
+        (["--train-s", "3"], "--train-s: only with --protocol-only"),
+        (["--protocol-only", "--payload-kb", "0"], "--payload-kb: must be positive, got 0"),
+        (["--protocol-only", "--train-s", "-1"], "--train-s: must be 0 or more, got -1"),
+        (["--workers", "0"], "--workers: must be positive, got 0"),
+        (["--until", "0"], "--until: must be positive, got 0"),
+        (["--network", "wify"], "did you mean wifi?"),
+        (["--set", "p2p.discovery=mdns"], "p2p.discovery: simulated peers know each other"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["simulate", *flags, "--out", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_the_command_tells_of_each_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--peers", "3", "--rounds", "2", "--workers", "1", "--out", str(tmp_path / "run")]
+    for override in LEARNS:
+        flags += ["--set", override]
+    assert main(["simulate", *flags]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(f"3 peers learn {TASK}: network lan, topology full, seed 0")
+    assert [line.split("  ")[0] for line in out[1:3]] == ["round 1/2", "round 2/2"]
+    assert "3 updates" in out[1]
+    assert "one model" in out[1]
+    assert out[3].startswith("3 of 3 peers closed round 2, with one model; ")
+
+
+def test_work_takes_as_long_as_it_says_one_after_the_other() -> None:
+    async def run() -> list[tuple[str, float]]:
+        runner, loop = VirtualRunner(), asyncio.get_running_loop()
+        found: list[tuple[str, float]] = []
+
+        async def do(name: str, seconds: float) -> None:
+            await runner.learn(lambda: runner.spend(seconds))
+            found.append((name, loop.time()))
+
+        async def check() -> None:
+            await runner.check(lambda: runner.spend(0.5))
+            found.append(("check", loop.time()))
+
+        await asyncio.gather(do("first", 3.0), do("second", 2.0), check())
+        return found
+
+    assert run_virtual(run()) == [("check", 0.5), ("first", 3.0), ("second", 5.0)]
+
+
+def test_many_peers_get_few_neighbours_unless_the_configuration_says_whom() -> None:
+    assert planned(peers=16).config.p2p.topology == "full"
+    assert planned(peers=17).config.p2p.topology == "random-3"
+    assert planned("p2p.topology=ring", peers=17).config.p2p.topology == "ring"
+    assert planned("p2p.participants=5", peers=17).config.p2p.turn_period == 3
+    with pytest.raises(ConfigError, match=r"p2p\.participants"):
+        planned("p2p.participants=0")
