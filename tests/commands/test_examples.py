@@ -83,6 +83,7 @@ def test_every_example_is_one_that_the_command_takes(command: str) -> None:
             0,
         ),
         ("single", 0, ["--out", "runs/single", *sets(TINY)], 0),
+        ("simulate", 0, ["--workers", "1", *sets(SMALL)], 0),
         ("compare", 2, [], 0),
         ("status", 0, [], 1),
         ("report", 0, [], 0),
