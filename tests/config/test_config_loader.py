@@ -81,7 +81,6 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, message: 
         ("p2p.heartbeat_s=0", "p2p.heartbeat_s must be > 0, got 0.0"),
         ("p2p.liveness_s=0", "p2p.liveness_s must be > 0, got 0.0"),
         ("p2p.participants=0", "p2p.participants must be >= 1, or null, got 0"),
-        ("p2p.participants=3", "p2p.fleet must be set with p2p.participants and p2p.topology full"),
         ("p2p={participants: 3, fleet: 2}", "p2p.fleet must be null, or from p2p.participants to"),
         ("semantic.topk=0", "semantic.topk must be in (0, 1], got 0.0"),
         ("semantic={mode: none, budget_s: 1}", "semantic.budget_s must be null where"),
@@ -245,6 +244,8 @@ def test_each_peer_has_one_turn_in_as_many_rounds_as_the_fleet_has_parts() -> No
     assert P2PConfig(participants=32, fleet=40).turn_period == 1
     addresses = tuple(f"10.0.0.{n}:5000" for n in range(12))
     assert P2PConfig(participants=3, peers=addresses, topology="ring").turn_period == 4
+    with pytest.raises(ConfigError, match=r"p2p\.fleet must be set with p2p\.participants"):
+        _ = P2PConfig(participants=3, peers=addresses).turn_period
 
 
 def test_signs_of_life_keep_pace_with_the_liveness() -> None:

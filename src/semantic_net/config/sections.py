@@ -176,14 +176,6 @@ class P2PConfig:
             f"null, or from p2p.participants to {MAX_FLEET:,}",
             self.fleet,
         )
-        require(
-            self.participants is None
-            or self.fleet is not None
-            or self.topology not in ("full", "given"),
-            "p2p.fleet",
-            f"set with p2p.participants and p2p.topology {self.topology}, where peers has not all",
-            self.fleet,
-        )
         require(self.listen_timeout_s > 0, "p2p.listen_timeout_s", "> 0", self.listen_timeout_s)
         require(0 < self.quorum <= 1, "p2p.quorum", "in (0, 1]", self.quorum)
         require(self.start_timeout_s >= 0, "p2p.start_timeout_s", ">= 0", self.start_timeout_s)
@@ -225,9 +217,22 @@ class P2PConfig:
 
     @property
     def turn_period(self) -> int:
-        """Rounds in which each peer trains once."""
+        """Rounds in which each peer trains once.
+
+        Raises:
+            ConfigError: Nobody has said how many peers there are.
+        """
+        if self.participants is None:
+            return 1
+        is_listed = self.topology not in ("full", "given")
+        require(
+            self.fleet is not None or is_listed,
+            "p2p.fleet",
+            f"set with p2p.participants and p2p.topology {self.topology}, where peers has not all",
+            self.fleet,
+        )
         size = len(self.peers) if self.fleet is None else self.fleet
-        return 1 if self.participants is None else max(1, size // self.participants)
+        return max(1, size // self.participants)
 
     @property
     def beat_s(self) -> float:
