@@ -76,8 +76,9 @@ rounds to come shall not fill the disk."""
 MAX_DIVERGED = 64
 """Reports of divergence in one process: each is an error in the log and a look at the updates."""
 
-RELAY_WAIT = 0.1
-"""Share of its life that a sign of life may wait in a large fleet, to be passed on with others."""
+RELAY_WAIT = 0.03
+"""Share of its life that a sign of life may wait in a large fleet, at each of some ten peers on its
+way, to be passed on with others."""
 
 DIGESTS_KEPT = 64
 """Rounds whose digests are kept for comparison with what peers report."""
@@ -548,7 +549,7 @@ class PeerMachine:
             if not self._turns.is_sampled:
                 actions += self._pass_on(message, peer, {sender})
             elif body.is_due:  # of a large fleet nobody needs to hear more than who publishes soon
-                is_news = before is None or before.next_round != body.next_round
+                is_news = before is None or before.turn != body.turn
                 wait_s = 0.0 if is_news else self._cfg.liveness_s * RELAY_WAIT
                 self._relay.add(peer, message, sender, now + wait_s)
         self.rounds.heard(peer, body)

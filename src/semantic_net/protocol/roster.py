@@ -23,7 +23,7 @@ MAX_SIGHTINGS = MAX_AUTHORS
 RELAYS_PER_LIFE = 4
 """Times that a peer with nothing new to say is passed on before it would count as gone."""
 
-RELAYS_PER_LIFE_IF_SAMPLED = 2
+RELAYS_PER_LIFE_IF_SAMPLED = 3
 """The same in a large fleet, where each is passed on by everybody."""
 
 
@@ -95,12 +95,9 @@ class Roster:
         if before is None:
             due = True
         elif self._is_sampled:
-            said, says = before.body, body
-            due = (said.next_round, said.ready, said.incarnation) != (
-                says.next_round,
-                says.ready,
-                says.incarnation,
-            ) or now >= before.passed_on_at + self._liveness_s / RELAYS_PER_LIFE_IF_SAMPLED
+            due = body.turn != before.body.turn or (
+                now >= before.passed_on_at + self._liveness_s / RELAYS_PER_LIFE_IF_SAMPLED
+            )
         else:
             due = (
                 msgspec.structs.replace(before.body, sequence=body.sequence) != body
