@@ -29,9 +29,13 @@ from semantic_net.protocol.update_set import UpdateSet
 ALICE, BOB, CAROL = signer("alice"), signer("bob"), signer("carol")
 A, B, C = (each.peer_id for each in (ALICE, BOB, CAROL))
 LIVENESS_S = 30.0
+TURNS = Turns(ADMISSION.run, 10)
+TURN = TURNS.next(C, 11)
+FAR, NEAR = TURN - 5, TURN - 1
 
 
-def said(sequence: int, *, next_round: int, round_index: int = 3) -> HeartbeatMessage:
+def said(sequence: int, round_index: int = NEAR, next_round: int = TURN) -> HeartbeatMessage:
+    """Return what Carol says, by default that her turn is in the next round."""
     body = heartbeat_body(sequence=sequence, round_index=round_index, next_round=next_round)
     return heartbeat(CAROL, body)
 
@@ -41,7 +45,7 @@ def fleet_peer() -> PeerMachine:
     cfg = MachineConfig(
         rounds=RoundsConfig(rounds=50, listen_timeout_s=60, start_timeout_s=10),
         bases=replace(BASES, knows_all=False),
-        admission=replace(ADMISSION, turns=Turns(ADMISSION.run, 10)),
+        admission=replace(ADMISSION, turns=TURNS),
         incarnation=1,
         heartbeat_s=1000.0,
         liveness_s=LIVENESS_S,
@@ -66,31 +70,37 @@ def passed_on(actions: list[Action]) -> list[tuple[PeerId, ...]]:
 
 def test_whose_turn_is_far_off_nobody_is_told_of() -> None:
     machine = fleet_peer()
-    machine.received(A, said(1, next_round=9), 1.0)
+    machine.received(A, said(1, FAR), 1.0)
     assert passed_on(machine.look(1.0)) == []
     assert passed_on(machine.tick(1.0 + LIVENESS_S / 2)) == []
 
 
+def test_who_claims_a_turn_that_is_not_its_own_nobody_is_told_of() -> None:
+    machine = fleet_peer()
+    machine.received(A, said(1, NEAR, TURN - 1), 1.0)
+    assert passed_on(machine.look(1.0)) == []
+
+
 def test_whose_turn_comes_near_is_told_of_at_once() -> None:
     machine = fleet_peer()
-    machine.received(A, said(1, next_round=5), 1.0)
+    machine.received(A, said(1, FAR), 1.0)
     assert passed_on(machine.look(1.0)) == []
-    machine.received(A, said(2, next_round=5, round_index=4), 2.0)
+    machine.received(A, said(2, NEAR), 2.0)
     assert passed_on(machine.look(2.0)) == [(B,)]
 
 
 def test_that_it_lives_is_told_again_in_time_and_to_those_who_have_not_said_so() -> None:
     machine = fleet_peer()
-    machine.received(A, said(1, next_round=4), 1.0)
+    machine.received(A, said(1), 1.0)
     assert passed_on(machine.look(1.0)) == [(B,)]
-    machine.received(A, said(2, next_round=4), 2.0)
+    machine.received(A, said(2), 2.0)
     assert passed_on(machine.look(2.0)) == [], "it has just been told of"
     later = 1.0 + LIVENESS_S / RELAYS_PER_LIFE_IF_SAMPLED
-    machine.received(A, said(3, next_round=4), later)
+    machine.received(A, said(3), later)
     assert passed_on(machine.look(later)) == [], "others may come to go out with it"
     due = later + RELAY_WAIT * LIVENESS_S
     assert machine.next_wakeup(later) <= due
-    machine.received(B, said(3, next_round=4), later + 0.1)
+    machine.received(B, said(3), later + 0.1)
     assert passed_on(machine.tick(due)) == [], "all have told us of it meanwhile"
 
 
@@ -102,8 +112,8 @@ def test_a_sign_of_life_crosses_a_fleet_before_a_life_is_over() -> None:
 def test_what_waits_goes_out_with_what_is_due() -> None:
     relay = Relay()
     assert relay.next_due == math.inf
-    relay.add(C, said(1, next_round=4), A, 5.0)
-    relay.add(B, said(2, next_round=4), A, 3.0)
+    relay.add(C, said(1), A, 5.0)
+    relay.add(B, said(2), A, 3.0)
     assert relay.next_due == 3.0
     assert list(relay.take(2.9)) == []
     assert [origin for origin, _ in relay.take(3.0)] == [C, B]
@@ -113,11 +123,11 @@ def test_what_waits_goes_out_with_what_is_due() -> None:
 
 def test_the_latest_of_a_peer_takes_the_place_of_an_earlier_one() -> None:
     relay = Relay()
-    relay.add(C, said(1, next_round=4), A, 1.0)
-    relay.heard_again(C, said(1, next_round=4), B)
-    relay.add(C, said(2, next_round=4), B, 1.0)
+    relay.add(C, said(1), A, 1.0)
+    relay.heard_again(C, said(1), B)
+    relay.add(C, said(2), B, 1.0)
     [(_, waiting)] = relay.take(1.0)
-    assert (waiting.message, waiting.heard_from) == (said(2, next_round=4), {B})
+    assert (waiting.message, waiting.heard_from) == (said(2), {B})
 
 
 def test_the_silent_are_forgotten_but_for_neighbours() -> None:

@@ -548,7 +548,8 @@ class PeerMachine:
         if self.roster.hear(peer, body, message, now):
             if not self._turns.is_sampled:
                 actions += self._pass_on(message, peer, {sender})
-            elif body.is_due:  # of a large fleet nobody needs to hear more than who publishes soon
+            elif body.is_due and self._turns.has(peer, body.next_round):
+                # Of a large fleet nobody needs to hear more than who publishes soon.
                 is_news = before is None or before.turn != body.turn
                 wait_s = 0.0 if is_news else self._cfg.liveness_s * RELAY_WAIT
                 self._relay.add(peer, message, sender, now + wait_s)
