@@ -93,6 +93,38 @@ def test_the_page_shows_all_of_it_as_text() -> None:
     assert "Nobody was missing" in report([quiet], [], [])
 
 
+def fleet(size: int) -> list[Participant]:
+    made = []
+    for index in range(size):
+        metrics = {"miou": index / 100}
+        made.append(Participant(f"peer{index}", (make_record(metrics=metrics),), make_summary()))
+    return made
+
+
+def test_of_a_fleet_the_mean_is_told_and_one_configuration() -> None:
+    run = fleet(module.MAX_COLUMNS + 1)
+    cells = metrics_cells(run)
+    assert cells.head == ("metric", "mean of 13", "lowest", "highest")
+    assert cells.rows == (("mIoU, %", "6.0", "0.0", "12.0"),)
+    text = report(run, [f"p2p: {{port: {index}}}" for index in range(13)], [])
+    assert "configuration of peer0, one of 13" in text
+    assert "port: 1}" not in text
+    assert len(metrics_cells(fleet(module.MAX_COLUMNS)).head) == 13
+
+
+def test_of_a_fleet_the_mean_is_drawn_and_nobody_named() -> None:
+    svg = plot_run(fleet(13), "miou", higher_is_better=True)["learning"]["svg"].decode()
+    assert "each of 13" in svg
+    assert "mean" in svg
+    assert "peer7" not in svg
+    assert "peer7" in plot_run(fleet(12), "miou", higher_is_better=True)["learning"]["svg"].decode()
+
+
+def test_where_nothing_was_learned_no_curve_is_drawn() -> None:
+    run = [Participant("a", (make_record(metrics={}, loss=None),), None)]
+    assert set(plot_run(run, "", higher_is_better=True)) == {"time"}
+
+
 def test_plots_of_a_run_are_the_same_files_from_the_same_records() -> None:
     one = plot_run(RUN, "miou", higher_is_better=True)
     assert one == plot_run(RUN, "miou", higher_is_better=True)

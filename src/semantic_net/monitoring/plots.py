@@ -18,6 +18,9 @@ from semantic_net.records import RoundRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MAX_NAMED = 12
+"""Processes of a run that have a line of their own each; of more than these the mean is drawn."""
+
 MISSING = "no plots without matplotlib: pip install 'semantic-net[report]'"
 
 _LINES = ("-", "--", "-.")
@@ -49,10 +52,11 @@ def plot_run(
         metric: Name of the main one.
         higher_is_better: Else its axis points down.
     """
-    return {
-        "learning": _files(lambda: _learning(run, metric, higher_is_better=higher_is_better)),
-        "time": _files(lambda: _timeline(run)),
-    }
+    drawn = {"time": _files(lambda: _timeline(run))}
+    if any(record.metrics or record.loss is not None for each in run for record in each.records):
+        learning = _files(lambda: _learning(run, metric, higher_is_better=higher_is_better))
+        drawn = {"learning": learning, **drawn}
+    return drawn
 
 
 def _files(draw: Callable[[], Any]) -> dict[str, bytes]:
@@ -76,8 +80,11 @@ def _learning(run: Sequence[Participant], metric: str, *, higher_is_better: bool
     factor = percent_factor(
         metric, (r.metrics[metric] for each in run for r in each.records if metric in r.metrics)
     )
+    is_fleet = len(run) > MAX_NAMED
     for index, each in enumerate(run):
         look: dict[str, Any] = {"color": f"C{index % 10}", "linestyle": _LINES[index % len(_LINES)]}
+        if is_fleet:  # nobody tells a hundred lines apart
+            look = {"color": "C0", "alpha": max(0.03, 3 / len(run)), "linewidth": 1}
         known = [record for record in each.records if metric in record.metrics]
         values = [factor * record.metrics[metric] for record in known]
         total = dict(
@@ -87,10 +94,15 @@ def _learning(run: Sequence[Participant], metric: str, *, higher_is_better: bool
                 strict=True,
             )
         )
-        over_rounds.plot([r.round for r in known], values, label=_label(each.name), **look)
+        name = f"each of {len(run)}" if is_fleet and not index else each.name
+        label = None if is_fleet and index else _label(name)
+        over_rounds.plot([r.round for r in known], values, label=label, **look)
         over_bytes.plot([total[r.round] for r in known], values, **look)
         trained = [(r.round, r.loss) for r in each.records if r.loss is not None]
         losses.plot([number for number, _ in trained], [loss for _, loss in trained], **look)
+    if is_fleet:
+        _mean_of(over_rounds, run, lambda record: _scaled(record.metrics.get(metric), factor))
+        _mean_of(losses, run, lambda record: record.loss)
     name = _named(metric)
     for axis, label in ((over_rounds, "round"), (over_bytes, "bytes sent"), (losses, "round")):
         axis.set_xlabel(label)
@@ -104,8 +116,29 @@ def _learning(run: Sequence[Participant], metric: str, *, higher_is_better: bool
     for axis in (over_rounds, losses):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     over_bytes.xaxis.set_major_locator(MaxNLocator(4))
-    figure.legend(*over_rounds.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    legend = figure.legend(
+        *over_rounds.get_legend_handles_labels(), loc="outside lower center", ncols=6
+    )
+    for line in legend.get_lines():
+        line.set_alpha(1.0)
     return figure
+
+
+def _mean_of(
+    axis: Axes, run: Sequence[Participant], value_of: Callable[[RoundRecord], float | None]
+) -> None:
+    by_round: dict[int, list[float]] = {}
+    for each in run:
+        for record in each.records:
+            if (value := value_of(record)) is not None:
+                by_round.setdefault(record.round, []).append(value)
+    rounds = sorted(by_round)
+    means = [statistics.mean(by_round[number]) for number in rounds]
+    axis.plot(rounds, means, color="C3", linewidth=2, label="mean")
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
 
 
 def _timeline(run: Sequence[Participant]) -> Any:

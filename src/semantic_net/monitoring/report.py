@@ -5,6 +5,7 @@ Read from records alone. The page is one file; its plots lie beside it as PNGs a
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from semantic_net.monitoring.digests import verdict
@@ -26,6 +27,9 @@ from semantic_net.monitoring.text import (
     short_digest,
 )
 from semantic_net.protocol.identity import short_id
+
+MAX_COLUMNS = 12
+"""Most processes of which each has a column of metrics; of more the mean is told."""
 
 MAX_EVENTS = 500
 """Most lines of what happened; the rest is counted."""
@@ -73,6 +77,8 @@ def peers_cells(run: Sequence[Participant]) -> Cells:
 def metrics_cells(run: Sequence[Participant]) -> Cells:
     """Return a row a metric of the last round, classes among them, and a column a process."""
     names = dict.fromkeys(name for each in run for name in each.records[-1].metrics)
+    if len(run) > MAX_COLUMNS:
+        return _metrics_of_many(run, list(names))
     rows = [
         (
             metric_label(name) + (", %" if in_percent(name) else ""),
@@ -86,6 +92,16 @@ def metrics_cells(run: Sequence[Participant]) -> Cells:
         for name in names
     ]
     return Cells(("metric", *(each.name for each in run)), tuple(rows))
+
+
+def _metrics_of_many(run: Sequence[Participant], names: Sequence[str]) -> Cells:
+    rows = []
+    for name in names:
+        values = [v for each in run if (v := each.records[-1].metrics.get(name)) is not None]
+        found = (statistics.mean(values), min(values), max(values))
+        label = metric_label(name) + (", %" if in_percent(name) else "")
+        rows.append((label, *(format_metric(name, value) for value in found)))
+    return Cells(("metric", f"mean of {len(run)}", "lowest", "highest"), tuple(rows))
 
 
 def events(run: Sequence[Participant]) -> list[str]:
@@ -113,11 +129,15 @@ def events(run: Sequence[Participant]) -> list[str]:
 def facts(run: Sequence[Participant], configs: Sequence[str]) -> list[tuple[str, str]]:
     """Return what tells how it was made: versions, and the exact configuration."""
     told = []
-    for each in run:
+    is_fleet = len(run) > MAX_COLUMNS  # which was made in one way, but for addresses and shards
+    for each in run[:1] if is_fleet else run:
         if each.summary is not None:
             versions = ", ".join(f"{name} {value}" for name, value in each.summary.versions.items())
             size = f"{each.summary.num_parameters:,} parameters"
             told.append((each.name, f"{versions}; task {each.summary.task}, {size}"))
+    if is_fleet:
+        first = f"configuration of {run[0].name}, one of {len(run)}"
+        return [*told, *((first, text.rstrip()) for text in configs[:1])]
     distinct = list(dict.fromkeys(configs))
     name = "configuration" if len(distinct) == 1 else "configuration, as peers differ"
     return [*told, *((name, text.rstrip()) for text in distinct)]
