@@ -161,6 +161,14 @@ class Transport(Protocol):
         """
         ...
 
+    def forget(self, address: str) -> None:
+        """Dial an address no more that was added; a session with its peer stays.
+
+        Raises:
+            ValueError: It is no address.
+        """
+        ...
+
     def unmet_addresses(self) -> tuple[str, ...]:
         """Return the addresses to dial with whose peers there was no session yet."""
         ...
