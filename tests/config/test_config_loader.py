@@ -82,6 +82,10 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, message: 
         ("p2p.liveness_s=0", "p2p.liveness_s must be > 0, got 0.0"),
         ("p2p.participants=0", "p2p.participants must be >= 1, or null, got 0"),
         ("p2p.participants=3", "p2p.fleet must be set with p2p.participants and p2p.topology full"),
+        (
+            "p2p={participants: 3, topology: mesh-4}",
+            "p2p.fleet must be set with p2p.participants and p2p.topology mesh-4",
+        ),
         ("p2p={participants: 3, fleet: 2}", "p2p.fleet must be null, or from p2p.participants to"),
         ("semantic.topk=0", "semantic.topk must be in (0, 1], got 0.0"),
         ("semantic={mode: none, budget_s: 1}", "semantic.budget_s must be null where"),

@@ -48,6 +48,7 @@ class Kind(enum.IntEnum):
     VITALS = 15
     MEASURE = 16
     """Bytes that measure a link, between two doctors; out of place in any session."""
+    HINTS = 17
 
 
 MAX_BODY_BYTES: dict[Kind, int] = {
@@ -67,6 +68,7 @@ MAX_BODY_BYTES: dict[Kind, int] = {
     Kind.STATEMENT: 512,
     Kind.VITALS: 1024,
     Kind.MEASURE: 16 * 1024,
+    Kind.HINTS: 4096,
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 

@@ -80,13 +80,20 @@ class Unreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Somebody of the run is at an address, as the network tells, that nobody has named."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrustChanged:
     """The trust file of this device says something else now."""
 
     standing: Mapping[PeerId, Standing]
 
 
-TransportEvent = Connected | Disconnected | Received | Refused | Unreachable | TrustChanged
+TransportEvent = Connected | Disconnected | Received | Refused | Unreachable | Found | TrustChanged
 TransportHandler = Callable[[TransportEvent], None]
 
 
