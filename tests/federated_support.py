@@ -28,6 +28,7 @@ from semantic_net.protocol.history import (
 )
 from semantic_net.protocol.identity import Signer
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
+from semantic_net.protocol.mesh import MeshConfig
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, Update, UpdateId, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
@@ -156,8 +157,12 @@ class Device:
         base_every: int = 4,
         overlaps: bool = False,
         rate: RateController | None = None,
+        mesh_links: int | None = None,
+        max_sessions: int = 256,
     ) -> None:
         self.name = name
+        addresses = tuple(f"{peer}:5000" for peer in peers)
+        mesh = None if mesh_links is None else MeshConfig(links=mesh_links, seeds=addresses)
         facts = FACTS if facts is None else facts
         self.signer = Signer(hashlib.sha256(name.encode()).digest())
         self.learner = StubLearner(name, payload_bytes)
@@ -175,6 +180,8 @@ class Device:
                     rounds=rounds,
                     listen_timeout_s=listen_timeout_s,
                     start_timeout_s=10.0,
+                    settle_s=0.0 if mesh is None else 5.0,
+                    is_sparse=mesh is not None,
                     overlaps=overlaps,
                 ),
                 bases=BaseConfig(every=base_every, origin_bytes=32, max_bytes=10_000),
@@ -182,6 +189,7 @@ class Device:
                 incarnation=1,
                 heartbeat_s=1.0,
                 liveness_s=5.0,
+                mesh=mesh,
             ),
             self.signer,
             Base.of(hash_payload(origin), len(origin), history, given=False),
@@ -191,7 +199,7 @@ class Device:
             network,
             name,
             self.signer,
-            TransportSettings(peers=tuple(f"{peer}:5000" for peer in peers)),
+            TransportSettings(peers=addresses if mesh is None else (), max_sessions=max_sessions),
             HelloContent(facts, 1, "test"),
         )
         self.stop = asyncio.Event()

@@ -51,8 +51,13 @@ def test_with_the_extra_there_is_a_discovery() -> None:
 
 @pytest.mark.parametrize("topology", ["ring", "line", "random-3"])
 def test_a_graph_over_the_list_needs_the_list(topology: str) -> None:
-    with pytest.raises(ConfigError, match=r"^p2p\.topology must be full or given with p2p\.disc"):
+    with pytest.raises(ConfigError, match=r"^p2p\.topology must be full, given or mesh-k with"):
         P2PConfig(discovery="mdns", topology=topology)
+
+
+@pytest.mark.parametrize("topology", ["full", "given", "mesh-2", "mesh-99"])
+def test_whoever_needs_no_list_may_look_for_peers(topology: str) -> None:
+    assert P2PConfig(discovery="mdns", topology=topology).finds_peers
 
 
 def test_a_strange_discovery_is_refused() -> None:

@@ -47,7 +47,7 @@ from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import BudgetController, Choice
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.status import LastRound
-from semantic_net.transport.base import BulkSource, Received, Refused
+from semantic_net.transport.base import BulkSource, Found, Received, Refused, Unreachable
 from semantic_net.transport.link import LinkQuality
 from semantic_net.transport.memory import MemoryNetwork
 
@@ -608,3 +608,66 @@ def test_within_a_budget_updates_follow_the_bandwidth_within_two_rounds(factor: 
     assert all(0.4 * after < size < 1.1 * after for size in sizes[6:]), sizes
     assert "on the slowest link" in rounds[-1].facts.codec_reason
     assert re.search(r"\); [0-9.]+% kept$", rounds[-1].facts.codec_reason)
+
+
+def test_peers_of_a_mesh_find_each_other_from_one_address(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of 14 that call one peer, which takes 6 at a time: all get links, and none hears of it."""
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> list[Device]:
+        net = network()
+        names = [f"d{n:02}" for n in range(15)]
+        fleet = [
+            Device(net, name, told, mesh_links=2, max_sessions=6)
+            for name, told in zip(names, [(), *[(names[0],)] * 14], strict=True)
+        ]
+        await asyncio.gather(*(device.run() for device in fleet))
+        return fleet
+
+    fleet = run_virtual(scenario())
+    assert len({tuple(device.digests) for device in fleet}) == 1
+    everyone = {device.signer.peer_id for device in fleet}
+    for device in fleet:
+        assert set(device.rounds[-1].authors) == everyone
+        assert not any(closed.facts.rejected for closed in device.rounds)
+        assert device.peer.refused_by == []
+        assert device.transport.refused_addresses() == frozenset()
+        assert device.transport.unmet_addresses() == ()
+    assert not [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_a_seed_that_does_not_answer_is_told_of_once_and_a_hint_never(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a = Device(network(), "a", ("b",), mesh_links=2)
+
+    async def scenario() -> None:
+        a.machine.start(0.0)
+        for address in ("b:5000", "b:5000", "hearsay:5000"):
+            a.peer._transport_event(Unreachable(address, "Connection refused"))
+
+    run_virtual(scenario())
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warned == ["b:5000 does not answer: Connection refused; trying again"]
+
+
+def test_what_the_network_finds_is_dialled_or_kept_in_view() -> None:
+    async def scenario() -> None:
+        plain, meshed = (
+            Device(network(), "a", (), mesh_links=links, rounds=1) for links in (None, 2)
+        )
+        for device in (plain, meshed):
+            running = asyncio.ensure_future(device.run())
+            await asyncio.sleep(0.1)
+            device.peer._transport_event(Found("b:5000"))
+            device.peer.found("c:5000")
+            await running
+        assert meshed.machine.mesh is not None
+        meshed.peer.found("d:5000")
+        assert "d:5000" not in meshed.machine.mesh.view, "it is over"
+        with pytest.raises(ValueError, match="is not an address"):
+            plain.peer.found("nowhere")
+
+    run_virtual(scenario())

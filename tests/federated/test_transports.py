@@ -12,7 +12,7 @@ from protocol_support import signer
 from semantic_net.config import Config, P2PConfig
 from semantic_net.errors import ConfigError
 from semantic_net.federated.security import OPEN, PINNED, security_mode
-from semantic_net.federated.transports import load_zenoh, transport_of
+from semantic_net.federated.transports import load_zenoh, transport_of, transport_settings
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.transport.ad_hoc import AdHocTransport
 
@@ -25,6 +25,14 @@ def test_each_transport_has_its_class() -> None:
     pytest.importorskip("zenoh")
     made = transport_of(Config(p2p=ZENOH), signer("me"), HELLO, None)
     assert type(made).__name__ == "ZenohTransport"
+
+
+def test_a_mesh_decides_itself_whom_it_dials_and_takes_many_for_a_while() -> None:
+    given = P2PConfig(peers=("10.0.0.1:5000",))
+    assert transport_settings(given).peers == given.peers
+    for name, most in (("mesh-4", 64), ("mesh-20", 80)):
+        settings = transport_settings(replace(given, topology=name))
+        assert (settings.peers, settings.max_sessions) == ((), most)
 
 
 def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

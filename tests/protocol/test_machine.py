@@ -38,6 +38,7 @@ from semantic_net.protocol.actions import (
     Discard,
     Diverged,
     Finish,
+    Forget,
     HangUp,
     Keep,
     Level,
@@ -53,6 +54,7 @@ from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.machine import DIGESTS_KEPT, MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Binding, Membership, Standing, Statement, StatementBody
+from semantic_net.protocol.mesh import MeshConfig, Parting
 from semantic_net.protocol.messages import (
     Absent,
     Chunk,
@@ -60,13 +62,15 @@ from semantic_net.protocol.messages import (
     HaveEntry,
     HeartbeatBody,
     HeartbeatMessage,
+    Hint,
+    Hints,
     Message,
     Neighbour,
     Neighbours,
     Want,
     read_heartbeat,
 )
-from semantic_net.protocol.rounds import RoundsConfig
+from semantic_net.protocol.rounds import Phase, RoundsConfig
 from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.protocol.vitals import Vitals, VitalSigns, VitalsMessage
@@ -102,6 +106,7 @@ def make(
     dials_learned: bool = True,
     budget_bytes: int | None = None,
     settle_s: float = 0.0,
+    mesh: MeshConfig | None = None,
     **past: Any,
 ) -> PeerMachine:
     cfg = MachineConfig(
@@ -117,6 +122,7 @@ def make(
         heartbeat_s=heartbeat_s,
         liveness_s=LIVENESS_S,
         dials_learned=dials_learned,
+        mesh=mesh,
     )
     history = history_of_origin(base)
     updates = UpdateSet(history, held, past.get("membership"))
@@ -300,6 +306,64 @@ def test_a_live_peer_that_a_neighbour_hears_is_dialled_once() -> None:
     aloof.received(A, Neighbours((carol,)), 0.0)
     hear(aloof, CAROL, via=A)
     assert only(aloof.tick(0.2), Dial) == []
+
+
+def meshed(*seeds: str) -> PeerMachine:
+    machine = make(settle_s=SETTLE_S, mesh=MeshConfig(links=2, seeds=seeds))
+    assert only(machine.start(0.0), Dial) == [*map(Dial, seeds)]
+    return machine
+
+
+def test_a_mesh_dials_what_it_is_told_of_and_forgets_it_once_it_is_there() -> None:
+    machine = meshed("10.0.0.1:1")
+    assert machine.rounds.phase is Phase.STARTING
+    actions = machine.connected(A, 1.0, ("10.0.0.9:1",), "10.0.0.1:1")
+    assert only(actions, Forget) == [Forget("10.0.0.1:1")]
+    hear(machine, ALICE, 1.0)
+    actions = machine.received(A, Hints((Hint("10.0.0.2:1", 3),)), 1.0)
+    assert only(actions, Dial) == [Dial("10.0.0.2:1")]
+    sends = [s.message for s in only(machine.connected(B, 2.0), Send)]
+    [hints] = [message for message in sends if isinstance(message, Hints)]
+    assert {hint.address: hint.age_s for hint in hints.known} == {"10.0.0.9:1": 0, "10.0.0.2:1": 4}
+    machine.connected(CAROL.peer_id, 2.0)
+    machine.found("10.0.0.3:1", 3.0)
+    assert only(machine.not_reached("10.0.0.2:1", 3.0), Forget) == [Forget("10.0.0.2:1")]
+
+
+def test_a_mesh_dials_neighbours_of_neighbours_but_not_itself() -> None:
+    machine = meshed()
+    meet(machine, ALICE)
+    neighbours = (Neighbour(B, ("b:1",)), Neighbour(ME.peer_id, ("me:1",)))
+    assert only(machine.received(A, Neighbours(neighbours), 1.0), Dial) == [Dial("b:1")]
+
+
+def test_a_mesh_lets_go_of_those_who_have_others() -> None:
+    machine = meshed()
+    peers = [signer(f"peer {n}") for n in range(6)]
+    for peer in peers:
+        meet(machine, peer)
+    others = tuple(Neighbour(signer(f"other {n}").peer_id, ()) for n in range(3))
+    actions: list[Action] = []
+    for peer in peers[:2]:
+        actions += machine.received(peer.peer_id, Neighbours(others), 1.0)
+    assert {h.peer for h in only(actions, HangUp)} == {p.peer_id for p in peers[:2]}
+    assert all(h.is_surplus for h in only(actions, HangUp))
+    assert only(machine.disconnected(peers[0].peer_id, 1.0, Parting.CROWDED), Dial) == []
+
+
+def test_a_peer_of_a_mesh_that_leaves_dials_nobody() -> None:
+    machine = meshed("10.0.0.1:1")
+    machine.leave(1.0)
+    machine.connected(A, 1.0, (), "10.0.0.1:1")
+    assert only(machine.disconnected(A, 2.0), Dial) == []
+
+
+def test_outside_a_mesh_hints_are_of_no_use() -> None:
+    machine = started()
+    meet(machine, ALICE)
+    assert PeerMachine.received(machine, A, Hints((Hint("10.0.0.2:1", 0),)), 1.0) == []
+    assert only(machine.look(1.0), Dial) == []
+    assert machine.not_reached("10.0.0.2:1", 1.0) == []
 
 
 def test_a_forged_heartbeat_ends_the_session() -> None:

@@ -13,11 +13,16 @@ from protocol_support import RUN, heartbeat, heartbeat_body, signer, update
 from semantic_net.errors import LocalProtocolError, RemoteProtocolError
 from semantic_net.protocol.frames import Frame, FrameDecoder, Kind
 from semantic_net.protocol.messages import (
+    MAX_ADDRESS_CHARS,
     MAX_HAVE_ENTRIES,
+    MAX_HINT_AGE_S,
+    MAX_HINTS,
     Absent,
     Chunk,
     Have,
     HaveEntry,
+    Hint,
+    Hints,
     Message,
     Neighbour,
     Neighbours,
@@ -39,6 +44,7 @@ messages = st.one_of(
     st.builds(Want, ids, st.integers(0, 1 << 40)),
     st.builds(Absent, ids),
     st.just(Neighbours((Neighbour(ALICE.peer_id, ("10.0.0.2:5000",)),))),
+    st.just(Hints((Hint("10.0.0.2:5000", 0), Hint("[fe80::1]:5000", MAX_HINT_AGE_S)))),
     st.just(update(ALICE, 3).message),
     st.just(heartbeat(ALICE, heartbeat_body())),
 )
@@ -85,6 +91,15 @@ def test_a_have_with_too_many_entries_is_refused() -> None:
 def test_the_longest_have_fits_its_frame() -> None:
     entry = HaveEntry((1 << 31) - 1, ALICE.peer_id, ID)
     encode_message(Have((entry,) * MAX_HAVE_ENTRIES, True))
+
+
+def test_the_longest_hints_fit_their_frame_and_longer_ones_are_refused() -> None:
+    hint = Hint("a" * MAX_ADDRESS_CHARS, MAX_HINT_AGE_S)
+    encode_message(Hints((hint,) * MAX_HINTS))
+    for known in ((hint,) * (MAX_HINTS + 1), (Hint("a" * (MAX_ADDRESS_CHARS + 1), 0),)):
+        body = msgspec.msgpack.encode((known,))
+        with pytest.raises(RemoteProtocolError, match="malformed HINTS"):
+            decode_message(Frame(Kind.HINTS, body))
 
 
 def test_an_oversized_message_of_ours_is_our_bug() -> None:

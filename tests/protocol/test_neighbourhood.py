@@ -62,6 +62,27 @@ def test_a_slow_heartbeat_is_no_silence() -> None:
     assert around.next_silence() == 15.0
 
 
+def test_where_many_come_and_go_lists_are_short_and_have_a_pace() -> None:
+    around = Neighbourhood(LIVENESS_S, 1.0, pace_s=0.5, max_listed=1)
+    for peer in (A, B):
+        around.connected(peer, (), 0.0)
+    assert around.next_news() is None
+    around.heard(A, 0.0)
+    assert heard(around.news(0.0)) == [A]
+    around.heard(B, 0.1)
+    assert around.news(0.4) is None
+    assert around.next_news() == 0.5
+    assert heard(around.news(0.5)) == [A]
+    assert around.next_news() is None
+
+
+def test_a_neighbour_has_as_many_others_as_it_says() -> None:
+    around = make(A)
+    assert around.num_others(A, C) == 0
+    around.told(A, says(B, C))
+    assert around.num_others(A, C) == 1
+
+
 def test_what_a_neighbour_hears_itself_need_not_be_passed_on() -> None:
     around = make(A, B)
     assert around.needs(A, C), "nothing is known yet"

@@ -142,6 +142,39 @@ def test_learned_addresses_are_bounded_and_the_hopeless_give_way() -> None:
     run_virtual(main())
 
 
+def test_a_forgotten_address_is_dialled_no_more_unless_it_was_named() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.dialer.add("learned:1", learned=True)
+        desert.dialer.add("named:1", learned=False)
+        await asyncio.sleep(1.0)
+        for name in ("Learned:1", "named:1", "unknown:1"):
+            desert.dialer.forget(name)
+        before = {address: len(times) for address, times in desert.times.items()}
+        await asyncio.sleep(100.0)
+        after = {address: len(times) for address, times in desert.times.items()}
+        assert after[Address("learned", 1)] == before[Address("learned", 1)]
+        assert after[Address("named", 1)] > before[Address("named", 1)]
+        desert.dialer.add("learned:1", learned=True)
+        await asyncio.sleep(0.01)
+        assert len(desert.times[Address("learned", 1)]) == before[Address("learned", 1)] + 1
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
+def test_what_hears_of_a_vain_dial_may_forget_its_address() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.hub.start(lambda event: desert.dialer.forget("h:1"), ())
+        desert.dialer.add("h:1", learned=True)
+        await asyncio.sleep(100.0)
+        assert len(desert.times[Address("h", 1)]) == 1
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
 def test_a_bug_in_dialling_surfaces() -> None:
     async def main() -> None:
         desert = Desert()

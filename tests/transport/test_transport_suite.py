@@ -537,6 +537,37 @@ def test_an_address_that_does_not_answer_is_reported_once(play: Play) -> None:
     play(scenario)
 
 
+def test_a_forgotten_address_is_dialled_no_more_and_its_session_stays(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B)
+        c = await world.peer("c", C)
+        b.transport.add_address(world.address_of(a))
+        await b.expect(Connected)
+        b.transport.forget(world.address_of(a))
+        b.send(a, b"still here")
+        await a.until(lambda: a.bodies(Kind.HAVE) == [b"still here"])
+        world.reset(a, b)
+        await b.expect(Disconnected)
+        b.transport.add_address(world.address_of(c))
+        await b.expect(Connected)
+        assert len(b.of(Connected)) == 2, "with a once only: at once is when it was dialled again"
+        b.transport.add_address(world.address_of(a))
+        assert (await b.expect(Connected)).peer == a.id, "forgotten is not refused"
+
+    play(scenario)
+
+
+def test_what_was_never_dialled_may_be_forgotten(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A)
+        a.transport.forget("10.0.0.9:5000")
+        with pytest.raises(ValueError, match="is not an address"):
+            a.transport.forget("nowhere")
+
+    play(scenario)
+
+
 def test_an_address_in_use_is_a_start_error(play: Play) -> None:
     async def scenario(world: World) -> None:
         a = await world.peer("a", A)

@@ -12,6 +12,8 @@ import itertools
 import re
 
 FULL, GIVEN, RING, LINE = "full", "given", "ring", "line"
+MESH = "mesh-"
+"""How the names of those begin that are no graph over a list: `protocol.mesh` makes them."""
 _RANDOM = re.compile(r"random-([0-9]+)")
 
 Link = tuple[int, int]
@@ -20,7 +22,7 @@ Link = tuple[int, int]
 
 def needs_own_place(name: str) -> bool:
     """Tell whether a peer must know its own place in the list."""
-    return name not in (FULL, GIVEN)
+    return name not in (FULL, GIVEN) and not name.startswith(MESH)
 
 
 def links(name: str, num_peers: int, seed: str = "") -> list[Link]:

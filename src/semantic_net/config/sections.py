@@ -94,7 +94,7 @@ BEATS_PER_LIFE = 5
 MAX_FLEET = 1_000_000
 """Beyond it a peer would hardly ever have a turn."""
 
-_TOPOLOGY = re.compile(r"full|given|ring|line|random-[1-9][0-9]?")
+_TOPOLOGY = re.compile(r"full|given|ring|line|random-[1-9][0-9]?|mesh-([2-9]|[1-9][0-9])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ class P2PConfig:
     """static: ``peers`` is all there is to begin with. mdns: peers of a run find each other on
     their network as well, by multicast DNS (extra ``mdns``)."""
     topology: str = "full"
-    """Whom to connect to: ``full``, ``given``, ``ring``, ``line`` or ``random-k``."""
+    """Whom to connect to: ``full``, ``given``, ``ring``, ``line``, ``random-k`` or ``mesh-k``."""
     participants: int | None = None
     """Peers that train in a round, each in its turn; the others relay and fold what these learn.
     None: all do in every round."""
@@ -156,14 +156,15 @@ class P2PConfig:
         require(
             _TOPOLOGY.fullmatch(self.topology) is not None,
             "p2p.topology",
-            "full, given, ring, line or random-k with k in [1, 99]",
+            "full, given, ring, line, random-k with k in [1, 99] or mesh-k with k in [2, 99]",
             self.topology,
         )
         require_one_of("p2p.discovery", self.discovery, ("static", "mdns"))
         require(
-            self.discovery == "static" or self.topology in ("full", "given"),
+            self.discovery == "static" or self._needs_no_list,
             "p2p.topology",
-            "full or given with p2p.discovery mdns, since a graph needs the list of all peers",
+            "full, given or mesh-k with p2p.discovery mdns, since a graph needs the list of all "
+            "peers",
             self.topology,
         )
         self._check_transport()
@@ -202,13 +203,23 @@ class P2PConfig:
         found = "with p2p.transport zenoh, where peers find each other at p2p.routers"
         require(not self.peers, "p2p.peers", f"empty {found}", self.peers)
         require(self.discovery == "static", "p2p.discovery", f"static {found}", self.discovery)
-        require(self.topology in ("full", "given"), "p2p.topology", f"full {found}", self.topology)
+        require(self._needs_no_list, "p2p.topology", f"full or mesh-k {found}", self.topology)
         require(
             bool(self.routers or self.port),
             "p2p.port",
             "one that others can name, where this peer is itself their router (no p2p.routers)",
             self.port,
         )
+
+    @property
+    def _needs_no_list(self) -> bool:
+        return self.topology in ("full", "given") or self.mesh_links is not None
+
+    @property
+    def mesh_links(self) -> int | None:
+        """How many links each peer has at least in a mesh; None: the topology is no mesh."""
+        kind, _, links = self.topology.partition("-")
+        return int(links) if kind == "mesh" else None
 
     @property
     def finds_peers(self) -> bool:
@@ -224,9 +235,8 @@ class P2PConfig:
         """
         if self.participants is None:
             return 1
-        is_listed = self.topology not in ("full", "given")
         require(
-            self.fleet is not None or is_listed,
+            self.fleet is not None or not self._needs_no_list,
             "p2p.fleet",
             f"set with p2p.participants and p2p.topology {self.topology}, where peers has not all",
             self.fleet,

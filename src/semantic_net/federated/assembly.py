@@ -15,7 +15,7 @@ from typing import Generic, Protocol
 import semantic_net
 from semantic_net.aggregation.topology import FULL, needs_own_place
 from semantic_net.config import Config, P2PConfig
-from semantic_net.errors import RemoteProtocolError
+from semantic_net.errors import ConfigError, RemoteProtocolError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.folder import Identity
 from semantic_net.federated.parts import Parsed
@@ -29,10 +29,12 @@ from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import SignatureCheck, Signer, signature_valid
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record
+from semantic_net.protocol.mesh import MeshConfig
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns
 from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage
 from semantic_net.protocol.update_set import UpdateSet
+from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import Transport
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.tls import Pins
@@ -203,9 +205,10 @@ def _machine_config(
             listen_timeout_s=p2p.listen_timeout_s,
             start_timeout_s=p2p.start_timeout_s,
             # Whoever is there says something within that time, or would count as gone.
-            settle_s=p2p.liveness_s if p2p.finds_peers else 0.0,
+            settle_s=p2p.liveness_s if p2p.finds_peers or p2p.mesh_links is not None else 0.0,
             # In a graph over the whole list most of them are no neighbours.
             num_peers=len(p2p.peers) - 1 if hears_all and needs_own_place(p2p.topology) else 0,
+            is_sparse=hears_all and p2p.mesh_links is not None,
             quorum=p2p.quorum,
             overlaps=p2p.overlap,
             observes=p2p.observe,
@@ -226,9 +229,20 @@ def _machine_config(
         heartbeat_s=p2p.beat_s,
         liveness_s=p2p.liveness_s,
         dials_learned=p2p.topology == FULL,
+        mesh=_mesh_config(p2p),
         max_liars=config.security.max_liars,
         watches=config.monitoring.dashboard is not None,
     )
+
+
+def _mesh_config(p2p: P2PConfig) -> MeshConfig | None:
+    if p2p.mesh_links is None:
+        return None
+    try:
+        seeds = tuple(str(parse_address(peer)) for peer in p2p.peers)
+    except ValueError as exc:
+        raise ConfigError(f"p2p.peers: {exc}") from exc
+    return MeshConfig(links=p2p.mesh_links, seeds=seeds)
 
 
 def _membership(

@@ -44,6 +44,7 @@ from semantic_net.protocol.actions import (
     Diverged,
     Finish,
     FoldPlan,
+    Forget,
     HangUp,
     Keep,
     Level,
@@ -56,11 +57,12 @@ from semantic_net.protocol.actions import (
     Write,
 )
 from semantic_net.protocol.bases import Base
-from semantic_net.protocol.handshake import FACTS, REFUSAL_CODES, TIMEOUT
+from semantic_net.protocol.handshake import BUSY, CROWDED, FACTS, REFUSAL_CODES, TIMEOUT
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.membership import Record
+from semantic_net.protocol.mesh import Parting
 from semantic_net.protocol.messages import (
     Absent,
     Chunk,
@@ -76,6 +78,7 @@ from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
+    Found,
     Received,
     Refused,
     Traffic,
@@ -124,6 +127,7 @@ class Peer(Generic[Parsed]):
         self._traffic = Traffic(0, 0)
         self._links = LinkWatch()
         self._refusals: set[tuple[str, str, str, bool]] = set()
+        self._silent: set[str] = set()  # of the addresses that a mesh begins with
         self._refusers: dict[PeerId, str] = {}  # by device, where one is known, or peer
         self._skip_reason: str | None = None
         self._to_keep: tuple[Record, ...] | None = None
@@ -148,6 +152,7 @@ class Peer(Generic[Parsed]):
             ),
             Discard: self._discard,
             Dial: self._dial,
+            Forget: self._forget,
             HangUp: self._hang_up,
             Train: lambda action: self._spawn(self._train(action)),
             Author: lambda action: self._spawn(self._author(action)),
@@ -222,10 +227,16 @@ class Peer(Generic[Parsed]):
             for known in (event.device or event.peer, event.peer):
                 self._refusers.pop(known, None)
             sums_up = event.hello.sums_up
-            self.carry_out(self._machine.connected(event.peer, now, addresses, sums_up=sums_up))
+            self.carry_out(
+                self._machine.connected(
+                    event.peer, now, addresses, seen_at=event.address, sums_up=sums_up
+                )
+            )
         elif isinstance(event, Disconnected):
             if self._machine.has_left(event.peer):
                 log.info("%s has left", self.name(event.peer))
+            elif event.code == CROWDED:
+                log.debug("%s and we part: there are enough others", self.name(event.peer))
             else:
                 log.info("lost %s: %s", self.name(event.peer), event.reason)
             if event.code in REFUSAL_CODES and event.code != TIMEOUT:
@@ -235,22 +246,52 @@ class Peer(Generic[Parsed]):
                     self._is_refused(event.peer, None, event.reason)
             self._serving.pop(event.peer, None)
             self._unpacking.discard(event.peer)
-            self.carry_out(self._machine.disconnected(event.peer, now))
+            self.carry_out(self._machine.disconnected(event.peer, now, _parting(event.code)))
         elif isinstance(event, Refused):
             self._refused(event)
             self._look_for_peers()
             self.carry_out([])  # it may be the last one that was waited for
+            self._not_reached(event.address)
+        elif isinstance(event, Found):
+            self.found(event.address)
         elif isinstance(event, TrustChanged):
             self.carry_out(self._machine.trust_changed(event.standing, now))
         else:
             assert isinstance(event, Unreachable), event
             # Whoever has said goodbye may come back, and is dialled in silence.
             has_left = event.peer is not None and self._machine.has_left(event.peer)
-            level = logging.DEBUG if has_left else logging.WARNING
+            level = logging.DEBUG if has_left or self._is_hint(event) else logging.WARNING
             log.log(level, "%s does not answer: %s; trying again", event.address, event.reason)
+            self._not_reached(event.address)
+
+    def _is_hint(self, event: Unreachable) -> bool:
+        """Tell whether an address was only heard of, or was said to be silent already."""
+        mesh = self._machine.mesh
+        if mesh is None:
+            return False
+        known = event.address in self._silent or event.address not in mesh.cfg.seeds
+        self._silent.update({event.address} & {*mesh.cfg.seeds})
+        return known
+
+    def _not_reached(self, address: str) -> None:
+        self.carry_out(self._machine.not_reached(address, self._now()))
+
+    def found(self, address: str) -> None:
+        """Dial an address that somebody of the run has on this network, or keep it in view.
+
+        Raises:
+            ValueError: It is no address that can be dialled.
+        """
+        if self._machine.mesh is None:
+            self._parts.transport.add_address(address)
+        elif not self._is_over:
+            self.carry_out(self._machine.found(address, self._now()))
 
     def _refused(self, event: Refused) -> None:
         """Count every refusal, and tell of each kind once: whoever is refused tries again."""
+        if event.code == BUSY and self._machine.mesh is not None:
+            log.debug("%s has or gets no session: %s", event.address, event.reason)
+            return  # there are others
         self._count(event.code if event.code in REFUSAL_CODES else "other")
         who = event.peer or parse_address(event.address).host
         seen = (who, event.code, event.reason, event.by_us)
@@ -406,7 +447,15 @@ class Peer(Generic[Parsed]):
         with contextlib.suppress(ValueError):  # a neighbour may tell of what is no address
             self._parts.transport.add_address(action.address)
 
+    def _forget(self, action: Forget) -> None:
+        with contextlib.suppress(ValueError):  # as above
+            self._parts.transport.forget(action.address)
+
     def _hang_up(self, action: HangUp) -> None:
+        if action.is_surplus:
+            text = "more peers are connected than are needed; dial others"
+            self._parts.transport.disconnect(action.peer, CROWDED, text)
+            return
         self._parts.transport.disconnect(action.peer, TIMEOUT, "nothing heard for too long")
 
     def _keep(self, action: Keep) -> None:
@@ -658,3 +707,9 @@ class Peer(Generic[Parsed]):
         if vitals is not None:
             self._do(self._machine.tell_vitals(vitals, self._now()))
         self.carry_out(self._machine.folded(action.plan, state_digest, self._now()))
+
+
+def _parting(code: str) -> Parting:
+    if code == CROWDED:
+        return Parting.CROWDED
+    return Parting.OVER if code in REFUSAL_CODES and code != TIMEOUT else Parting.LOST

@@ -166,7 +166,7 @@ async def _run(
         log.info("peer %s listens on %s, run %r", signer.peer_id, address, config.p2p.run)
         tell_who_may_join(config, device)
         if discovery is not None:
-            discovery.start(address, transport.add_address, known_addresses(device))
+            discovery.start(address, lambda found: peer.found(found), known_addresses(device))
         options.service.ready()
 
     parts = loaded.parts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from semantic_net.config import Config, P2PConfig
@@ -17,6 +18,9 @@ from semantic_net.transport.zenoh_config import ZenohSettings
 
 if TYPE_CHECKING:
     from semantic_net.transport.zenoh import ZenohTransport
+
+MESH_SESSIONS = 64
+"""Of a peer in a mesh, with those that come to ask for others; those that it keeps are fewer."""
 
 CORK_S = 0.02
 """In a large fleet much is told of at about the same time, and goes out together."""
@@ -34,7 +38,7 @@ def transport_of(
     over_zenoh = load_zenoh(p2p)
     if over_zenoh is None:
         return AdHocTransport(signer, settings, hello, pins=pins)
-    zenoh = ZenohSettings(run=p2p.run, routers=p2p.routers)
+    zenoh = ZenohSettings(run=p2p.run, routers=p2p.routers, dials_found=p2p.mesh_links is None)
     return over_zenoh(zenoh, signer, settings, hello, pins=pins)
 
 
@@ -44,7 +48,8 @@ def transport_settings(p2p: P2PConfig) -> TransportSettings:
     Raises:
         ConfigError: An address is none.
     """
-    return TransportSettings(
+    links = p2p.mesh_links
+    settings = TransportSettings(
         host=p2p.host,
         port=p2p.port,
         peers=addresses_to_dial(p2p),
@@ -52,6 +57,10 @@ def transport_settings(p2p: P2PConfig) -> TransportSettings:
         max_rate_bytes_s=None if p2p.max_rate is None else 1000 * p2p.max_rate,
         cork_s=CORK_S if p2p.turn_period > 1 else 0.0,
     )
+    if links is None:
+        return settings
+    # Whom a peer of a mesh dials, and for how long, it decides as it goes.
+    return replace(settings, peers=(), max_sessions=max(MESH_SESSIONS, 4 * links))
 
 
 def load_zenoh(p2p: P2PConfig) -> type[ZenohTransport] | None:

@@ -112,10 +112,19 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """Dial this address no more; a session with its peer stays."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class HangUp:
     """End the session with a neighbour: nothing has come over it for too long."""
 
     peer: PeerId
+    is_surplus: bool = False
+    """We have more than enough, and it has others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +228,7 @@ Action = (
     | CountAgain
     | Discard
     | Dial
+    | Forget
     | HangUp
     | Train
     | Author

@@ -49,6 +49,7 @@ class Kind(enum.IntEnum):
     MEASURE = 16
     """Bytes that measure a link, between two doctors; out of place in any session."""
     SUMS = 17
+    HINTS = 18
 
 
 MAX_BODY_BYTES: dict[Kind, int] = {
@@ -69,6 +70,7 @@ MAX_BODY_BYTES: dict[Kind, int] = {
     Kind.VITALS: 1024,
     Kind.MEASURE: 16 * 1024,
     Kind.SUMS: 64 * 1024,
+    Kind.HINTS: 4096,
 }
 MAX_FRAME_BYTES = HEADER.size + max(MAX_BODY_BYTES.values())
 

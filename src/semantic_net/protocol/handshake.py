@@ -54,6 +54,8 @@ UNKNOWN_DEVICE = "unknown_device"
 REVOKED = "revoked"
 SECURITY = "security"
 QUARANTINED = "quarantined"
+CROWDED = "crowded"
+"""Ends a session that one side has more than enough of: in a mesh that is no refusal."""
 REFUSAL_CODES = (
     FACTS,
     SELF,

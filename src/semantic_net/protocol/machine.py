@@ -38,14 +38,17 @@ from semantic_net.protocol.membership import (
     Standing,
     Statement,
 )
+from semantic_net.protocol.mesh import Mesh, MeshConfig, Parting
 from semantic_net.protocol.messages import (
     MAX_ADDRESS_CHARS,
     MAX_ADDRESSES,
+    MAX_NEIGHBOURS,
     Absent,
     Chunk,
     Have,
     HeartbeatBody,
     HeartbeatMessage,
+    Hints,
     Message,
     Neighbours,
     PackedChunk,
@@ -80,6 +83,11 @@ RELAY_WAIT = 0.03
 """Share of its life that a sign of life may wait in a large fleet, at each of some ten peers on its
 way, to be passed on with others."""
 
+LISTS_PER_BEAT = 4
+"""Most lists of neighbours in a mesh, where sessions come and go by the dozen."""
+
+LISTED_PER_LINK = 4
+
 DIGESTS_KEPT = 64
 """Rounds whose digests are kept for comparison with what peers report."""
 
@@ -106,6 +114,8 @@ class MachineConfig:
     """How much of a payload counts as a sign that more will come."""
     dials_learned: bool = True
     """Connect to every live peer whose address a neighbour knows."""
+    mesh: MeshConfig | None = None
+    """Connect to some, of those that neighbours know, and let go of those that are too many."""
     max_liars: int = 0
     """Devices that may say what is not so: in what it is known of, one more has to say the same."""
     watches: bool = False
@@ -159,7 +169,11 @@ class PeerMachine:
         self.sync = Sync(
             self.updates, cfg.liveness_s, cfg.progress_bytes, max_item_bytes=cfg.bases.max_bytes
         )
-        self._neighbourhood = Neighbourhood(cfg.liveness_s, cfg.heartbeat_s)
+        self._neighbourhood = _neighbourhood(cfg)
+        self.mesh: Mesh | None = None
+        if cfg.mesh is not None:
+            secret = signer.sign(b"mesh 1", self.run)  # nobody else can make it, and it stays here
+            self.mesh = Mesh(cfg.mesh, secret, cfg.liveness_s)
         self._relay = Relay()
         self._dialled: dict[str, None] = {}  # learned addresses, the first learned first
         self.rounds = Rounds(
@@ -227,6 +241,7 @@ class PeerMachine:
             self._neighbourhood.next_silence(),
             self._neighbourhood.next_death(),
             self._relay.next_due,
+            self._neighbourhood.next_news(),
         ]
         if self.membership is not None and self.membership.has_news:
             times.append(max(self._records_due_at, now + 1e-3))
@@ -254,6 +269,7 @@ class PeerMachine:
         peer: PeerId,
         now: float,
         addresses: tuple[str, ...] = (),
+        seen_at: str = "",
         *,
         sums_up: bool = False,
     ) -> list[Action]:
@@ -263,6 +279,7 @@ class PeerMachine:
             peer: Who is at the other end.
             now: The time.
             addresses: Where it can be dialled.
+            seen_at: Where it was dialled, if we have dialled it.
             sums_up: It begins with digests of what it holds.
         """
         usable = tuple(a for a in addresses if len(a) <= MAX_ADDRESS_CHARS)
@@ -275,13 +292,27 @@ class PeerMachine:
             self._neighbourhood.list(),
         ]
         actions: list[Action] = [Send((peer,), message) for message in messages]
+        if self.mesh is not None:
+            actions += self.mesh.connected(peer, usable[:MAX_ADDRESSES], seen_at, now)
         return self._after([*actions, *self.sync.connected(peer, now, sums_up=sums_up)], now)
 
-    def disconnected(self, peer: PeerId, now: float) -> list[Action]:
+    def disconnected(self, peer: PeerId, now: float, how: Parting = Parting.LOST) -> list[Action]:
         """A session is gone; the peer may still be alive, and heard through others."""
+        if self.mesh is not None:
+            self.mesh.disconnected(peer, Parting.OVER if self.has_left(peer) else how, now)
         self._neighbourhood.disconnected(peer)
         self._records_told.pop(peer, None)
         return self._after(self.sync.disconnected(peer, now), now)
+
+    def found(self, address: str, now: float) -> list[Action]:
+        """An address of the run was found on the network, in a mesh: keep it in view."""
+        assert self.mesh is not None, "without a mesh all that is found is dialled"
+        self.mesh.found(address, now)
+        return self._after([], now)
+
+    def not_reached(self, address: str, now: float) -> list[Action]:
+        """Nobody answers at an address that is dialled, or there is no room for us."""
+        return [] if self.mesh is None else self._after(self.mesh.in_vain(address, now), now)
 
     def received(self, peer: PeerId, message: Message, now: float) -> list[Action]:
         """Take a neighbour's message; what it means for the rounds, `look` finds out.
@@ -306,6 +337,10 @@ class PeerMachine:
             return self._pass_on_again(peer, message, now)
         if isinstance(message, Sums):
             return self.sync.sums(peer, message, now)
+        if isinstance(message, Hints):
+            if self.mesh is not None:
+                self.mesh.told(peer, message, now)
+            return []
         if isinstance(message, Want):
             return self.sync.want(peer, message, self.bases_needed)
         if isinstance(message, UpdateMessage):
@@ -395,6 +430,7 @@ class PeerMachine:
             *self._pass_on_waiting(now),
             *self._step(now),
             *self._compaction.look_for_cut(self._closed_round, now),
+            *self._mend_mesh(now),
         ]
         neighbours = self.sync.neighbours()
         if (heard := self._neighbourhood.news(now)) is not None and neighbours:
@@ -562,12 +598,14 @@ class PeerMachine:
     def _pass_on_again(self, peer: PeerId, message: Neighbours, now: float) -> list[Action]:
         """Take a neighbour's list; tell it of those it does not hear directly any more."""
         lost = self._neighbourhood.told(peer, message)
+        if self.mesh is not None:
+            self.mesh.changed()
         alive = self.roster.alive_messages(now)
         return [Send((peer,), alive[other]) for other in lost if other in alive]
 
     def _dial_learned(self, now: float) -> list[Action]:
         """Connect to live peers that neighbours of ours hear, and we do not."""
-        if not self._cfg.dials_learned:
+        if not self._cfg.dials_learned or self.mesh is not None:
             return []
         alive = self.roster.alive(now)
         actions: list[Action] = []
@@ -578,6 +616,14 @@ class PeerMachine:
                     del self._dialled[next(iter(self._dialled))]
                 actions.append(Dial(address))
         return actions
+
+    def _mend_mesh(self, now: float) -> list[Action]:
+        """Dial where links are missing, and let go of what is too much."""
+        if self.mesh is None or self._leaving:
+            return []
+        around = self._neighbourhood
+        near = (address for peer, address in around.addresses() if peer != self.me)
+        return self.mesh.step(now, lambda peer: around.num_others(peer, self.me), near)
 
     def _hear_own(self, message: HeartbeatMessage, body: HeartbeatBody) -> list[Action]:
         """What an earlier process of this peer said: it may know more than our journal."""
@@ -668,3 +714,14 @@ class PeerMachine:
         text = f"two updates of {whose} for round {update.round}: neither counts"
         tell = Tell(Level.WARNING, text)
         return [tell, *self.passed.settle()] if is_own else [tell]
+
+
+def _neighbourhood(cfg: MachineConfig) -> Neighbourhood:
+    if cfg.mesh is None:
+        return Neighbourhood(cfg.liveness_s, cfg.heartbeat_s)
+    return Neighbourhood(
+        cfg.liveness_s,
+        cfg.heartbeat_s,
+        pace_s=cfg.heartbeat_s / LISTS_PER_BEAT,
+        max_listed=min(LISTED_PER_LINK * cfg.mesh.links, MAX_NEIGHBOURS),
+    )

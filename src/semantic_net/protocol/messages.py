@@ -56,6 +56,8 @@ MAX_NEIGHBOURS = 256
 MAX_ADDRESSES = 2
 """Most addresses of one neighbour that are passed on."""
 MAX_ADDRESS_CHARS = 120
+MAX_HINTS = 16
+MAX_HINT_AGE_S = 0xFFFF
 
 _HEARTBEAT_CONTEXT = b"heartbeat 1"
 
@@ -205,6 +207,20 @@ class Neighbours(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     heard: Annotated[tuple[Neighbour, ...], msgspec.Meta(max_length=MAX_NEIGHBOURS)]
 
 
+class Hint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An address at which a peer of the run may be."""
+
+    address: Annotated[str, msgspec.Meta(max_length=MAX_ADDRESS_CHARS)]
+    age_s: Annotated[int, msgspec.Meta(ge=0, le=MAX_HINT_AGE_S)]
+    """Seconds since somebody had a session there, as far as the sender has heard."""
+
+
+class Hints(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Some of the addresses that I know, in a mesh where nobody knows all."""
+
+    known: Annotated[tuple[Hint, ...], msgspec.Meta(max_length=MAX_HINTS)]
+
+
 Message = (
     HeartbeatMessage
     | Have
@@ -214,6 +230,7 @@ Message = (
     | PackedChunk
     | Absent
     | Neighbours
+    | Hints
     | Binding
     | Statement
     | VitalsMessage
@@ -229,6 +246,7 @@ KIND_OF: dict[type, Kind] = {
     PackedChunk: Kind.PACKED_CHUNK,
     Absent: Kind.ABSENT,
     Neighbours: Kind.NEIGHBOURS,
+    Hints: Kind.HINTS,
     Binding: Kind.BINDING,
     Statement: Kind.STATEMENT,
     VitalsMessage: Kind.VITALS,

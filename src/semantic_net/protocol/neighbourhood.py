@@ -37,8 +37,26 @@ class _Session:
 class Neighbourhood:
     """What one peer knows of the sessions around it."""
 
-    def __init__(self, liveness_s: float, heartbeat_s: float) -> None:
-        """Take the seconds after which the silent count as gone, and between two heartbeats."""
+    def __init__(
+        self,
+        liveness_s: float,
+        heartbeat_s: float,
+        *,
+        pace_s: float = 0.0,
+        max_listed: int = MAX_NEIGHBOURS,
+    ) -> None:
+        """Begin without sessions.
+
+        Args:
+            liveness_s: Seconds after which the silent count as gone.
+            heartbeat_s: Between two heartbeats.
+            pace_s: Between two of our lists, where sessions come and go by the dozen.
+            max_listed: Most of those that we hear on our list: the others are not missed there,
+                but hear some things twice.
+        """
+        self._pace_s = pace_s
+        self._max_listed = max_listed
+        self._listed_at = -math.inf
         self._liveness_s = liveness_s
         self._silent_s = max(SILENT_SHARE * liveness_s, 1.5 * heartbeat_s)
         self._sessions: dict[PeerId, _Session] = {}
@@ -90,6 +108,11 @@ class Neighbourhood:
         """Tell whether a neighbour hears of ``origin`` only if somebody passes it on."""
         return origin not in self._sessions[peer].hears
 
+    def num_others(self, peer: PeerId, me: PeerId) -> int:
+        """Return how many others a neighbour hears directly, as it says."""
+        hears = self._sessions[peer].hears
+        return len(hears) - (me in hears)
+
     def news(self, now: float) -> Neighbours | None:
         """Return our list if it has changed since the last call."""
         if now >= self._silence_from:
@@ -99,15 +122,20 @@ class Neighbourhood:
                     self._has_news = True
             first = self.next_silence()
             self._silence_from = math.inf if first is None else first
-        if not self._has_news:
+        if not self._has_news or now < self._listed_at + self._pace_s:
             return None
         self._has_news = False
+        self._listed_at = now
         return self.list()
+
+    def next_news(self) -> float | None:
+        """Return when a change of our list may be told, if one waits for that."""
+        return self._listed_at + self._pace_s if self._has_news and self._pace_s else None
 
     def list(self) -> Neighbours:
         """Return our list: whom we hear directly."""
         heard = [Neighbour(p, s.addresses) for p, s in self._sessions.items() if s.is_heard]
-        return Neighbours(tuple(heard[:MAX_NEIGHBOURS]))
+        return Neighbours(tuple(heard[: self._max_listed]))
 
     def next_silence(self) -> float | None:
         """Return when the next neighbour falls off our list, if it stays silent."""

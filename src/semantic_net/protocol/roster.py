@@ -173,12 +173,14 @@ class Roster:
     def messages_for(self, neighbour: PeerId, now: float) -> list[HeartbeatMessage]:
         """Return what a new neighbour should hear of others, and what it last said itself.
 
-        The latter, however old, tells a peer that has lost its journal what it has signed.
+        The latter, however old, tells a peer that has lost its journal what it has signed. Where
+        not everybody is told of, it is of those whose turn is near.
         """
         return [
             s.message
             for peer, s in self._sightings.items()
-            if peer == neighbour or self._is_alive(s, now)
+            if peer == neighbour
+            or (self._is_alive(s, now) and (s.body.is_due or not self._is_sampled))
         ]
 
     def alive_messages(self, now: float) -> Mapping[PeerId, HeartbeatMessage]:

@@ -81,6 +81,8 @@ class RoundsConfig:
     start_timeout_s: float
     num_peers: int = 0
     """Other peers of the run, as far as they are known: the start waits to hear of as many."""
+    is_sparse: bool = False
+    """Not only neighbours take part from the first round on, however few of those are known."""
     settle_s: float = 0.0
     """Where others turn up by themselves, of whom no list tells: seconds without anyone new after
     which those found are all that the start waits for. 0: nobody is looked for."""
@@ -453,7 +455,11 @@ class Rounds:
         self._published = {p: b.incarnation for p, b in alive.items() if b.last_round == number}
         expected = {p for p, b in alive.items() if b.ready and self._may_publish(p, b)}
         if number == 1:  # whoever said hello in time, even if it is still getting ready
-            hello = alive if self._cfg.num_peers else set(self._sync.neighbours())
+            hello = (
+                alive
+                if self._cfg.num_peers or self._cfg.is_sparse
+                else set(self._sync.neighbours())
+            )
             expected |= {p for p, b in alive.items() if p in hello and self._may_publish(p, b)}
         waited_for = {p for p in expected if not self._is_given_up(p)}
         self.expected = frozenset(waited_for | self._published.keys())

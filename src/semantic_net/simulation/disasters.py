@@ -2,7 +2,8 @@
 
 `disturbed` lets crashes, restarts, partitions, slow links, repeated messages, late joiners and a
 second instance of a key play out, mends the network, and lets it fall quiet; in `revoked` one
-device is put out meanwhile, by some of those that it knows. `undisturbed` runs
+device is put out meanwhile, by some of those that it knows, and in `in_mesh` each peer finds those
+that it talks to by itself. `undisturbed` runs
 peers on a sound network to their last round, one of them late or early perhaps. Each returns what
 is broken, in words; nothing if all is well. A seed names one world, to the last byte.
 """
@@ -79,6 +80,57 @@ class Settled:
 def in_turns(seed: int) -> list[str]:
     """Play a disaster among peers that train in turns; return what does not hold after it."""
     return check_settled(play_disturbed(seed, in_turns=True))
+
+
+def in_mesh(seed: int) -> list[str]:
+    """Play a disaster in a mesh that organises itself; return what does not hold after it."""
+    settled = play_in_mesh(seed)
+    return [*check_settled(settled), *_check_mesh(settled.world)]
+
+
+def play_in_mesh(seed: int) -> Settled:
+    """Play a disaster to its quiet end, in which each peer is told of one or two others."""
+    script = random.Random(seed)  # reproducible, not secret  # nosec B311
+    names = "abcdefghijklmnop"[: script.randrange(4, 17)]
+    links = script.randrange(2, 5)
+    world = World(
+        names,
+        NodeConfig(
+            rounds=10_000,
+            listen_timeout_s=8.0,
+            settle_s=5.0,
+            base_every=script.choice([2, 4, 8]),
+            turn_period=script.choice([1, 3]),
+            mesh_links=links,
+        ),
+        seed,
+        link=LinkConfig(repeat_share=script.choice([0.0, 0.0, 0.1])),
+    )
+    for number, name in enumerate(names):
+        told = {names[0], names[max(number - 1, 0)]} if script.random() < 0.5 else {names[0]}
+        world.nodes[name].seeds = tuple(sorted(told - {name}))
+        world.after(script.uniform(0, 20), world.nodes[name].start)
+    for _ in range(script.randrange(3, 12)):
+        world.after(script.uniform(1, TROUBLE_S), _mishap(world, script))
+    world.run(until=TROUBLE_S)
+    return settle(world)
+
+
+def _check_mesh(world: World) -> list[str]:
+    """Return what does not hold of the links of a mesh that has been sound for a while."""
+    graph = world.neighbours()
+    broken = []
+    for name, others in graph.items():
+        wanted = world.nodes[name].cfg.mesh_links or 0
+        least = min(wanted, len(graph) - 1)
+        if not least <= len(others) <= 2 * wanted:
+            broken.append(f"{name} has {len(others)} links")
+    reached = {next(iter(graph))}
+    while more := {other for name in reached for other in graph[name]} - reached:
+        reached |= more
+    if len(reached) < len(graph):
+        broken.append(f"{len(reached)} of {len(graph)} peers are connected")
+    return broken
 
 
 def play_disturbed(seed: int, *, in_turns: bool = False) -> Settled:
@@ -219,7 +271,7 @@ def settle(world: World) -> Settled:
 def _mishap(world: World, script: random.Random) -> Callable[[], None]:
     """Draw something that goes wrong, or right again."""
     names = sorted(world.nodes)
-    a, b = sorted(script.choice(world.links))
+    a, b = sorted(script.choice(world.links) if world.links else script.sample(names, 2))
     node = world.nodes[script.choice(names)]
     half = set(script.sample(names, len(names) // 2))
     seconds = script.uniform(2, 20)

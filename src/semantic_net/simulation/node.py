@@ -28,6 +28,7 @@ from semantic_net.protocol.actions import (
     Diverged,
     Finish,
     FoldPlan,
+    Forget,
     HangUp,
     Keep,
     Send,
@@ -42,6 +43,7 @@ from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record, Standing
+from semantic_net.protocol.mesh import MeshConfig, Parting
 from semantic_net.protocol.messages import Absent, Message
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns
@@ -103,6 +105,8 @@ class NodeConfig:
     """Rounds in which each peer has one turn."""
     budget_bytes: int | None = None
     """Of payloads, from which on compaction does not wait for the silent."""
+    mesh_links: int | None = None
+    """Links of a mesh that organises itself, from the seeds of each node; None: links are given."""
     max_liars: int | None = None
     """Devices that may lie; None: peers have no devices, and anyone may join."""
 
@@ -187,7 +191,11 @@ class Surroundings(Protocol):
         """Let a node dial another that it was not told of."""
         ...
 
-    def hang_up(self, node: Node, peer: PeerId) -> None:
+    def forgotten(self, node: Node, name: str) -> None:
+        """Let a node dial another no more."""
+        ...
+
+    def hang_up(self, node: Node, peer: PeerId, how: Parting) -> None:
         """End a node's session with a peer."""
         ...
 
@@ -220,6 +228,8 @@ class Node:
         """Folds whose plan does not tell all that has changed."""
         self.num_spins = 0
         """Alarms that were due at once, again."""
+        self.seeds: tuple[str, ...] = ()
+        """Where it begins in a mesh."""
         self.origin = hashlib.sha256(b"base " + name.encode()).digest()
         """What it would start from by itself."""
         self.is_given = False
@@ -297,6 +307,7 @@ class Node:
                     listen_timeout_s=cfg.listen_timeout_s,
                     start_timeout_s=cfg.start_timeout_s,
                     settle_s=cfg.settle_s,
+                    is_sparse=cfg.mesh_links is not None and cfg.turn_period == 1,
                     quorum=cfg.quorum,
                     overlaps=cfg.overlaps,
                     observes=cfg.observes,
@@ -321,6 +332,9 @@ class Node:
                 heartbeat_s=cfg.heartbeat_s,
                 liveness_s=cfg.liveness_s,
                 progress_bytes=CHUNK_BYTES,
+                mesh=None
+                if cfg.mesh_links is None
+                else MeshConfig(links=cfg.mesh_links, seeds=self.seeds),
                 max_liars=cfg.max_liars or 0,
             ),
             self.signer,
@@ -379,10 +393,12 @@ class Node:
         """Go on, if frozen."""
         if not self._is_frozen:
             return
+        life = self.life
+        while self._waiting and self.machine is not None:
+            # What comes of it waits behind the rest: a session ends after it has begun.
+            self._do(self._waiting.pop(0)(self.machine, self.world.now))
         self._is_frozen = False
-        life, waiting, self._waiting = self.life, self._waiting, []
-        for call in [*waiting, PeerMachine.tick]:  # sockets come before alarms in an event loop
-            self.feed(call)
+        self.feed(PeerMachine.tick)  # sockets come before alarms in an event loop
         if life == self.life:
             self._set_alarm()
 
@@ -610,8 +626,12 @@ class Node:
     def _dial(self, action: Dial) -> None:
         self.world.learned(self, action.address)
 
+    def _forget(self, action: Forget) -> None:
+        self.world.forgotten(self, action.address)
+
     def _hang_up(self, action: HangUp) -> None:
-        self.world.hang_up(self, action.peer)
+        how = Parting.CROWDED if action.is_surplus else Parting.LOST
+        self.world.hang_up(self, action.peer, how)
 
     def _diverged(self, action: Diverged) -> None:
         self.diverged.append(action)
@@ -642,6 +662,7 @@ _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
     Close: Node._close,
     Tell: Node._tell,
     Dial: Node._dial,
+    Forget: Node._forget,
     HangUp: Node._hang_up,
     Diverged: Node._diverged,
     Finish: Node._finish,

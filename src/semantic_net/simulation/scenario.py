@@ -50,11 +50,14 @@ class Scenario:
     def config_of(self, index: int) -> Config:
         """Return one peer's own configuration."""
         names = self.names
+        known = names
+        if self.config.p2p.mesh_links is not None:  # one that all know, and one that came before
+            known = names[:index][:1] + names[1:index][-1:]
         p2p = dataclasses.replace(
             self.config.p2p,
             host=names[index],
             port=PORT,
-            peers=tuple(f"{name}:{PORT}" for name in names),
+            peers=tuple(f"{name}:{PORT}" for name in known),
         )
         return dataclasses.replace(config_of(self.config, index), p2p=p2p)
 

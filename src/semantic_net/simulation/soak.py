@@ -15,13 +15,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
-from semantic_net.simulation.disasters import disturbed, in_turns, revoked, undisturbed
+from semantic_net.simulation.disasters import disturbed, in_mesh, in_turns, revoked, undisturbed
 
 SCRIPTS: dict[str, Callable[[int], list[str]]] = {
     "disturbed": disturbed,
     "undisturbed": undisturbed,
     "revoked": revoked,
     "in_turns": in_turns,
+    "mesh": in_mesh,
 }
 Job = tuple[str, int]
 

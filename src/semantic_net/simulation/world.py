@@ -11,12 +11,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from semantic_net.protocol.actions import Action
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.machine import PeerMachine
+from semantic_net.protocol.mesh import Parting
 from semantic_net.protocol.messages import Chunk, Message
 from semantic_net.protocol.update import UpdateId
 from semantic_net.simulation.node import CHUNK_BYTES, Node, NodeConfig, Span
@@ -75,7 +77,8 @@ class World:
             cfg: Of every node; a node's own may be replaced before it starts.
             seed: Of everything that is drawn.
             link: How messages travel.
-            links: Who may talk to whom; None for everyone to everyone.
+            links: Who may talk to whom; None for everyone to everyone. In a mesh everyone may, and
+                does with those that it dials.
             keys: What a node's key is made from, where that is not its name: two nodes with one
                 key are two instances of one peer.
         """
@@ -86,17 +89,25 @@ class World:
         self.nodes = {name: Node(self, name, cfg, key) for name, key in key_of.items()}
         for name, node in self.nodes.items():
             node.has_twin = list(key_of.values()).count(key_of[name]) > 1
-        pairs = links if links is not None else itertools.combinations(self.nodes, 2)
+        self._is_mesh = cfg.mesh_links is not None
+        self._dialled: set[tuple[str, str]] = set()  # in a mesh: who dials whom
+        if links is not None or self._is_mesh:
+            pairs = links or ()
+        else:
+            pairs = itertools.combinations(self.nodes, 2)
         self.links = sorted((frozenset(pair) for pair in pairs), key=sorted)
         self.slow: dict[Pair, Span] = {}
         """Links that take longer for a chunk than the others."""
         self.grows = False
         """Nodes may dial those that they learn of: new links."""
+        self.max_sessions = 64
+        """In a mesh: sessions of a node beyond which nobody else may call."""
         self.unannounced: set[str] = set()
         """Nodes that nobody waits for at the start."""
         self._down: set[Pair] = set()
         self._sessions: dict[Pair, tuple[_Way, _Way]] = {}
         self._ways: dict[tuple[str, PeerId], _Way] = {}
+        self._num_sessions: Counter[str] = Counter()
         self._met: dict[str, set[str]] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
@@ -155,7 +166,8 @@ class World:
     def partition(self, *groups: Iterable[str]) -> None:
         """Cut every link between groups, mend every link within one."""
         side = {name: i for i, group in enumerate(groups) for name in group}
-        for pair in self.links:
+        pairs = itertools.combinations(sorted(self.nodes), 2) if self._is_mesh else self.links
+        for pair in pairs:
             a, b = sorted(pair)
             if side.get(a) == side.get(b):
                 self.heal(a, b)
@@ -176,22 +188,41 @@ class World:
     def node_down(self, node: Node) -> None:
         """Break every connection of a node that is gone."""
         self._met.pop(node.name, None)
-        for pair in self.links:
+        self._dialled = {dialled for dialled in self._dialled if dialled[0] != node.name}
+        for pair in [*self.links, *(self._sessions if self._is_mesh else ())]:
             if node.name in pair:
                 self._break(pair)
 
     def learned(self, node: Node, name: str) -> None:
         """Let a node dial another that it was not told of, where links may grow."""
+        if self._is_mesh:
+            self._dialled.add((node.name, name))
+            self.after(self._draw(self.link.delay_s), lambda: self._call(node.name, name))
+            return
         pair = frozenset((node.name, name))
         if self.grows and name in self.nodes and pair not in self.links and len(pair) == 2:
             self.links.append(pair)
             self.unannounced.add(name)  # nobody was told to wait for it
             self._dial(pair)
 
-    def hang_up(self, node: Node, peer: PeerId) -> None:
+    def forgotten(self, node: Node, name: str) -> None:
+        """Let a node dial another no more."""
+        self._dialled.discard((node.name, name))
+
+    def hang_up(self, node: Node, peer: PeerId, how: Parting) -> None:
         """End a node's session with a peer."""
         if (way := self._ways.get((node.name, peer))) is not None:
-            self._break(frozenset((way.sender.name, way.receiver.name)))
+            self._break(frozenset((way.sender.name, way.receiver.name)), how)
+
+    def neighbours(self) -> dict[str, set[str]]:
+        """Return whom each node that is up has a session with."""
+        up = {name for name, node in self.nodes.items() if node.machine is not None}
+        pairs = [sorted(pair) for pair in self._sessions if pair <= up]
+        found: dict[str, set[str]] = {name: set() for name in self.nodes if name in up}
+        for a, b in pairs:
+            found[a].add(b)
+            found[b].add(a)
+        return found
 
     def not_met(self, node: Node) -> tuple[str, ...]:
         """Return the names at the other ends of a node's links that it has not met in this life."""
@@ -256,30 +287,45 @@ class World:
 
         self.after(busy_s, drained)
 
-    def _break(self, pair: Pair) -> None:
+    def _break(self, pair: Pair, how: Parting = Parting.LOST) -> None:
         for way in self._sessions.pop(pair, ()):
+            self._num_sessions[way.sender.name] -= 1
             way.is_up = False
             way.bulk.clear()
             self._ways = {key: w for key, w in self._ways.items() if w is not way}
             lost = way.sender_id
-            way.receiver.feed(lambda m, now, lost=lost: m.disconnected(lost, now))  # type: ignore[misc]
+            way.receiver.feed(lambda m, now, lost=lost: m.disconnected(lost, now, how))  # type: ignore[misc]
 
     def _dial(self, pair: Pair) -> None:
         if pair not in self.links:
             return
+        self._meet(pair)
+        self.after(self._draw(self.link.redial_s), lambda: self._dial(pair))
+
+    def _call(self, caller: str, called: str) -> None:
+        if (caller, called) not in self._dialled:
+            return
+        if called in self.nodes and called != caller:
+            if self._num_sessions[called] < self.max_sessions:
+                self._meet(frozenset((caller, called)))
+            else:
+                self.nodes[caller].feed(lambda m, now: m.not_reached(called, now))
+        self.after(self._draw(self.link.redial_s), lambda: self._call(caller, called))
+
+    def _meet(self, pair: Pair) -> None:
         if pair not in self._down and pair not in self._sessions:
             a, b = (self.nodes[name] for name in sorted(pair))
             both_run = a.machine is not None and b.machine is not None
             # One session a peer: a second instance of a connected one is refused at the hello.
             if both_run and (a.name, b.id) not in self._ways and (b.name, a.id) not in self._ways:
                 self._connect(pair, a, b)
-        self.after(self._draw(self.link.redial_s), lambda: self._dial(pair))
 
     def _connect(self, pair: Pair, a: Node, b: Node) -> None:
         there, back = _Way(a, b, a.id), _Way(b, a, b.id)
         self._sessions[pair] = (there, back)
         self._ways[a.name, b.id], self._ways[b.name, a.id] = there, back
         for node, other in ((a, b), (b, a)):
+            self._num_sessions[node.name] += 1
             self._met.setdefault(node.name, set()).add(other.name)
             _feed_both(node, other, self.not_met(node))
 

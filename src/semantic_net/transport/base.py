@@ -80,13 +80,20 @@ class Unreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Somebody of the run is at an address, as the network tells, that nobody has named."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrustChanged:
     """The trust file of this device says something else now."""
 
     standing: Mapping[PeerId, Standing]
 
 
-TransportEvent = Connected | Disconnected | Received | Refused | Unreachable | TrustChanged
+TransportEvent = Connected | Disconnected | Received | Refused | Unreachable | Found | TrustChanged
 TransportHandler = Callable[[TransportEvent], None]
 
 
@@ -155,6 +162,14 @@ class Transport(Protocol):
 
     def add_address(self, address: str) -> None:
         """Dial another ``host:port`` from now on; one that is known already changes nothing.
+
+        Raises:
+            ValueError: It is no address.
+        """
+        ...
+
+    def forget(self, address: str) -> None:
+        """Dial an address no more that was added; a session with its peer stays.
 
         Raises:
             ValueError: It is no address.

@@ -124,6 +124,14 @@ class HubTransport:
         """
         self._dialer.add(address, learned=True)
 
+    def forget(self, address: str) -> None:
+        """Dial an address no more that was added; a session with its peer stays.
+
+        Raises:
+            ValueError: It is no address.
+        """
+        self._dialer.forget(address)
+
     def unmet_addresses(self) -> tuple[str, ...]:
         """Return those of ``settings.peers`` with whom there was no session yet."""
         return self._dialer.unmet()

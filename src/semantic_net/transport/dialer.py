@@ -108,6 +108,16 @@ class Dialer:
         self._tasks.add(target.task)
         target.task.add_done_callback(self._tasks.discard)
 
+    def forget(self, text: str) -> None:
+        """Dial a learned address no more; a session with its peer stays.
+
+        Raises:
+            ValueError: It is no address.
+        """
+        target = self._targets.get(parse_address(text))
+        if target is not None and target.learned:
+            self._forget(target)
+
     def _room_for_learned(self) -> bool:
         learned = [target for target in self._targets.values() if target.learned]
         if len(learned) < self._hub.settings.max_learned:

@@ -21,7 +21,7 @@ from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.transport.address import Address, parse_address
-from semantic_net.transport.base import Buffer, TransportHandler
+from semantic_net.transport.base import Buffer, Found, TransportHandler
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.segment import (
@@ -213,8 +213,12 @@ class ZenohTransport(HubTransport):
         self._places.setdefault(place.address, {})[place.instance] = place
         if len(self._places) > MAX_PLACES:
             del self._places[next(iter(self._places))]
-        if self._zenoh.dials_found and place.peer != self._peer:
+        if place.peer == self._peer:
+            return
+        if self._zenoh.dials_found:
             self._dialer.add(str(place.address), learned=True)
+        else:
+            self._hub.report(Found(str(place.address)))
 
     def _missed(self, place: Place) -> None:
         """Wait whether a process comes back: perhaps only a router has gone."""

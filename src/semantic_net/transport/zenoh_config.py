@@ -50,7 +50,7 @@ class ZenohSettings:
     """``host:port`` of routers, of which one at a time is used. Empty: this peer is one itself, and
     listens for others."""
     dials_found: bool = True
-    """Dial whoever of the run is there."""
+    """Dial whoever of the run is there; else each is reported, as `Found`."""
 
 
 class LinkIdentity:
