@@ -38,6 +38,7 @@ from semantic_net.simulation.simulate import RoundOfAll, simulate
 from semantic_net.training import Trainer, make_initial_model
 
 TASK = Path(__file__).with_name("fashion_task.py")
+NETWORK = Path(__file__).with_name("fleet_network.yaml")
 JUDGED_ROUNDS = 5
 """The result of a run is the mean over so many last rounds, and beside it that of the last."""
 
@@ -52,6 +53,7 @@ SETTINGS = (
     "training.momentum=0",
     "training.learning_rate=0.1",
     "training.schedule=cosine",
+    "p2p.memory_budget_mb=16",
 )
 
 Accuracies = dict[int, float]
@@ -88,7 +90,7 @@ def run_cell(cell: tuple[str, str, int, int, int]) -> Result:
         None,
         [*SETTINGS, f"p2p.participants={participants}", *METHODS[name].overrides],
         num_peers=num_peers,
-        network="lan",
+        network=str(NETWORK),
         seed=seed,
     )
     with tempfile.TemporaryDirectory() as out:
@@ -97,8 +99,8 @@ def run_cell(cell: tuple[str, str, int, int, int]) -> Result:
         outcome = simulate(found, Path(out) / "run", engine)
         simulated_s = time.monotonic() - began
     last = outcome.rounds[-1].records.values()
-    if len(last) < num_peers or len({record.state_digest for record in last}) > 1:
-        raise RuntimeError("the peers do not hold one model at the end")
+    if len(last) < num_peers:
+        raise RuntimeError(f"{len(last)} of {num_peers} peers have come to the end")
     turns = {of_all.number: trained_in(of_all) for of_all in outcome.rounds}
     began = time.monotonic()
     plain = average(found, turns, outer_momentum=0)
@@ -115,6 +117,7 @@ def run_cell(cell: tuple[str, str, int, int, int]) -> Result:
         "ours": {of_all.number: seen(of_all) for of_all in outcome.rounds},
         "fedavg": plain,
         "fedavg_momentum": average(found, turns, outer_momentum=momentum) if momentum else plain,
+        "models": len({record.state_digest for record in last}),
         "late": late(outcome.rounds, found),
         "bytes_sent": statistics.mean(r.bytes_sent for r in records),
         "payload_bytes": statistics.mean(payloads),
@@ -246,7 +249,11 @@ def main() -> int:
     for last in (1, JUDGED_ROUNDS):
         print(f"\naccuracy in %, {'mean of the last 5 rounds' if last > 1 else 'last round'}\n")
         print(table(results, last))
-    print(f"\nupdates that some peers folded late: {sum(r['late'] for r in results)}")
+    updates = sum(r["participants"] * r["rounds"] for r in results)
+    print(f"\nupdates that some peers folded late: {sum(r['late'] for r in results) / updates:.1%}")
+    print(
+        f"runs with one model at the end: {sum(r['models'] == 1 for r in results)}/{len(results)}"
+    )
     behind = [
         result(r["fedavg"], 1) - result(r["ours"], 1) for r in results if r["method"] == "balanced"
     ]
