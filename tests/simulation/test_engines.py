@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 SOUND = 3
 RAISES, RAISES_ODDLY, DIES, DIVERGES = range(SOUND, SOUND + 4)
 """Peers of the task below, after the sound ones."""
+ALL = DIVERGES + 1
 
 TASK = """
 import os
@@ -105,7 +106,7 @@ def test_what_a_task_raises_comes_back_and_no_process_is_left(
 
 
 def test_errors_are_told_as_they_are_though_they_were_in_another_process(tmp_path: Path) -> None:
-    with two_processes(learning(tmp_path).config) as engine:
+    with two_processes(learning(tmp_path, ALL).config) as engine:
         with pytest.raises(ZeroDivisionError) as caught:
             train(engine, RAISES)
         assert "task.py" in str(caught.value.__cause__)
@@ -116,7 +117,7 @@ def test_errors_are_told_as_they_are_though_they_were_in_another_process(tmp_pat
 
 
 def test_a_process_that_is_gone_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with two_processes(learning(tmp_path).config) as engine:
+    with two_processes(learning(tmp_path, ALL).config) as engine:
         for _ in range(2):  # whoever asks next is told as well
             with pytest.raises(StartError, match="exit code 3"):
                 train(engine, DIES)
@@ -131,7 +132,7 @@ def test_ray_gives_the_same_model_and_the_same_errors(
     ray = pytest.importorskip("ray")
     found = learning(tmp_path)
     on_ray = functools.partial(ray_engine, num_workers=1)
-    with on_ray(found.config) as engine:
+    with on_ray(learning(tmp_path, ALL).config) as engine:
         with pytest.raises(ConfigError, match="cores"):
             ray_engine(found.config, num_workers=100_000)
         with pytest.raises(ZeroDivisionError, match="by the task"):
