@@ -151,7 +151,7 @@ def late(rounds: Sequence[RoundOfAll], found: Scenario) -> int:
 def average(
     found: Scenario, turns: Mapping[int, Sequence[int]], *, outer_momentum: float
 ) -> Accuracies:
-    """Return the accuracy of federated averaging after each round.
+    """Return the accuracy of federated averaging after each of the last rounds.
 
     Args:
         found: Says what peers train on, and how.
@@ -171,7 +171,7 @@ def average(
     judge = client(0)
     shared = flatten(judge.model).numpy()
     momentum = np.zeros_like(shared)
-    accuracies = {}
+    accuracies: Accuracies = {}
     for number, indices in turns.items():
         models, examples = [], []
         for index in indices:
@@ -183,6 +183,8 @@ def average(
             changed = np.average(models, axis=0, weights=examples).astype("f4") - shared
             momentum = outer_momentum * momentum + changed
             shared = shared + changed + outer_momentum * momentum
+        if number <= max(turns) - JUDGED_ROUNDS:
+            continue
         load_flat(judge.model, shared)
         accuracies[number] = 100 * judge.evaluate()["accuracy"]
     return accuracies
