@@ -127,9 +127,10 @@ def test_a_process_that_is_gone_is_an_error_that_says_so(tmp_path: Path) -> None
 
 @pytest.mark.filterwarnings("default")  # Ray's own are no business of ours
 def test_ray_gives_the_same_model_and_the_same_errors(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by itself it waits for all else on the machine
     found = learning(tmp_path)
     on_ray = functools.partial(ray_engine, num_workers=1)
     with on_ray(learning(tmp_path, ALL).config) as engine:
