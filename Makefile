@@ -64,12 +64,15 @@ soak: $(VENV)/.ready-run ## many seeded disasters, e.g. make soak ARGS="--seeds 
 bench: $(VENV)/.ready-bench ## speed of codecs and rounds, and accuracy against bytes in short (30 minutes)
 	$(bin)/python benchmarks/codec_speed.py
 	$(bin)/python benchmarks/round_overhead.py
+	$(bin)/python benchmarks/fleet_engines.py
 	$(bin)/python benchmarks/bytes_and_accuracy.py --data fashion_dirichlet --seeds 3 $(ARGS)
 
 bench-full: $(VENV)/.ready-bench ## accuracy against bytes in full: hours, but it goes on where it was interrupted
 	$(bin)/python benchmarks/bytes_and_accuracy.py --methods all --plot docs/figures/fashion_mnist $(ARGS)
 	$(bin)/python benchmarks/bytes_and_accuracy.py --data dubai cicv5g \
 	    --methods dense balanced extreme --plot docs/figures/real_data $(ARGS)
+	$(bin)/python benchmarks/fleet_learning.py
+	$(bin)/python benchmarks/fleet_protocol.py
 
 oracle: $(VENV)/.ready-bench $(VENV)/.ready-byzfl ## the robust rules against those of byzfl
 	$(bin)/python benchmarks/byzfl_oracle.py --byzfl $(VENV)/byzfl $(ARGS)

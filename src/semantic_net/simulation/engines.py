@@ -6,21 +6,29 @@ there. Whatever the place, the result is the same to the last bit.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
 import multiprocessing
 import signal
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, Protocol
 
 from semantic_net.config import Config
-from semantic_net.errors import ConfigError
+from semantic_net.errors import ConfigError, StartError
 from semantic_net.extras import needed_for
 from semantic_net.simulation.worker import Worker
 
 ENGINES = ("local", "ray")
+
+PATIENCE_S = 5.0
+"""For a process that has closed its end to be gone."""
 
 
 class Place(Protocol):
@@ -38,14 +46,22 @@ class Place(Protocol):
 class Engine:
     """Workers for all peers; to be used as a context."""
 
-    def __init__(self, places: Sequence[Place], *, is_elsewhere: bool) -> None:
+    def __init__(
+        self,
+        places: Sequence[Place],
+        *,
+        is_elsewhere: bool,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
         """Take the places where peers train.
 
         Args:
             places: One or more.
             is_elsewhere: While one of them works, this process can go on.
+            close: Called when all of them have ended.
         """
         self._places = places
+        self._close = close
         self.is_elsewhere = is_elsewhere
 
     def call(self, method: str, index: int, *arguments: Any) -> Any:
@@ -61,8 +77,10 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for place in self._places:
-            place.close()
+        with contextlib.ExitStack() as stack:  # all of them, even where one cannot
+            stack.callback(self._close)
+            for place in self._places:
+                stack.callback(place.close)
 
 
 class _Here:
@@ -90,29 +108,58 @@ class _InProcess:
         theirs.close()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        with self._lock:
-            self._connection.send((method, arguments))
-            is_done, found = self._connection.recv()
+        try:
+            with self._lock:
+                self._connection.send((method, arguments))
+                is_done, found, trace = self._connection.recv()
+        except (EOFError, OSError) as exc:
+            raise self._gone() from exc
         if not is_done:
-            raise found
+            raise found from _ThereError(trace)
         return found
 
     def close(self) -> None:
         # Said in words: a process that was forked later holds our end open as well.
-        self._connection.send(None)
+        with contextlib.suppress(OSError):
+            self._connection.send(None)
         self._process.join()
         self._connection.close()
+
+    def _gone(self) -> StartError:
+        self._process.join(PATIENCE_S)
+        code = self._process.exitcode
+        return StartError(
+            f"--engine local: a process that trains has ended (exit code {code}); "
+            "with -9 memory may have run out: set --workers lower"
+        )
+
+
+class _ThereError(Exception):
+    """Where in a worker something was raised, for whoever looks for a fault in a task."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 def _serve(worker: Worker, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began this one ends it
-    while (asked := connection.recv()) is not None:
-        method, arguments = asked
-        try:
-            answer = True, getattr(worker, method)(*arguments)
-        except Exception as exc:  # whatever it is, who called gets it
-            answer = False, exc
-        connection.send(answer)
+    with contextlib.suppress(EOFError):  # or is gone itself
+        while (asked := connection.recv()) is not None:
+            method, arguments = asked
+            try:
+                answer = True, getattr(worker, method)(*arguments), ""
+            except Exception as exc:  # whatever it is, who called gets it
+                answer = False, _sendable(exc), traceback.format_exc()
+            connection.send(answer)
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return an error as it is, or what it says, if its class does not survive the way."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:
+        return StartError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class _OnRay:
@@ -123,10 +170,13 @@ class _OnRay:
         self._actor = ray.remote(Worker).options(num_cpus=1).remote(config)
 
     def call(self, method: str, *arguments: Any) -> Any:
+        errors = self._ray.exceptions
         try:
             return self._ray.get(getattr(self._actor, method).remote(*arguments))
-        except self._ray.exceptions.RayTaskError as exc:
+        except errors.RayTaskError as exc:
             raise exc.cause from exc
+        except errors.RayError as exc:
+            raise StartError(f"--engine ray: {_one_line(exc)}") from exc
 
     def close(self) -> None:
         self._ray.kill(self._actor)
@@ -154,15 +204,28 @@ def ray_engine(config: Config, num_workers: int) -> Engine:
         num_workers: Actors, of one core each.
 
     Raises:
-        ConfigError: The extra is not installed, or Ray does not start.
+        ConfigError: The extra is not installed, Ray does not start, or has too few cores.
     """
     with needed_for("--engine ray", "simulation"):
-        import ray
-    try:
-        ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
-    except (RuntimeError, ConnectionError, OSError) as exc:
-        raise ConfigError(f"--engine ray: {' '.join(str(exc).split())}") from exc
-    return Engine([_OnRay(ray, config) for _ in range(num_workers)], is_elsewhere=True)
+        ray: Any = importlib.import_module("ray")  # typed or not, as it is there or not
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        try:
+            # Started like this, Ray tells nobody of its use.
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as exc:
+            raise ConfigError(f"--engine ray: {_one_line(exc)}") from exc
+    close = ray.shutdown if is_ours else lambda: None
+    num_cores = int(ray.cluster_resources().get("CPU", 0))
+    if num_cores < num_workers:  # they would be waited for without end
+        close()
+        raise ConfigError(f"--workers {num_workers}: the Ray cluster has {num_cores} cores")
+    places = [_OnRay(ray, config) for _ in range(num_workers)]
+    return Engine(places, is_elsewhere=True, close=close)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 class Jobs:

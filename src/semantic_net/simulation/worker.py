@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from semantic_net.config import Config
-from semantic_net.federated.shards import load_own
+from semantic_net.federated.shards import Joined, common_validation, load_shard
 from semantic_net.fixed_point import Float32Array
 from semantic_net.semantic.flat import flatten, load_flat
 from semantic_net.semantic.schema import local_tensors
-from semantic_net.task.base import Task
+from semantic_net.task.base import MapDataset, Task
 from semantic_net.training.trainer import Trainer, TrainResult, make_initial_model
 
 MAX_EVALUATIONS = 64
@@ -54,6 +54,7 @@ class Worker:
         torch.set_num_threads(config.training.num_threads or 1)
         self._config = config
         self._tasks: dict[int, Task] = {}
+        self._judged_on: MapDataset | None = None
         self._trainers: dict[int, Trainer] = {}
         self._found: dict[bytes, dict[str, float]] = {}
         partition = config.data.partition
@@ -116,8 +117,18 @@ class Worker:
 
     def _task(self, index: int) -> Task:
         if index not in self._tasks:
-            self._tasks[index] = load_own(config_of(self._config, index), index)
+            task = load_shard(self._config, index)
+            if self._config.data.partition.validation != "own":
+                task = dataclasses.replace(task, val_data=self._common())
+            self._tasks[index] = task
         return self._tasks[index]
+
+    def _common(self) -> MapDataset:
+        """Return what all peers are judged on; to gather it takes the data of each of them."""
+        if self._judged_on is None:
+            is_all = self._config.data.partition.validation == "all"
+            self._judged_on = common_validation(self._config) if is_all else Joined([])
+        return self._judged_on
 
     def _trainer(self, index: int) -> Trainer:
         if index not in self._trainers:
@@ -142,7 +153,8 @@ def as_arrays(tree: Any) -> Any:
 def as_tensors(tree: Any) -> Any:
     """Return nested dicts and lists with tensors in the place of arrays."""
     if isinstance(tree, np.ndarray):
-        return torch.from_numpy(tree)
+        # What comes from Ray lies in memory that is shared, and must not be written to.
+        return torch.from_numpy(tree if tree.flags.writeable else tree.copy())
     return _mapped(tree, as_tensors)
 
 

@@ -1,0 +1,206 @@
+"""What the protocol costs a peer, in fleets of different size: messages, bytes, time and memory.
+
+    python benchmarks/fleet_protocol.py [--peers 100 300 1000] [--rounds 20]
+
+`semantic-net simulate --protocol-only` with the same number of participants in each fleet, each in
+a process of its own, so that its memory and its time are its own. Messages are frames as the
+connections write them; bytes are those of the sockets. Both are means over peers and rounds,
+without the first rounds, in which all meet, and with everything after the last round left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from cells import version
+
+from semantic_net.protocol.frames import HEADER, decode_header
+from semantic_net.records import RoundRecord
+from semantic_net.simulation.engines import local_engine
+from semantic_net.simulation.scenario import scenario
+from semantic_net.simulation.simulate import RoundOfAll, simulate
+from semantic_net.transport.base import Buffer
+from semantic_net.transport.memory_wire import MemoryWire
+
+SKIPPED_ROUNDS = 3
+"""In which peers meet."""
+
+MAX_SECONDS, MAX_GIB, MAX_RATIO = 300.0, 8.0, 1.1
+"""What a thousand peers may take, and how far they may be from a hundred."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one fleet has come to."""
+
+    peers: int
+    messages: float
+    """A peer and round."""
+    sent: float
+    """Bytes a peer and round."""
+    participants: float
+    digests: int
+    """Different ones after the last round."""
+    virtual_s: float
+    seconds: float
+    gib: float
+
+
+class Counting:
+    """Counts the frames that all wires write, by sender."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self.frames: Counter[str] = Counter()
+        write = MemoryWire.write
+
+        def counted(wire: MemoryWire, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
+            self.frames[wire.source] += num_frames(buffers)
+            write(wire, buffers, is_bulk=is_bulk)
+
+        MemoryWire.write = counted  # type: ignore[method-assign,assignment]  # to count
+
+
+def num_frames(buffers: Sequence[Buffer]) -> int:
+    """Return how many whole frames lie in buffers."""
+    data = memoryview(b"".join(buffers))
+    number = 0
+    while data:
+        data = data[HEADER.size + decode_header(data[: HEADER.size])[1] :]
+        number += 1
+    return number
+
+
+def play(num_peers: int, rounds: int, participants: int, network: str, seed: int) -> Cost:
+    """Run one fleet in this process."""
+    overrides = [f"training.rounds={rounds}", f"p2p.participants={participants}"]
+    found = scenario(
+        None,
+        overrides,
+        num_peers=num_peers,
+        network=network,
+        seed=seed,
+        payload_bytes=25_000,
+        train_s=10.0,
+    )
+    counting = Counting()
+    at_round: dict[int, int] = {}
+
+    def show(of_all: RoundOfAll) -> None:
+        at_round[of_all.number] = counting.frames.total()
+        print(f"{num_peers} peers: round {of_all.number}/{rounds}", file=sys.stderr)
+
+    with tempfile.TemporaryDirectory() as out:
+        began = time.monotonic()
+        outcome = simulate(found, Path(out) / "run", lambda c: local_engine(c, 1), show=show)
+        seconds = time.monotonic() - began
+    counted = [of_all for of_all in outcome.rounds if of_all.number > SKIPPED_ROUNDS]
+    records: list[RoundRecord] = [r for of_all in counted for r in of_all.records.values()]
+    peer_rounds = num_peers * len(counted)
+    if len(records) != peer_rounds:
+        raise RuntimeError(f"{len(records)} records, and not {peer_rounds}")
+    return Cost(
+        peers=num_peers,
+        messages=(at_round[rounds] - at_round[SKIPPED_ROUNDS]) / peer_rounds,
+        sent=sum(record.bytes_sent for record in records) / peer_rounds,
+        participants=sum(of_all.num_participants for of_all in counted) / len(counted),
+        digests=len({r.state_digest for r in outcome.rounds[-1].records.values()}),
+        virtual_s=outcome.virtual_s,
+        seconds=seconds,
+        gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20),
+    )
+
+
+def play_elsewhere(num_peers: int, flags: Sequence[str]) -> Cost:
+    """Run one fleet in a process of its own."""
+    command = [sys.executable, __file__, "--one", "--peers", str(num_peers), *flags]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return msgspec.json.decode(done.stdout, type=Cost)
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """Return the Markdown table; ratios are to the first fleet."""
+    lines = [
+        "| peers | participants | messages a peer and round | kB sent a peer and round | models at "
+        "the end | simulated, s | real, s | memory, GiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    first = costs[0]
+    for cost in costs:
+        cells = (
+            f"{cost.peers}",
+            f"{cost.participants:.1f}",
+            f"{cost.messages:.1f} ({cost.messages / first.messages:.2f})",
+            f"{cost.sent / 1e3:.1f} ({cost.sent / first.sent:.2f})",
+            f"{cost.digests}",
+            f"{cost.virtual_s:.0f}",
+            f"{cost.seconds:.0f}",
+            f"{cost.gib:.2f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def broken(costs: Sequence[Cost]) -> list[str]:
+    """Return what a fleet has missed of what is asked of it."""
+    first, last = costs[0], costs[-1]
+    found = [f"{cost.peers} peers hold {cost.digests} models" for cost in costs if cost.digests > 1]
+    for what, ratio in (
+        ("messages", last.messages / first.messages),
+        ("bytes", last.sent / first.sent),
+    ):
+        if not 1 / MAX_RATIO <= ratio <= MAX_RATIO:
+            found.append(f"{what} a peer and round: {ratio:.2f} times those of {first.peers} peers")
+    if last.seconds > MAX_SECONDS:
+        found.append(f"{last.seconds:.0f} s, over {MAX_SECONDS:.0f}")
+    if last.gib > MAX_GIB:
+        found.append(f"{last.gib:.1f} GiB, over {MAX_GIB:.0f}")
+    return found
+
+
+def main() -> int:
+    """Run the fleets and print the table; return 1 where one misses what is asked of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--peers", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--participants", type=int, default=32)
+    parser.add_argument("--network", default="lan")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    shared = (arguments.rounds, arguments.participants, arguments.network, arguments.seed)
+    if arguments.rounds <= SKIPPED_ROUNDS:
+        parser.error(f"--rounds: more than {SKIPPED_ROUNDS}")
+    if arguments.one:
+        print(json.dumps(msgspec.to_builtins(play(arguments.peers[0], *shared))))
+        return 0
+    names = ("rounds", "participants", "network", "seed")
+    flags = [f"--{name}={value}" for name, value in zip(names, shared, strict=True)]
+    costs = [play_elsewhere(number, flags) for number in arguments.peers]
+    print(
+        f"{arguments.participants} participants, {arguments.rounds} rounds, of which the first "
+        f"{SKIPPED_ROUNDS} are not counted, payloads of 25 kB, network {arguments.network}, seed "
+        f"{arguments.seed}; {platform.machine()}, Python {platform.python_version()}, {version()}"
+        "\n"
+    )
+    print(table(costs))
+    problems = broken(costs)
+    for problem in problems:
+        print(f"missed: {problem}")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
