@@ -130,27 +130,25 @@ def play_elsewhere(num_peers: int, flags: Sequence[str]) -> Cost:
     return msgspec.json.decode(done.stdout, type=Cost)
 
 
-def table(costs: Sequence[Cost]) -> str:
-    """Return the Markdown table; ratios are to the first fleet."""
-    lines = [
-        "| peers | participants | messages a peer and round | kB sent a peer and round | models at "
-        "the end | simulated, s | real, s | memory, GiB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    first = costs[0]
-    for cost in costs:
-        cells = (
-            f"{cost.peers}",
-            f"{cost.participants:.1f}",
-            f"{cost.messages:.1f} ({cost.messages / first.messages:.2f})",
-            f"{cost.sent / 1e3:.1f} ({cost.sent / first.sent:.2f})",
-            f"{cost.digests}",
-            f"{cost.virtual_s:.0f}",
-            f"{cost.seconds:.0f}",
-            f"{cost.gib:.2f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+HEAD = (
+    "| peers | participants | messages a peer and round | kB sent a peer and round | models at the "
+    "end | simulated, s | real, s | memory, GiB |\n|---|---|---|---|---|---|---|---|"
+)
+
+
+def row(cost: Cost, first: Cost) -> str:
+    """Return a row of the Markdown table; ratios are to the first fleet."""
+    cells = (
+        f"{cost.peers}",
+        f"{cost.participants:.1f}",
+        f"{cost.messages:.1f} ({cost.messages / first.messages:.2f})",
+        f"{cost.sent / 1e3:.1f} ({cost.sent / first.sent:.2f})",
+        f"{cost.digests}",
+        f"{cost.virtual_s:.0f}",
+        f"{cost.seconds:.0f}",
+        f"{cost.gib:.2f}",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def broken(costs: Sequence[Cost]) -> list[str]:
@@ -188,14 +186,17 @@ def main() -> int:
         return 0
     names = ("rounds", "participants", "network", "seed")
     flags = [f"--{name}={value}" for name, value in zip(names, shared, strict=True)]
-    costs = [play_elsewhere(number, flags) for number in arguments.peers]
     print(
         f"{arguments.participants} participants, {arguments.rounds} rounds, of which the first "
         f"{SKIPPED_ROUNDS} are not counted, payloads of 25 kB, network {arguments.network}, seed "
         f"{arguments.seed}; {platform.machine()}, Python {platform.python_version()}, {version()}"
         "\n"
     )
-    print(table(costs))
+    print(HEAD, flush=True)
+    costs: list[Cost] = []
+    for number in arguments.peers:
+        costs.append(play_elsewhere(number, flags))
+        print(row(costs[-1], costs[0]), flush=True)
     problems = broken(costs)
     for problem in problems:
         print(f"missed: {problem}")
