@@ -646,6 +646,7 @@ def test_a_seed_that_does_not_answer_is_told_of_once_and_a_hint_never(
     async def scenario() -> None:
         a.machine.start(0.0)
         for address in ("b:5000", "b:5000", "hearsay:5000"):
+            a.peer._transport_event(Unreachable(address, "Connection reset by peer"))
             a.peer._transport_event(Unreachable(address, "Connection refused"))
 
     run_virtual(scenario())

@@ -9,6 +9,7 @@ import pytest
 
 from semantic_net.simulation.disasters import in_mesh
 from semantic_net.simulation.node import NodeConfig
+from semantic_net.simulation.scenario import scenario
 from semantic_net.simulation.world import World
 
 K = 4
@@ -85,6 +86,14 @@ def test_what_a_peer_keeps_and_sends_does_not_grow_with_the_fleet() -> None:
 
     assert most(120) <= 32
     assert most(12) <= 32
+
+
+def test_simulated_peers_of_a_mesh_are_told_of_two_others_at_most() -> None:
+    told = scenario(None, ["p2p.topology=mesh-4"], num_peers=12, network="lan", seed=0)
+    peers = [told.config_of(index).p2p.peers for index in (0, 1, 2, 11)]
+    first = "peer00:5000"
+    assert peers == [(), (first,), (first, "peer01:5000"), (first, "peer10:5000")]
+    assert len(scenario(None, [], num_peers=12, network="lan", seed=0).config_of(3).p2p.peers) == 12
 
 
 def test_links_that_are_enough_stay() -> None:

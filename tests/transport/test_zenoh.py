@@ -20,7 +20,7 @@ from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
 from semantic_net.protocol.frames import Kind
 from semantic_net.protocol.identity import Signer, endorse
 from semantic_net.transport import common
-from semantic_net.transport.base import Connected, Disconnected, Refused
+from semantic_net.transport.base import Connected, Disconnected, Found, Refused
 from semantic_net.transport.certificate import (
     CERTIFICATE_BYTES,
     device_of,
@@ -80,6 +80,7 @@ class Site:
         incarnation: int = 1,
         settings: TransportSettings = QUICK,
         distrusts: Signer | None = None,
+        dials_found: bool = True,
     ) -> Probe:
         """Start a peer that dials whom it finds."""
         pins = None
@@ -94,7 +95,7 @@ class Site:
             endorsement=endorse(key, key.public_key),
         )
         transport = ZenohTransport(
-            ZenohSettings(run="site", routers=(self.address,)),
+            ZenohSettings(run="site", routers=(self.address,), dials_found=dials_found),
             key,
             settings,
             hello,
@@ -142,6 +143,19 @@ def test_peers_of_a_run_find_each_other() -> None:
         probes[0].send(probes[1], b"hello")
         await probes[1].until(lambda: probes[1].bodies(Kind.HAVE) == [b"hello"])
         assert not any(probe.of(Refused) for probe in probes)
+
+    play(scenario)
+
+
+def test_in_a_mesh_who_is_found_is_told_of_and_dialled_once_that_is_wanted() -> None:
+    async def scenario(site: Site) -> None:
+        a = await site.peer("a", A, dials_found=False)
+        b = await site.peer("b", B, dials_found=False)
+        assert (await a.expect(Found)).address == b.transport.address
+        found = await b.expect(Found)
+        assert not a.of(Connected)
+        b.transport.add_address(found.address)
+        assert (await b.expect(Connected)).peer == a.id
 
     play(scenario)
 

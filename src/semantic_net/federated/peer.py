@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Generic
 
@@ -101,6 +103,8 @@ MAX_REFUSALS_TOLD = 100
 
 MAX_NOTES = 50
 """Most notes of a round: the others are in the log."""
+
+TOO_MANY_CALL = os.strerror(errno.ECONNRESET)
 
 STOP_S = 3.0
 """Seconds that work under way has to end by itself when the peer stops."""
@@ -265,10 +269,15 @@ class Peer(Generic[Parsed]):
             self._not_reached(event.address)
 
     def _is_hint(self, event: Unreachable) -> bool:
-        """Tell whether an address was only heard of, or was said to be silent already."""
+        """Tell whether an address was only heard of, or was said to be silent already.
+
+        A peer that a thousand others call at the same time resets the connections of most.
+        """
         mesh = self._machine.mesh
         if mesh is None:
             return False
+        if event.reason == TOO_MANY_CALL:
+            return True
         known = event.address in self._silent or event.address not in mesh.cfg.seeds
         self._silent.update({event.address} & {*mesh.cfg.seeds})
         return known
