@@ -407,8 +407,12 @@ def test_a_slow_link_is_told_by_what_arrives(
     async def scenario() -> None:
         monkeypatch.setattr(throughput, "RECEIVE_S", 1.0)
         async with waiting(A) as (behind, calls):
+            relays: list[asyncio.Task[None]] = []
 
             async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                task = asyncio.current_task()
+                assert task is not None
+                relays.append(task)
                 host, _, port = behind.rpartition(":")
                 inner, outer = await asyncio.open_connection(host, int(port))
                 ways = [
@@ -423,6 +427,7 @@ def test_a_slow_link_is_told_by_what_arrives(
             async with serving(relay) as address:
                 answer = await probe(address, None, QUICK)
                 await calls.get()
+                await asyncio.wait(relays)  # else the loop's end would cut them short
         assert answer.throughput is not None, answer
         for carried in (answer.throughput.up, answer.throughput.down):
             assert 0 < carried.bytes_s < 1.3 * PACE_BYTES / PACE_S
