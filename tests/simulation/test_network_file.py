@@ -70,6 +70,7 @@ def load_text(folder: Path, text: str) -> NetworkDescription:
         ("link: {delay_s: -1}", "link.delay_s must be in [0, 600] s, got -1.0"),
         ("link: {loss: 0.9}", "link.loss must be in [0, 0.5], got 0.9"),
         ("link: {bandwidth_mbit_s: 0}", "link.bandwidth_mbit_s must be in [1e-06, 1e+06] Mbit/s"),
+        ("machine: {queue: lifo}", "machine.queue must be one of fair, fifo, got 'lifo'"),
         ("machine: {half_duplex: 1}", "machine.half_duplex: expected true or false, got 1"),
         ("link: {trace: {path: 3}}", "link.trace.path: expected text, got 3; quote it"),
         ("link: {trace: {path: a, scale: 0}}", "link.trace.scale must be > 0, got 0.0"),

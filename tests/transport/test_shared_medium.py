@@ -96,6 +96,68 @@ def test_a_downlink_is_shared_fairly_and_holds_its_senders() -> None:
     play(scenario)
 
 
+PLAIN = MachineQuality(up_bytes_s=0.1 * MB, down_bytes_s=0.1 * MB, is_fifo=True)
+
+
+def test_in_a_plain_queue_everything_waits() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        hub, leaves = await star(world, 3)
+        world.network.set_machine("hub", PLAIN)
+        for leaf in leaves[:2]:
+            hub.transport.stream(leaf.id, PayloadSource(bytes(MB)))
+        await asyncio.sleep(3.0)
+        asked = now()
+        hub.send(leaves[2], b"seldom")
+        await leaves[2].until(lambda: bool(leaves[2].bodies(Kind.HAVE)))
+        assert now() - asked > 0.2, "behind what others have under way"
+        for leaf in leaves[:2]:
+            await leaf.until(partial(has_received, leaf, MB))
+
+    play(scenario)
+
+
+def test_acknowledgements_wait_in_the_plain_queue_of_the_other_direction() -> None:
+    took_s = []
+
+    async def scenario(world: MemoryWorld, *, is_used: bool) -> None:
+        hub, leaves = await star(world, 2)
+        # Much slower up than down: what the hub sends the one delays what the other sends the hub.
+        up_bytes_s, down_bytes_s = 0.02 * MB, 1.0 * MB
+        quality = MachineQuality(up_bytes_s=up_bytes_s, down_bytes_s=down_bytes_s, is_fifo=True)
+        world.network.set_machine("hub", quality)
+        if is_used:
+            hub.transport.stream(leaves[0].id, PayloadSource(bytes(MB)))
+            await asyncio.sleep(1.0)
+        began = now()
+        leaves[1].transport.stream(hub.id, PayloadSource(bytes(MB // 2)))
+        await hub.until(lambda: received(hub) == MB // 2)
+        took_s.append(now() - began)
+
+    for is_used in (False, True):
+        play(partial(scenario, is_used=is_used))
+    assert took_s[0] == pytest.approx(0.5, rel=1.0)
+    assert took_s[1] > 3 * took_s[0]
+
+
+@pytest.mark.parametrize("is_fifo", [False, True])
+def test_a_plain_queue_loses_nothing_in_a_cut(is_fifo: bool) -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        hub, [leaf] = await star(world, 1)
+        world.network.set_machine("hub", MachineQuality(down_bytes_s=0.5 * MB, is_fifo=is_fifo))
+        began = now()
+        leaf.transport.stream(hub.id, PayloadSource(bytes(MB)))
+        await asyncio.sleep(1.0)
+        world.network.cut("hub", "l0")
+        await asyncio.sleep(5.0)
+        had = received(hub)
+        world.network.mend("hub", "l0")
+        await hub.until(lambda: received(hub) == MB)
+        assert had < MB
+        assert 6.5 < now() - began < 9.0
+
+    play(scenario)
+
+
 @pytest.mark.parametrize(
     ("quality", "expected_s"),
     [

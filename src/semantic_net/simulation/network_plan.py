@@ -117,6 +117,8 @@ class NetworkPlan:
         return MachineQuality(
             up_bytes_s=up,
             down_bytes_s=up if section.channel is not None and down is None else down,
+            is_fifo=section.queue == "fifo",
+            queue_bytes=1000 * (section.queue_kb or 0.0),
             half_duplex=bool(section.half_duplex),
             channel=section.channel,
         )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from semantic_net.config.checks import require
+from semantic_net.config.checks import require, require_one_of
 from semantic_net.errors import ConfigError
 from semantic_net.transport.link import ETHERNET_HEADER_BYTES, SEGMENT_BYTES
 
@@ -115,6 +115,9 @@ class PairSection(LinkSection):
         return (source in first and target in second) or back
 
 
+Queue = Literal["fair", "fifo"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSection:
     """``machine``: what all links of a peer's machine share."""
@@ -127,6 +130,11 @@ class MachineSection:
     """What the uplink follows instead."""
     down_trace: TraceSection | None = None
     """What the downlink follows instead."""
+    queue: Queue | None = None
+    """How up- and downlink are waited for: in ``fair`` turns, as Linux's fq_codel gives them, or in
+    a plain queue, ``fifo``, as in ``tc tbf``, switches and most modems. A channel has turns."""
+    queue_kb: float | None = None
+    """What a plain queue before the downlink holds, in kB: what finds it full is sent again."""
     half_duplex: bool | None = None
     """Whether it cannot send while it receives."""
     channel: str | None = None
@@ -142,6 +150,9 @@ class MachineSection:
         _check_rate(self, key, "up_mbit_s", "up_trace")
         _check_rate(self, key, "down_mbit_s", "down_trace")
         require(self.channel != "", f"{key}.channel", "a name", self.channel)
+        check_within(self, key, "queue_kb", 0, 1e6, "kB")
+        if self.queue is not None:
+            require_one_of(f"{key}.queue", self.queue, get_args(Queue))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +237,7 @@ DEFAULT_LINK = LinkSection(
     header_bytes=ETHERNET_HEADER_BYTES,
     segment_bytes=SEGMENT_BYTES,
 )
-DEFAULT_MACHINE = MachineSection(half_duplex=False)
+DEFAULT_MACHINE = MachineSection(queue="fair", queue_kb=64.0, half_duplex=False)
 DEFAULT_DEVICE = DeviceSection(
     step_s=0.1,
     # A core of a small board: about three times what docs/results.md measures on a server's.

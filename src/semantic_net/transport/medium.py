@@ -4,7 +4,8 @@ Whoever wants to send over a busy medium waits for its turn, and only one is wok
 Turns go by start-time fair queueing (Goyal, Vin and Cheng, 1996): each flow has a tag, which grows
 by the bytes that it sends, and the least tag is next. So flows that always have something to send
 get as many bytes each, whatever the size of their chunks, and one that seldom sends waits for what
-is on the line and for no queue.
+is on the line and for no queue. Where there is but a plain queue what comes first is first through;
+`tcp_window` says what that does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from semantic_net.transport.bandwidth import Bandwidth, end_s
+from semantic_net.transport.bandwidth import Bandwidth, RateTrace, bytes_s, end_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,10 @@ class MachineQuality:
     """Of what it sends, headers included; None for no limit."""
     down_bytes_s: Bandwidth = None
     """Of what it receives. In a channel it is the sender's speed that counts."""
+    is_fifo: bool = False
+    """Whether there is a plain queue in front of each, not fair turns. A channel has turns."""
+    queue_bytes: float = 64_000
+    """What such a queue in front of the downlink holds; what is beyond that is sent again."""
     half_duplex: bool = False
     """Whether it cannot send while it receives."""
     channel: str | None = None
@@ -74,7 +79,7 @@ class Medium:
             self._wake_in_time()
         return False
 
-    def carry(self, flow: Flow, bandwidth: Bandwidth, num_bytes: int, begin_s: float) -> float:
+    def carry(self, flow: Flow, bandwidth: Bandwidth, num_bytes: float, begin_s: float) -> float:
         """Send a flow's bytes, from ``begin_s`` on at the earliest; return when they are through.
 
         Who does not ask whether it may comes behind what is on the line.
@@ -82,6 +87,10 @@ class Medium:
         self.busy_until_s = end_s(bandwidth, max(begin_s, self.busy_until_s), num_bytes)
         flow.tag = max(flow.tag, self._tag) + num_bytes
         return self.busy_until_s
+
+    def backlog_bytes(self, bandwidth: float | RateTrace, now: float) -> float:
+        """Return how much waits, about."""
+        return max(self.busy_until_s - now, 0.0) * bytes_s(bandwidth, now)
 
     def _wake_in_time(self) -> None:
         if self._timer is None and self._in_turn is None:
@@ -105,16 +114,18 @@ class Medium:
 class Machine:
     """A machine's share in what its connections use."""
 
-    __slots__ = ("_own", "down", "quality", "up")
+    __slots__ = ("_own", "down", "is_fifo", "quality", "up")
 
     def __init__(self) -> None:
         self.quality = MachineQuality()
+        self.is_fifo = False
         self._own = Medium(), Medium()
         self.up, self.down = self._own
 
     def use(self, quality: MachineQuality, channel: Medium | None) -> None:
         """Be like this from now on."""
         self.quality = quality
+        self.is_fifo = quality.is_fifo and channel is None
         self.up, self.down = self._own
         if quality.half_duplex:
             self.down = self.up

@@ -3,8 +3,10 @@
     uplink of the sender -> link between the two -> downlink of the receiver
 
 Bytes flow through all three at once, as packets do: what arrives last has left last, and each is
-used for as long as it takes the bytes alone. Everything that is sent reaches the other end from a
-callback of its own, never from within the sender's call, in the order in which it was sent.
+used for as long as it takes the bytes alone. Where a machine has plain queues, no more than TCP's
+window is under way, and acknowledgements come back by the queues of the other direction. Everything
+that is sent reaches the other end from a callback of its own, never from within the sender's call,
+in the order in which it was sent.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from semantic_net.transport.lanes import FRAME_S
 from semantic_net.transport.link import Link
 from semantic_net.transport.link_meter import LinkMeter, Reading
 from semantic_net.transport.medium import Flow, Machine
+from semantic_net.transport.tcp_window import ACK_SHARE, TcpWindow
 
 
 class Fabric(Protocol):
@@ -75,14 +78,18 @@ class MemoryWire:
         self._up, self._down = Flow(self._pump_now), Flow(self._deliver)
         self._other: MemoryWire
         self._connection: Connection
-        # What is under way, its bytes on the line, and when the first of them reach the machine.
-        self._in_flight: deque[tuple[bytes | _Mark, int, float]] = deque()
+        # What is under way, its bytes on the line, and when the first of them reach the machine and
+        # when they were sent.
+        self._in_flight: deque[tuple[bytes | _Mark, int, float, float]] = deque()
         self._in_flight_bytes = 0
         self._arrived_bytes = 0
         self._busy_s = 0.0
         self._busy_from_s = 0.0  # while something is in flight
         self._idle_from_s = 0.0
         self._meter = LinkMeter(self._read_counters)
+        self._window = TcpWindow()
+        self._last_through_s = 0.0  # nothing overtakes what comes later
+        self._num_queued = 0  # of those in flight, how many are in the downlink's plain queue
         self._num_due = 0  # of those in flight, how many have arrived but for a cut or the downlink
         self._is_passing = False  # one of them, through the downlink
         self._is_held = False  # by the downlink's backlog
@@ -112,11 +119,29 @@ class MemoryWire:
             if self._pump is None:
                 self._pump = self._loop.call_at(self.link.busy_until_s, self._pump_in_time)
             return False
-        return self._sender.quality.up_bytes_s is None or self._sender.up.is_free_for(self._up, now)
+        if self._sender.quality.up_bytes_s is None or self._sender.is_fifo:
+            return True
+        return self._sender.up.is_free_for(self._up, now)
+
+    @property
+    def _is_acknowledged(self) -> bool:
+        """Whether what is under way counts until an acknowledgement is back."""
+        return self._sender.is_fifo or self._receiver.is_fifo
 
     def _window_bytes(self, now: float) -> float:
         """Return how much may be under way: as TCP, no more than keeps the downlink busy."""
         machine = self._receiver
+        if self._is_acknowledged:
+            quality = self.link.quality
+            limits = (
+                quality.bandwidth_bytes_s,
+                self._sender.quality.up_bytes_s,
+                machine.quality.down_bytes_s,
+            )
+            least = min((bytes_s(each, now) for each in limits if each is not None), default=0.0)
+            held_bytes = least * (quality.delay_s + self._other.link.quality.delay_s)
+            segment_bytes = quality.segment_bytes + quality.header_bytes
+            return self._window.num_bytes(segment_bytes, held_bytes, now, self._network.rng)
         if machine.quality.down_bytes_s is None or machine.down is self._sender.up:
             return float("inf")
         rate = bytes_s(machine.quality.down_bytes_s, now) / (1 + machine.down.num_waiting)
@@ -176,6 +201,7 @@ class MemoryWire:
         begin_s = now if self._up.waits_since_s is None else self._up.waits_since_s
         on_line = self.link.quality.on_line(len(item)) if isinstance(item, bytes) else 0
         leaves_s = now
+        enters_s = max(now, self._sender.up.busy_until_s) if self._sender.is_fifo else now
         if (up_bytes_s := self._sender.quality.up_bytes_s) is not None:
             leaves_s = self._sender.up.carry(self._up, up_bytes_s, on_line, now)
         arrival_s = self.link.send(on_line, now, self._network.rng, leaves_s)
@@ -185,11 +211,40 @@ class MemoryWire:
             return
         if not self._in_flight:
             self._busy_from_s = max(begin_s, self._idle_from_s)
-        self._in_flight.append((item, on_line, now + self.link.quality.delay_s))
+        self._in_flight.append((item, on_line, enters_s + self.link.quality.delay_s, now))
         self._in_flight_bytes += on_line
         self._loop.call_at(arrival_s, self._arrive)
 
     def _arrive(self) -> None:
+        machine, now = self._receiver, self._loop.time()
+        down_bytes_s = machine.quality.down_bytes_s
+        if machine.is_fifo and down_bytes_s is not None:
+            _, on_line, begin_s, _ = self._in_flight[self._num_due + self._num_queued]
+            self._num_queued += 1
+            waiting_bytes = machine.down.backlog_bytes(down_bytes_s, now) + on_line
+            lost_bytes = min(waiting_bytes - machine.quality.queue_bytes, on_line)
+            through_s = machine.down.carry(self._down, down_bytes_s, on_line, begin_s)
+            if lost_bytes > 0:
+                through_s += self._again_s(lost_bytes)
+            self._last_through_s = max(through_s, self._last_through_s, now)
+            self._loop.call_at(self._last_through_s, self._dequeued)
+        else:
+            self._num_due += 1
+            self._deliver()
+
+    def _again_s(self, num_bytes: float) -> float:
+        """Return how much later comes what the downlink's queue has no room for.
+
+        The sender hears of it, and sends it by its uplink once more.
+        """
+        now, sender = self._loop.time(), self._sender
+        took_s = self._acknowledgement_s(0) + self.link.quality.delay_s
+        if sender.is_fifo and sender.quality.up_bytes_s is not None:
+            took_s += sender.up.carry(self._up, sender.quality.up_bytes_s, num_bytes, now) - now
+        return took_s
+
+    def _dequeued(self) -> None:
+        self._num_queued -= 1
         self._num_due += 1
         self._deliver()
 
@@ -204,11 +259,13 @@ class MemoryWire:
         """Tell whether what is next is through the downlink; if not we are called when it is."""
         machine, now = self._receiver, self._loop.time()
         down_bytes_s = machine.quality.down_bytes_s
-        if down_bytes_s is None or machine.down is self._sender.up:  # in a channel it has been
+        if down_bytes_s is None or machine.is_fifo:
+            return True
+        if machine.down is self._sender.up:  # in a channel it has been
             return True
         if not machine.down.is_free_for(self._down, now):
             return False
-        _, on_line, begin_s = self._in_flight[0]
+        _, on_line, begin_s, _ = self._in_flight[0]
         through_s = machine.down.carry(self._down, down_bytes_s, on_line, begin_s)
         if through_s <= now:
             return True
@@ -224,16 +281,39 @@ class MemoryWire:
 
     def _hand_over(self) -> None:
         self._num_due -= 1
-        item, on_line, _ = self._in_flight.popleft()
-        self._in_flight_bytes -= on_line
+        item, on_line, _, sent_s = self._in_flight.popleft()
         self._arrived_bytes += len(item) if isinstance(item, bytes) else 0
         if not self._in_flight:
             self._idle_from_s = self._loop.time()
             self._busy_s += self._idle_from_s - self._busy_from_s
+        if self._is_acknowledged and on_line:
+            back_s = self._acknowledgement_s(on_line)
+            self._loop.call_later(back_s, self._acknowledged, on_line, sent_s)
+        else:
+            self._acknowledged(on_line, sent_s)
+        self._other.take(item)
+
+    def _acknowledgement_s(self, on_line: int) -> float:
+        """Return how long the acknowledgement of so much takes, behind all that goes its way."""
+        back, now = self._other, self._loop.time()
+        quality = back.link.quality
+        num_segments = on_line / (quality.segment_bytes + quality.header_bytes)
+        num_bytes = ACK_SHARE * num_segments * quality.header_bytes
+        took_s = quality.delay_s
+        up, down = self._receiver, self._sender
+        # Each as it is now: what comes until the acknowledgement is there is not known yet.
+        if up.is_fifo and up.quality.up_bytes_s is not None:
+            took_s += up.up.carry(back._up, up.quality.up_bytes_s, num_bytes, now) - now
+        if down.is_fifo and down.quality.down_bytes_s is not None:
+            took_s += down.down.carry(back._down, down.quality.down_bytes_s, num_bytes, now) - now
+        return took_s
+
+    def _acknowledged(self, on_line: int, sent_s: float) -> None:
+        self._in_flight_bytes -= on_line
+        self._window.round_trip_s = self._loop.time() - sent_s
         if self._is_held:
             self._is_held = False
             self._loop.call_soon(self._pump_now)
-        self._other.take(item)
 
     def take(self, item: bytes | _Mark) -> None:
         """Take what has arrived from the other end."""
