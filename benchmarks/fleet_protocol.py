@@ -85,7 +85,11 @@ def num_frames(buffers: Sequence[Buffer]) -> int:
 
 def play(num_peers: int, rounds: int, participants: int, network: str, seed: int) -> Cost:
     """Run one fleet in this process."""
-    overrides = [f"training.rounds={rounds}", f"p2p.participants={participants}"]
+    overrides = [
+        f"training.rounds={rounds}",
+        f"p2p.participants={participants}",
+        "p2p.liveness_s=30",  # three rounds: who is silent for less is no loss to a large fleet
+    ]
     found = scenario(
         None,
         overrides,
