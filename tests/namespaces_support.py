@@ -14,14 +14,14 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 BURST_BYTES = 10 * 1024
-"""What a shaped link lets through at once."""
+"""What a shaped link lets through at once, unless it says something else."""
 
 QUEUE_BYTES = 64 * 1024
 """What waits in front of a shaped link; beyond that it drops."""
@@ -118,13 +118,28 @@ class Lan:
         run("ip", "-n", self.switch, "link", "set", "br0", state)
 
 
-@contextlib.contextmanager
-def lan(num_hosts: int, rate_bit_s: int) -> Iterator[Lan]:
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast a host hears the others, and how fast it is heard."""
+
+    down_bit_s: int
+    up_bit_s: int | None = None
+    """None: as fast as the machine."""
+    burst_bytes: int = BURST_BYTES
+
+
+def lan(num_hosts: int, rate_bit_s: int) -> contextlib.AbstractContextManager[Lan]:
     """Connect hosts through a switch whose every port sends at most ``rate_bit_s``."""
-    with namespaces(num_hosts + 1) as [switch, *names]:
+    return uneven_lan([Rates(rate_bit_s)] * num_hosts)
+
+
+@contextlib.contextmanager
+def uneven_lan(rates: Sequence[Rates]) -> Iterator[Lan]:
+    """Connect a host for each of some rates through a switch."""
+    with namespaces(len(rates) + 1) as [switch, *names]:
         run("ip", "-n", switch, "link", "add", "br0", "type", "bridge")
         hosts = []
-        for number, name in enumerate(names, 1):
+        for number, (name, rate) in enumerate(zip(names, rates, strict=True), 1):
             host, port = Host(name, "eth0", f"10.77.0.{number}"), f"port{number}"
             run(
                 *("ip", "-n", name, "link", "add", "eth0", "type", "veth"),
@@ -133,7 +148,9 @@ def lan(num_hosts: int, rate_bit_s: int) -> Iterator[Lan]:
             run("ip", "-n", switch, "link", "set", port, "master", "br0", "up")
             run("ip", "-n", name, "addr", "add", f"{host.address}/24", "dev", "eth0")
             host.set_link("up")
-            _shape(switch, port, rate_bit_s)
+            _shape(switch, port, rate.down_bit_s, rate.burst_bytes)
+            if rate.up_bit_s is not None:
+                _shape(name, "eth0", rate.up_bit_s, rate.burst_bytes)
             hosts.append(host)
         network = Lan(hosts, switch)
         network.set_switch("up")
@@ -177,10 +194,10 @@ def star(num_hosts: int, rate_bit_s: int) -> Iterator[Star]:
         yield Star(hosts, centre, addresses)
 
 
-def _shape(namespace: str, interface: str, rate_bit_s: int) -> None:
+def _shape(namespace: str, interface: str, rate_bit_s: int, burst_bytes: int = BURST_BYTES) -> None:
     run(
         *("tc", "-n", namespace, "qdisc", "add", "dev", interface, "root", "tbf"),
-        *("rate", f"{rate_bit_s}bit", "burst", f"{BURST_BYTES}b", "limit", f"{QUEUE_BYTES}b"),
+        *("rate", f"{rate_bit_s}bit", "burst", f"{burst_bytes}b", "limit", f"{QUEUE_BYTES}b"),
     )
 
 
