@@ -1,6 +1,7 @@
 """What a simulation says of bytes and time is what real peers on shaped links do.
 
 A small version of benchmarks/simulator_validation.py; `make network ARGS=-s` prints how far off.
+Rounds are so many that one update which is passed on in one of the two runs alone breaks no bar.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.network
     "case",
     [
         Case(name="balanced", preset="balanced", hidden=16384, mbit_s=[(2, 2)] * 4, rounds=8),
-        Case(name="lossless", preset="lossless", hidden=512, mbit_s=[(5, 5)] * 4, rounds=10),
+        Case(name="lossless", preset="lossless", hidden=512, mbit_s=[(5, 5)] * 4, rounds=14),
     ],
     ids=lambda case: case.name,
 )
