@@ -25,8 +25,6 @@ from semantic_net.errors import ConfigError, StartError
 from semantic_net.extras import needed_for
 from semantic_net.simulation.worker import Worker
 
-ENGINES = ("local", "ray")
-
 PATIENCE_S = 5.0
 """For a process that has closed its end to be gone."""
 

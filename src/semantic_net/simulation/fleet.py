@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from semantic_net.federated.peer import INTERRUPTED
@@ -33,7 +33,7 @@ class Fleet:
         self,
         plan: NetworkPlan,
         network: MemoryNetwork,
-        names: list[str],
+        names: Sequence[str],
         make_life: MakeLife,
         gone: Callable[[int], None] = lambda index: None,
     ) -> None:

@@ -11,7 +11,7 @@ import functools
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,19 +155,12 @@ class LearningPeers(_Peers):
         self._out = out
         self._show = show
         self._parsing = SharedParsing()
-        config = scenario.config
-        # Who never comes back needs nothing to go on from.
-        comes_back = scenario.plan.has_peer_faults
-        every = config.p2p.checkpoint_every if comes_back else 0
-        self._config = replace(config, p2p=replace(config.p2p, checkpoint_every=every))
-        self._task = load_own(self._config, 0, observe=True)
+        self._task = load_own(scenario.config, 0, observe=True)
 
     def __call__(self, index: int, network: MemoryNetwork) -> Life:
         """Begin a life; a later one goes on from the checkpoint of the one before."""
         lasting, incarnation = self._next_life(index)
         own = self.scenario.config_of(index)
-        p2p = replace(own.p2p, checkpoint_every=self._config.p2p.checkpoint_every)
-        own = replace(own, p2p=p2p)
         runner = VirtualRunner(None if self._jobs is None else self._jobs.begin)
         device = Device(self.scenario.plan.device(index), runner.spend, self._parsing)
         folder = RunFolder(self._out / self._names[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,29 +43,37 @@ class Scenario:
         return self.plan.num_peers
 
     @property
-    def names(self) -> list[str]:
-        """The machines, in the order of their peers: as long as each other, to cost the same."""
-        digits = len(str(self.num_peers - 1))
-        return [f"peer{index:0{digits}}" for index in range(self.num_peers)]
+    def names(self) -> tuple[str, ...]:
+        """The machines, in the order of their peers."""
+        return _names(self.num_peers)
 
     def config_of(self, index: int) -> Config:
         """Return one peer's own configuration."""
-        names = self.names
-        known = names
+        known = _addresses(self.num_peers)
         if self.config.p2p.mesh_links is not None:  # one that all know, and one that came before
-            known = names[:index][:1] + names[1:index][-1:]
-        p2p = dataclasses.replace(
-            self.config.p2p,
-            host=names[index],
-            port=PORT,
-            peers=tuple(f"{name}:{PORT}" for name in known),
-        )
+            known = known[:index][:1] + known[1:index][-1:]
+        p2p = dataclasses.replace(self.config.p2p, host=self.names[index], port=PORT, peers=known)
         return dataclasses.replace(config_of(self.config, index), p2p=p2p)
 
     def signer_of(self, index: int) -> Signer:
         """Return a peer's key, which the seed decides."""
         text = f"semantic-net simulated peer {index} of seed {self.seed}"
         return Signer(hashlib.sha256(text.encode()).digest())
+
+
+# A thousand peers know a thousand addresses each: the same ones.
+
+
+@functools.cache
+def _names(num_peers: int) -> tuple[str, ...]:
+    """Return names as long as each other, so that they cost the same."""
+    digits = len(str(num_peers - 1))
+    return tuple(f"peer{index:0{digits}}" for index in range(num_peers))
+
+
+@functools.cache
+def _addresses(num_peers: int) -> tuple[str, ...]:
+    return tuple(f"{name}:{PORT}" for name in _names(num_peers))
 
 
 def scenario(
@@ -113,6 +122,8 @@ def scenario(
     if p2p.discovery != "static":
         raise ConfigError("p2p.discovery: simulated peers know each other; set it to static")
     plan = load_network(network).plan(num_peers, seed)
+    if not plan.has_peer_faults:  # who never comes back needs nothing to go on from
+        p2p = dataclasses.replace(p2p, checkpoint_every=0)
     return Scenario(
         config=dataclasses.replace(config, p2p=p2p),
         plan=plan,
