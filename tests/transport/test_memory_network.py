@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from transport_support import (
     MemoryWorld,
     PayloadSource,
     Probe,
+    control,
     hello_content,
     play_in_memory,
     signer,
@@ -22,10 +23,11 @@ from transport_support import (
 
 from semantic_net.errors import TransportError
 from semantic_net.protocol.frames import Kind
-from semantic_net.transport.base import Connected, Disconnected, Unreachable
+from semantic_net.transport.base import Buffer, Connected, Disconnected, Unreachable
 from semantic_net.transport.link import LinkQuality
 from semantic_net.transport.medium import MachineQuality
 from semantic_net.transport.memory import MemoryTransport
+from semantic_net.transport.memory_wire import MemoryWire
 from semantic_net.transport.settings import TransportSettings
 
 A, B, C = signer(1), signer(2), signer(3)
@@ -73,6 +75,43 @@ def test_a_control_frame_waits_for_one_chunk_at_most() -> None:
         await b.until(lambda: bool(b.bodies(Kind.HAVE)))
         assert now() - sent < 0.2
         assert sum(map(len, b.bodies(Kind.CHUNK))) < 10_000_000
+
+    play(scenario)
+
+
+def test_what_waits_together_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, int, bool]] = []
+    write = MemoryWire.write
+
+    def note(wire: MemoryWire, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
+        written.append((wire.source, len(buffers), is_bulk))
+        write(wire, buffers, is_bulk=is_bulk)
+
+    async def scenario(world: MemoryWorld) -> None:
+        a, b = await pair(world)
+        monkeypatch.setattr(MemoryWire, "write", note)
+        a.send(b, b"said")
+        a.transport.send(b.id, control(b"passed on"), b"key")
+        for _ in range(3):
+            a.transport.stream(b.id, PayloadSource(bytes(1000)))
+        await b.until(lambda: len(b.bodies(Kind.CHUNK)) == 3 and len(b.bodies(Kind.HAVE)) == 2)
+        assert written == [("a", 1 + 3 * 2, True)], "a part of the stream, and three chunks"
+
+    play(scenario)
+
+
+def test_what_is_said_in_a_large_fleet_does_not_wait_for_the_rate_of_payloads() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        settings = TransportSettings(max_rate_bytes_s=20_000.0, cork_s=0.02)
+        a = await world.peer("a", A, settings=settings)
+        b = await world.peer("b", B, dial=[a])
+        await a.expect(Connected)
+        a.transport.stream(b.id, PayloadSource(bytes(100_000)))
+        await b.until(lambda: bool(b.bodies(Kind.CHUNK)))
+        sent = now()
+        a.send(b, b"urgent")
+        await b.until(lambda: bool(b.bodies(Kind.HAVE)))
+        assert now() - sent < 0.1
 
     play(scenario)
 

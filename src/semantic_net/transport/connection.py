@@ -27,7 +27,7 @@ from semantic_net.protocol.handshake import (
     encode_refusal,
 )
 from semantic_net.protocol.identity import PeerId, peer_id_of
-from semantic_net.protocol.packing import Packer, Unpacker
+from semantic_net.protocol.packing import MAX_PACKED_BYTES, Packer, Unpacker
 from semantic_net.transport.address import dialable_addresses
 from semantic_net.transport.base import Buffer, BulkSource
 from semantic_net.transport.lanes import Lanes, Pace, RateLimit
@@ -39,6 +39,10 @@ REPLACED = "replaced"
 
 PUMP_BYTES = 1024 * 1024
 """Bulk bytes after which a connection lets the event loop do other things."""
+
+
+TOGETHER_SHARE = 0.25
+"""Of a bulk frame's size, what goes out at once of small ones: what is whole early is of use."""
 
 
 class Wire(Protocol):
@@ -129,7 +133,6 @@ class Connection:
         self._cork_s = cork_s
         self._pump_soon: asyncio.Handle | None = None
         self._pump_at: asyncio.TimerHandle | None = None  # when the rate limit lets more out
-        self._bulk_is_next = False
         self._packer: Packer | None = None  # once the other end says that it unpacks
         self._unpacker = Unpacker()
 
@@ -238,57 +241,76 @@ class Connection:
             self._end(code, reason)
 
     def pump(self) -> None:
-        """Move what waits onto the wire, as long as it takes more."""
+        """Move what waits onto the wire, as long as it takes more.
+
+        One write has all control frames, some of what is passed on, and some of the payloads, so
+        that what is said at about the same time takes few packets.
+        """
         budget = PUMP_BYTES
         while self._phase is _Phase.UP and self._wire.ready():
-            if self._lanes.control_bytes:
-                self._write_counted(self._lanes.take_control())
-            elif (wait_s := self._limit.wait_s(self._loop.time())) > 0:
-                self._pump_later(wait_s)
-                return
-            elif self._lanes.has_latest and not self._bulk_is_next:
-                self._write_counted(self._lanes.take_latest())
-                self._bulk_is_next = True
-            elif budget <= 0:
+            if budget <= 0:
                 self._pump_later()
                 return
-            else:
-                self._bulk_is_next = False
-                num_bytes = self._pump_bulk()
-                if not (num_bytes or self._lanes.has_latest):
-                    return
-                budget -= num_bytes
+            now = self._loop.time()
+            buffers = self._pull_frames(now)
+            wait_s = self._limit.wait_s(now)
+            bulk = [] if wait_s > 0 else self._pull_bulk(now)
+            if buffers or bulk:
+                self._wire.write([*buffers, *bulk], is_bulk=bool(bulk))
+            if wait_s > 0:
+                self._pump_later(wait_s)
+                return
+            if not (bulk or self._lanes.has_latest or self._lanes.control_bytes):
+                return
+            budget -= _num_bytes(bulk)
 
-    def _pump_bulk(self) -> int:
+    def _pull_frames(self, now: float) -> list[bytes]:
+        """Take all control frames that wait, and of what is passed on some, if the limit allows."""
+        is_free = self._limit.wait_s(now) <= 0
+        frames = self._lanes.take_control()
+        passed_on = self._lanes.take_latest() if is_free else b""
+        if len(frames) + len(passed_on) <= MAX_PACKED_BYTES:
+            parts = [frames + passed_on]
+        else:
+            parts = [frames, passed_on]
+        buffers = [self._packed(part) for part in parts if part]
+        self._limit.spend(_num_bytes(buffers), now)
+        return buffers
+
+    def _pull_bulk(self, now: float) -> list[Buffer]:
+        """Pull frames of payloads: one, or several small ones."""
+        chunk_bytes = min(self._pace.chunk_bytes, self._limit.chunk_bytes)
+        pulled: list[Buffer] = []
+        num_bytes = 0
         try:
-            chunk_bytes = min(self._pace.chunk_bytes, self._limit.chunk_bytes)
-            buffers = self._lanes.next_bulk(chunk_bytes)
+            while num_bytes <= chunk_bytes * TOGETHER_SHARE:
+                buffers = self._lanes.next_bulk(chunk_bytes - num_bytes)
+                if buffers is None:
+                    break
+                pulled += buffers
+                num_bytes += _num_bytes(buffers)
         except Exception as exc:  # whatever it is, the shell hears of it
             self._lanes.clear()
             self._owner.failed(exc)
-            return 0
-        if buffers is None:
+            return []
+        if not pulled:
             self._pace.idle()
-            return 0
-        num_bytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-        now = self._loop.time()
+            return []
         self._pace.pulled(num_bytes, now)
         self._limit.spend(num_bytes, now)
-        self._wire.write(buffers, is_bulk=True)
-        return num_bytes
-
-    def _write_counted(self, frames: bytes) -> None:
-        frames = self._packed(frames)
-        self._limit.spend(len(frames), self._loop.time())
-        self._wire.write((frames,))
+        return pulled
 
     def _packed(self, frames: bytes) -> bytes:
         return frames if self._packer is None else self._packer.pack(frames)
 
     def _pump_later(self, wait_s: float = 0.0) -> None:
-        if wait_s:
-            if self._pump_at is None:
-                self._pump_at = self._loop.call_later(wait_s, self._pump_in_time)
+        if wait_s > 0:
+            at = self._loop.time() + wait_s
+            if self._pump_at is not None:
+                if self._pump_at.when() <= at:
+                    return
+                self._pump_at.cancel()
+            self._pump_at = self._loop.call_later(wait_s, self._pump_in_time)
         elif self._pump_soon is None:
             self._pump_soon = self._loop.call_soon(self._pump_now)
 
@@ -373,6 +395,10 @@ class Connection:
     def _settle(self, outcome: Outcome | str) -> None:
         if not self.outcome.done():  # done earlier, or whoever waited for it was cancelled
             self.outcome.set_result(outcome)
+
+
+def _num_bytes(buffers: Sequence[Buffer]) -> int:
+    return sum(map(len, buffers))
 
 
 def reason_of(exc: BaseException) -> str:

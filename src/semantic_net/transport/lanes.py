@@ -101,7 +101,7 @@ class Lanes:
 
     def take_control(self) -> bytes:
         """Return all control frames that wait, as one buffer."""
-        frames = self._control.popleft() if len(self._control) == 1 else b"".join(self._control)
+        frames = self._control[0] if len(self._control) == 1 else b"".join(self._control)
         self._control.clear()
         self.control_bytes = 0
         return frames
