@@ -18,7 +18,7 @@ from protocol_support import (
 
 from semantic_net.protocol.actions import Action, Send
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.machine import RELAY_WAIT, MachineConfig, PeerMachine
+from semantic_net.protocol.machine import NEWS_WAIT, RELAY_WAIT, MachineConfig, PeerMachine
 from semantic_net.protocol.messages import HeartbeatMessage
 from semantic_net.protocol.relay import Relay
 from semantic_net.protocol.roster import RELAYS_PER_LIFE_IF_SAMPLED, Roster
@@ -89,6 +89,30 @@ def test_whose_turn_comes_near_is_told_of_at_once() -> None:
     assert passed_on(machine.look(2.0)) == [(B,)]
 
 
+def in_round(number: int) -> PeerMachine:
+    """Return a peer with a round open since 11 s, after one that took 10 s."""
+    machine = fleet_peer()
+    for each, opened_at in ((number - 1, 1.0), (number, 11.0)):
+        machine.rounds.round = each
+        machine.look(opened_at)
+    return machine
+
+
+def test_in_long_rounds_the_news_of_a_turn_in_a_later_one_waits_for_others() -> None:
+    machine = in_round(TURN - 1)
+    machine.received(A, said(1), 12.0)
+    assert passed_on(machine.look(12.0)) == []
+    due = 12.0 + 1.5 * NEWS_WAIT * 10.0
+    assert machine.next_wakeup(12.0) <= due
+    assert passed_on(machine.tick(due)) == [(B,)]
+
+
+def test_the_news_of_a_turn_in_the_open_round_waits_for_nobody() -> None:
+    machine = in_round(TURN)
+    machine.received(A, said(1, TURN), 12.0)
+    assert passed_on(machine.look(12.0)) == [(B,)]
+
+
 def test_that_it_lives_is_told_again_in_time_and_to_those_who_have_not_said_so() -> None:
     machine = fleet_peer()
     machine.received(A, said(1), 1.0)
@@ -98,7 +122,7 @@ def test_that_it_lives_is_told_again_in_time_and_to_those_who_have_not_said_so()
     later = 1.0 + LIVENESS_S / RELAYS_PER_LIFE_IF_SAMPLED
     machine.received(A, said(3), later)
     assert passed_on(machine.look(later)) == [], "others may come to go out with it"
-    due = later + RELAY_WAIT * LIVENESS_S
+    due = later + 1.5 * RELAY_WAIT * LIVENESS_S
     assert machine.next_wakeup(later) <= due
     machine.received(B, said(3), later + 0.1)
     assert passed_on(machine.tick(due)) == [], "all have told us of it meanwhile"
@@ -106,7 +130,7 @@ def test_that_it_lives_is_told_again_in_time_and_to_those_who_have_not_said_so()
 
 def test_a_sign_of_life_crosses_a_fleet_before_a_life_is_over() -> None:
     hops = 10
-    assert 1 / RELAYS_PER_LIFE_IF_SAMPLED + hops * RELAY_WAIT < 1
+    assert 1 / RELAYS_PER_LIFE_IF_SAMPLED + hops * 1.5 * RELAY_WAIT < 1
 
 
 def test_what_waits_goes_out_with_what_is_due() -> None:

@@ -7,9 +7,11 @@ world after every event. It does no I/O, reads no clock and draws no random numb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.actions import (
@@ -82,6 +84,9 @@ MAX_DIVERGED = 64
 RELAY_WAIT = 0.03
 """Share of its life that a sign of life may wait in a large fleet, at each of some ten peers on its
 way, to be passed on with others."""
+
+NEWS_WAIT = 0.05
+"""Share of a round that the news of a turn in the next one may wait at each of them."""
 
 LISTS_PER_BEAT = 4
 """Most lists of neighbours in a mesh, where sessions come and go by the dozen."""
@@ -174,7 +179,25 @@ class PeerMachine:
         if cfg.mesh is not None:
             secret = signer.sign(b"mesh 1", self.run)  # nobody else can make it, and it stays here
             self.mesh = Mesh(cfg.mesh, secret, cfg.liveness_s)
+        self._receivers: Mapping[type[Message], Callable[[PeerId, Any, float], list[Action]]] = {
+            Chunk: self.sync.chunk,
+            PackedChunk: self.sync.packed_chunk,
+            HeartbeatMessage: self._hear,
+            Have: self.sync.have,
+            Want: lambda peer, message, _: self.sync.want(peer, message, self.bases_needed),
+            UpdateMessage: self._header,
+            Absent: self.sync.absent,
+            Sums: self.sync.sums,
+            Neighbours: self._pass_on_again,
+            Hints: self._told_hints,
+            Binding: lambda _, message, __: self._record(message),
+            Statement: lambda _, message, __: self._record(message),
+            VitalsMessage: lambda peer, message, _: self._hear_vitals(peer, message),
+        }
         self._relay = Relay()
+        self._leisure = _leisure(self.me)
+        self._round_s = 0.0  # that the last round was open
+        self._opened = 0, 0.0  # which round is open since when
         self._dialled: dict[str, None] = {}  # learned addresses, the first learned first
         self.rounds = Rounds(
             cfg.rounds,
@@ -325,32 +348,7 @@ class PeerMachine:
             RemoteProtocolError: It breaks the protocol; the session with the neighbour must end.
         """
         self._neighbourhood.touched(peer, now)
-        if isinstance(message, Chunk):
-            return self.sync.chunk(peer, message, now)
-        if isinstance(message, PackedChunk):
-            return self.sync.packed_chunk(peer, message, now)
-        if isinstance(message, HeartbeatMessage):
-            return self._hear(peer, message, now)
-        if isinstance(message, Have):
-            return self.sync.have(peer, message, now)
-        if isinstance(message, Neighbours):
-            return self._pass_on_again(peer, message, now)
-        if isinstance(message, Sums):
-            return self.sync.sums(peer, message, now)
-        if isinstance(message, Hints):
-            if self.mesh is not None:
-                self.mesh.told(peer, message, now)
-            return []
-        if isinstance(message, Want):
-            return self.sync.want(peer, message, self.bases_needed)
-        if isinstance(message, UpdateMessage):
-            return self._header(peer, message, now)
-        if isinstance(message, Binding | Statement):
-            return self._record(message)
-        if isinstance(message, VitalsMessage):
-            return self._hear_vitals(peer, message)
-        assert isinstance(message, Absent), message
-        return self.sync.absent(peer, message, now)
+        return self._receivers[type(message)](peer, message, now)
 
     def look(self, now: float) -> list[Action]:
         """Look at what the messages received have changed."""
@@ -443,6 +441,9 @@ class PeerMachine:
 
     def _step(self, now: float) -> list[Action]:
         actions = self.rounds.step(now)
+        if self.rounds.round != self._opened[0]:
+            self._round_s = now - self._opened[1]
+            self._opened = self.rounds.round, now
         ahead = max(MAX_ROUNDS_AHEAD, 4 * self._cfg.bases.every)
         self.sync.horizon = self.rounds.latest_open(now) + ahead
         return actions
@@ -585,9 +586,13 @@ class PeerMachine:
             if not self._turns.is_sampled:
                 actions += self._pass_on(message, peer, {sender})
             elif body.is_due and self._turns.has(peer, body.next_round):
-                # Of a large fleet nobody needs to hear more than who publishes soon.
+                # Of a large fleet nobody needs to hear more than who publishes soon, and of whom
+                # publishes in a later round only at leisure.
                 is_news = before is None or before.turn != body.turn
-                wait_s = 0.0 if is_news else self._cfg.liveness_s * RELAY_WAIT
+                wait_s = self._cfg.liveness_s * RELAY_WAIT * self._leisure
+                if is_news:
+                    is_now = body.next_round <= self.rounds.round
+                    wait_s = 0.0 if is_now else min(wait_s, self._round_s * NEWS_WAIT)
                 self._relay.add(peer, message, sender, now + wait_s)
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
@@ -602,6 +607,11 @@ class PeerMachine:
             self.mesh.changed()
         alive = self.roster.alive_messages(now)
         return [Send((peer,), alive[other]) for other in lost if other in alive]
+
+    def _told_hints(self, peer: PeerId, message: Hints, now: float) -> list[Action]:
+        if self.mesh is not None:
+            self.mesh.told(peer, message, now)
+        return []
 
     def _dial_learned(self, now: float) -> list[Action]:
         """Connect to live peers that neighbours of ours hear, and we do not."""
@@ -714,6 +724,14 @@ class PeerMachine:
         text = f"two updates of {whose} for round {update.round}: neither counts"
         tell = Tell(Level.WARNING, text)
         return [tell, *self.passed.settle()] if is_own else [tell]
+
+
+def _leisure(me: PeerId) -> float:
+    """Return by how much of the usual a peer waits to pass on, 0.5 to 1.5.
+
+    Two that waited alike would both tell each other; now one has heard it by then.
+    """
+    return 0.5 + int.from_bytes(hashlib.sha256(me.encode()).digest()[:4], "big") / (1 << 32)
 
 
 def _neighbourhood(cfg: MachineConfig) -> Neighbourhood:

@@ -206,18 +206,16 @@ class Roster:
 
     def _rounds_reached(self, alive: Mapping[PeerId, HeartbeatBody]) -> list[int]:
         """Return the rounds that are open, by voice, ascending."""
-        # Whose voice is whose, devices may say anew at any time.
-        if self._reached is None or self._membership is not None:
-            reached: dict[PeerId, int] = {}
-            for peer, body in alive.items():
-                whose = self._voice_of(peer)
-                reached[whose] = max(reached.get(whose, 0), body.round)
-            self._reached = sorted(reached.values())
-        return self._reached
-
-    def _voice_of(self, peer: PeerId) -> PeerId:
-        voice = None if self._membership is None else self._membership.voice_of(peer)
-        return voice or peer
+        if self._membership is None:
+            if self._reached is None:
+                self._reached = sorted([body.round for body in alive.values()])
+            return self._reached
+        reached: dict[PeerId, int] = {}
+        for peer, body in alive.items():
+            # Whose voice is whose, devices may say anew at any time.
+            whose = self._membership.voice_of(peer) or peer
+            reached[whose] = max(reached.get(whose, 0), body.round)
+        return sorted(reached.values())
 
     def num_devices(self, peers: Iterable[PeerId]) -> int:
         """Return on how many devices peers run, as far as that is known."""
