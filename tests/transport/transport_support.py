@@ -97,7 +97,7 @@ class Probe:
     def handle(self, event: TransportEvent) -> None:
         """Be the transport's handler."""
         if isinstance(event, Received):
-            event = replace(event, frame=Frame(event.frame.kind, bytes(event.frame.body)))
+            event = Received(event.peer, Frame(event.frame.kind, bytes(event.frame.body)))
         self.events.append(event)
         self._changed.set()
         self.on_event(event)

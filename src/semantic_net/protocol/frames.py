@@ -12,7 +12,6 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -83,8 +82,10 @@ FIRST_BUFFER_BYTES = 32 * 1024
 """What a connection's decoder begins with; it grows with the frames that come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+_KINDS = {int(kind): kind for kind in Kind}  # asked for each frame, and `Kind()` takes its time
+
+
+class Frame(msgspec.Struct, frozen=True):  # of which there are many
     """One frame; ``body`` may be a view that is only valid for a while."""
 
     kind: Kind
@@ -126,10 +127,9 @@ def decode_header(header: bytes | memoryview) -> tuple[Kind, int]:
         raise RemoteProtocolError("not a semantic-net frame")
     if version != VERSION:
         raise RemoteProtocolError(f"wire version {version}, this peer speaks {VERSION}")
-    try:
-        kind = Kind(number)
-    except ValueError:
-        raise RemoteProtocolError(f"unknown frame kind {number}") from None
+    kind = _KINDS.get(number)
+    if kind is None:
+        raise RemoteProtocolError(f"unknown frame kind {number}")
     if flags:
         raise RemoteProtocolError(f"unknown flags {flags:#06x} in a {kind.name}")
     if length > MAX_BODY_BYTES[kind]:

@@ -193,7 +193,7 @@ def _allow_files(number: int) -> None:
 def _undisturbed_by_gc() -> Iterator[None]:
     """Look for cycles seldom: millions of objects live as long as the simulation."""
     before = gc.get_threshold()
-    gc.set_threshold(200_000, 20, 100)
+    gc.set_threshold(200_000, 100, 100)
     try:
         yield
     finally:

@@ -61,7 +61,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             DeadlockError: There is none.
         """
         timers, ready = self._timers, self._ready
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if not ready and not self._stopping:
             if not timers:
@@ -74,7 +74,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             ready.append(heapq.heappop(timers)[2])
         for _ in range(len(ready)):  # what these make ready comes with the next turn
             handle = ready.popleft()
-            if not handle.cancelled():
+            if not handle._cancelled:
                 handle._run()
 
     def run_in_executor(  # type: ignore[override]  # typeshed's takes Python 3.11 to write down

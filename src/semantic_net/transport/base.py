@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from semantic_net.protocol.frames import Frame
 from semantic_net.protocol.handshake import Hello
 from semantic_net.protocol.identity import PeerId
@@ -45,8 +47,7 @@ class Disconnected:
     """Whether we ended it, and told the peer why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):  # of which there are many
     """A frame from ``peer``. Its body is only valid until the handler returns."""
 
     peer: PeerId

@@ -221,8 +221,10 @@ class Hub:
 
     def report(self, event: TransportEvent) -> None:
         """Hand an event to the handler, after those that wait."""
-        if self._handler is not None:
-            self._events.append(event)
+        if self._handler is None:
+            return
+        self._events.append(event)
+        if not self._held:
             self._deliver()
 
     def report_refusal(
@@ -307,20 +309,18 @@ class Hub:
         self._held = True
         try:
             while self._events and self._handler is not None:
-                self._hand_over(self._handler, self._events.popleft())
+                event = self._events.popleft()
+                try:
+                    self._handler(event)
+                except RemoteProtocolError as exc:
+                    if isinstance(event, Received) and (connection := self.table.get(event.peer)):
+                        connection.broke_protocol(exc)
+                    else:
+                        self.failed(exc)
+                except Exception as exc:  # the shell must hear of its own bugs
+                    self.failed(exc)
         finally:
             self._held = False
-
-    def _hand_over(self, handler: TransportHandler, event: TransportEvent) -> None:
-        try:
-            handler(event)
-        except RemoteProtocolError as exc:
-            if isinstance(event, Received) and (connection := self.table.get(event.peer)):
-                connection.broke_protocol(exc)
-            else:
-                self.failed(exc)
-        except Exception as exc:  # the shell must hear of its own bugs
-            self.failed(exc)
 
 
 def _least_promising(strangers: Sequence[Connection]) -> Connection:

@@ -17,6 +17,10 @@ from dataclasses import dataclass
 
 from semantic_net.transport.bandwidth import Bandwidth, RateTrace, bytes_s, end_s
 
+QUEUE_S = 0.001
+"""Of what is sent, seconds' worth that may wait for the line, as in a network card: a flow is not
+woken for each frame of a few microseconds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineQuality:
@@ -70,7 +74,7 @@ class Medium:
 
     def is_free_for(self, flow: Flow, now: float) -> bool:
         """Tell whether a flow may send now; if not it has a turn later."""
-        if self.busy_until_s <= now and (not self._waiting or flow is self._in_turn):
+        if self.busy_until_s - QUEUE_S <= now and (not self._waiting or flow is self._in_turn):
             return True
         if not flow.is_waiting:
             flow.is_waiting, flow.waits_since_s = True, now
@@ -95,12 +99,12 @@ class Medium:
     def _wake_in_time(self) -> None:
         if self._timer is None and self._in_turn is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(self.busy_until_s, self._give_turns)
+            self._timer = loop.call_at(self.busy_until_s - QUEUE_S, self._give_turns)
 
     def _give_turns(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        while self._waiting and self.busy_until_s <= now:
+        while self._waiting and self.busy_until_s - QUEUE_S <= now:
             self._tag, _, flow = heapq.heappop(self._waiting)
             flow.is_waiting, self._in_turn = False, flow
             flow.turn()

@@ -27,7 +27,7 @@ from semantic_net.transport.hub import Hub
 from semantic_net.transport.lanes import FRAME_S
 from semantic_net.transport.link import Link
 from semantic_net.transport.link_meter import LinkMeter, Reading
-from semantic_net.transport.medium import Flow, Machine
+from semantic_net.transport.medium import QUEUE_S, Flow, Machine
 from semantic_net.transport.tcp_window import ACK_SHARE, TcpWindow
 
 
@@ -115,9 +115,10 @@ class MemoryWire:
         if self._in_flight_bytes and self._in_flight_bytes > self._window_bytes(now):
             self._is_held = True
             return False
-        if self.link.busy_until_s > now:
+        if self.link.busy_until_s - QUEUE_S > now:
             if self._pump is None:
-                self._pump = self._loop.call_at(self.link.busy_until_s, self._pump_in_time)
+                free_s = self.link.busy_until_s - QUEUE_S
+                self._pump = self._loop.call_at(free_s, self._pump_in_time)
             return False
         if self._sender.quality.up_bytes_s is None or self._sender.is_fifo:
             return True
