@@ -37,6 +37,12 @@ from semantic_net.transport.memory_wire import MemoryWire
 SKIPPED_ROUNDS = 3
 """In which peers meet."""
 
+PAYLOAD_BYTES, TRAIN_S = 10_000, 2.0
+"""Of an update, as of a model of some 250,000 parameters at a hundredth, and of what it takes."""
+
+LIVENESS_S = 30.0
+"""Rounds are short: who is silent for a few of them is no loss to a large fleet."""
+
 MAX_SECONDS, MAX_GIB, MAX_RATIO = 300.0, 8.0, 1.1
 """What a thousand peers may take, and how far they may be from a hundred."""
 
@@ -75,11 +81,14 @@ class Counting:
 
 def num_frames(buffers: Sequence[Buffer]) -> int:
     """Return how many whole frames lie in buffers."""
-    data = memoryview(b"".join(buffers))
-    number = 0
-    while data:
-        data = data[HEADER.size + decode_header(data[: HEADER.size])[1] :]
-        number += 1
+    number = left = 0  # bytes of a frame that are still to come
+    for buffer in buffers:
+        data = memoryview(buffer)
+        while data:
+            if left == 0:
+                number += 1
+                left = HEADER.size + decode_header(data[: HEADER.size])[1]
+            left, data = max(0, left - len(data)), data[left:]
     return number
 
 
@@ -88,7 +97,7 @@ def play(num_peers: int, rounds: int, participants: int, network: str, seed: int
     overrides = [
         f"training.rounds={rounds}",
         f"p2p.participants={participants}",
-        "p2p.liveness_s=30",  # three rounds: who is silent for less is no loss to a large fleet
+        f"p2p.liveness_s={LIVENESS_S}",
     ]
     found = scenario(
         None,
@@ -96,8 +105,8 @@ def play(num_peers: int, rounds: int, participants: int, network: str, seed: int
         num_peers=num_peers,
         network=network,
         seed=seed,
-        payload_bytes=25_000,
-        train_s=10.0,
+        payload_bytes=PAYLOAD_BYTES,
+        train_s=TRAIN_S,
     )
     counting = Counting()
     at_round: dict[int, int] = {}
@@ -192,9 +201,9 @@ def main() -> int:
     flags = [f"--{name}={value}" for name, value in zip(names, shared, strict=True)]
     print(
         f"{arguments.participants} participants, {arguments.rounds} rounds, of which the first "
-        f"{SKIPPED_ROUNDS} are not counted, payloads of 25 kB, network {arguments.network}, seed "
-        f"{arguments.seed}; {platform.machine()}, Python {platform.python_version()}, {version()}"
-        "\n"
+        f"{SKIPPED_ROUNDS} are not counted, payloads of {PAYLOAD_BYTES / 1e3:g} kB after "
+        f"{TRAIN_S:g} s of training, network {arguments.network}, seed {arguments.seed}; "
+        f"{platform.machine()}, Python {platform.python_version()}, {version()}\n"
     )
     print(HEAD, flush=True)
     costs: list[Cost] = []
