@@ -91,6 +91,11 @@ def test_news_is_a_later_heartbeat_or_a_later_process(roster: Roster) -> None:
     assert [key for key, is_news in news.items() if is_news] == [(2, 9), (3, 1), (3, 5), (3, 9)]
 
 
+def test_the_goodbye_of_a_stranger_is_told_to_nobody(roster: Roster) -> None:
+    """Anyone can make up keys that say goodbye, and one that is gone takes no room here."""
+    assert not hear(roster, CAROL, 1.0, heartbeat_body(leaving=True))
+
+
 def test_who_says_goodbye_is_gone_at_once(roster: Roster) -> None:
     assert not roster.all_said_goodbye(), "nobody was there"
     hear(roster, ALICE, 0.0, heartbeat_body(sequence=1))

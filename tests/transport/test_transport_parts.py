@@ -139,6 +139,20 @@ def test_what_is_passed_on_waits_once_a_key_and_leaves_in_parts(
     assert not lanes.has_latest
 
 
+def test_of_what_is_passed_on_the_oldest_goes_when_too_much_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anyone can make up the keys, and one who does not read would keep them all."""
+    monkeypatch.setattr(lanes_module, "MAX_LATEST_BYTES", 30)
+    lanes = Lanes()
+    for number in range(1000):
+        lanes.add_latest(b"%d" % number, b"frame %d" % number)
+        lanes.add_latest(b"%d" % number, b"FRAME %d" % number)
+    assert lanes.take_latest() == b"FRAME 997FRAME 998FRAME 999"
+    lanes.add_latest(b"", bytes(30))
+    assert lanes.has_latest
+
+
 def test_a_rate_limit_holds_over_time_and_lets_little_out_at_once() -> None:
     limit = RateLimit(100_000.0)
     assert limit.chunk_bytes == MIN_CHUNK_BYTES

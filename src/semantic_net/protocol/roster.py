@@ -93,7 +93,7 @@ class Roster:
         """
         before = self._sightings.pop(peer, None)
         if before is None:
-            due = True
+            due = not body.leaving  # of whom nobody has heard needs to say goodbye to nobody
         elif self._is_sampled:
             due = body.turn != before.body.turn or (
                 now >= before.passed_on_at + self._liveness_s / RELAYS_PER_LIFE_IF_SAMPLED

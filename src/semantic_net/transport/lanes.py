@@ -31,6 +31,9 @@ WINDOW_S = 1.0
 LATEST_BYTES = 4 * 1024
 """Bytes of what is passed on that go out before payloads have a turn."""
 
+MAX_LATEST_BYTES = 1024 * 1024
+"""Bytes of it that wait for one peer: heartbeats of three thousand."""
+
 
 class RateLimit:
     """How much may be sent now, all connections together: a bucket that fills at a rate.
@@ -80,6 +83,7 @@ class Lanes:
     def __init__(self) -> None:
         self._control: deque[bytes] = deque()
         self._latest: dict[bytes, bytes] = {}
+        self._latest_bytes = 0
         self._bulk: deque[BulkSource] = deque()
         self.control_bytes = 0
         """Bytes of the control frames that wait."""
@@ -90,8 +94,14 @@ class Lanes:
         self.control_bytes += len(frame)
 
     def add_latest(self, key: bytes, frame: bytes) -> None:
-        """Queue a frame in the place of an earlier one with its key, if that still waits."""
+        """Queue a frame in the place of an earlier one with its key, if that still waits.
+
+        Beyond `MAX_LATEST_BYTES` the oldest go: others decide how many keys there are.
+        """
+        self._latest_bytes += len(frame) - len(self._latest.get(key, b""))
         self._latest[key] = frame
+        while self._latest_bytes > MAX_LATEST_BYTES:
+            self._latest_bytes -= len(self._latest.pop(next(iter(self._latest))))
 
     def add_bulk(self, source: BulkSource) -> None:
         """Queue a payload, or move one that waits to the end."""
@@ -118,6 +128,7 @@ class Lanes:
         while self._latest and num_bytes < LATEST_BYTES:
             frames.append(self._latest.pop(next(iter(self._latest))))
             num_bytes += len(frames[-1])
+        self._latest_bytes -= num_bytes
         return b"".join(frames)
 
     def next_bulk(self, max_bytes: int) -> Sequence[Buffer] | None:
@@ -132,6 +143,7 @@ class Lanes:
         """Forget everything that waits."""
         self._control.clear()
         self._latest.clear()
+        self._latest_bytes = 0
         self._bulk.clear()
         self.control_bytes = 0
 
