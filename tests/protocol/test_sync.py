@@ -282,6 +282,17 @@ def test_a_neighbour_back_on_an_earlier_base_is_told_of_rounds_that_were_the_sam
     assert haves(sync.stands_on(A, 0, 0.0)) == [((A,), have(X1, X2, complete=True))]
 
 
+def test_a_frontier_that_goes_back_and_forth_does_not_make_us_list_all_each_time() -> None:
+    """Two heartbeats cost us a list of all that we hold, as often as they came."""
+    sync = make(X1, X2)
+    for _ in range(100):
+        sync.stands_on(A, 4, 10.0)
+        listed = haves(sync.stands_on(A, 0, 10.0))
+    assert listed == []
+    sync.stands_on(A, 4, 10.0 + STALL_S)
+    assert haves(sync.stands_on(A, 0, 10.0 + STALL_S)) == [((A,), have(X1, X2, complete=True))]
+
+
 def test_a_new_update_is_told_to_all_its_source_included() -> None:
     sync = make(neighbours=(A, B))
     sync.have(A, have(X1), 0.0)

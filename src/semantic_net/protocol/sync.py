@@ -103,6 +103,8 @@ class _Neighbour:
     """So have we: our list has come to its end."""
     frontier: int = 0
     """The last round of its base: of rounds up to it, it takes nothing in."""
+    fell_at: float = -math.inf
+    """When it went back to an earlier one."""
     base: Base | None = None
     """The better base that it offers."""
     vain_parts: int = 0
@@ -474,7 +476,12 @@ class Sync:
     def stands_on(self, peer: PeerId, frontier: int, now: float) -> list[Action]:
         """Note a neighbour's frontier: tell it of no round that its base includes."""
         neighbour = self._neighbours[peer]
-        before, neighbour.frontier = neighbour.frontier, frontier
+        before = neighbour.frontier
+        if frontier < before:  # to list all anew costs us far more than it costs to say so
+            if now < neighbour.fell_at + self._stall_s:
+                return []  # each heartbeat says it again
+            neighbour.fell_at = now
+        neighbour.frontier = frontier
         if frontier > before:
             self._drop_lacks(neighbour)
             return self._list_more(peer, now)
