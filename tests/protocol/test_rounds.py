@@ -9,6 +9,7 @@ from protocol_support import (
     BASE,
     BASES,
     ORIGIN,
+    RUN,
     heartbeat,
     heartbeat_body,
     only,
@@ -27,12 +28,15 @@ from semantic_net.protocol.rounds import (
     MAX_IN_VAIN,
     NEVER,
     START_PATIENCE,
+    TRAININGS_WATCHED,
+    WATCH_PATIENCE,
     Past,
     Phase,
     Rounds,
     RoundsConfig,
 )
 from semantic_net.protocol.sync import Sync
+from semantic_net.protocol.turns import Turns
 from semantic_net.protocol.update import Update
 from semantic_net.protocol.update_set import UpdateSet
 
@@ -53,6 +57,7 @@ class Scene:
         observes: bool = False,
         overlaps: bool = False,
         settle_s: float = 0.0,
+        turn_period: int = 1,
     ):
         self.now = 0.0
         self.updates = UpdateSet(ORIGIN)
@@ -70,7 +75,14 @@ class Scene:
         )
         self.bases = Bases(BASES, ME.peer_id, origin(BASE), self.updates, self.roster)
         self.rounds = Rounds(
-            cfg, ME.peer_id, self.roster, self.updates, self.sync, self.bases, past or Past()
+            cfg,
+            ME.peer_id,
+            self.roster,
+            self.updates,
+            self.sync,
+            self.bases,
+            past or Past(),
+            Turns(RUN, turn_period),
         )
         self.said: list[Action] = []
         self._sequence = 0
@@ -642,6 +654,22 @@ def test_who_lets_deadlines_pass_is_not_waited_for_until_something_of_it_comes()
     assert scene.rounds.expected == peers("a")
 
 
+def test_who_only_says_that_it_has_published_is_not_waited_for_for_ever() -> None:
+    """Its heartbeat named an update that nobody could have, in each round anew."""
+    scene = Scene()
+    waited = []
+    for number in range(1, MAX_IN_VAIN + 2):
+        scene.hear("a", next_round=NEVER, last=update(signer("a"), number), ready=False)
+        if number == 1:
+            scene.begin()
+        else:
+            scene.fold()
+        waited.append(peer("a") in scene.rounds.expected)
+        scene.publish()
+        scene.wait(LISTEN_S)
+    assert waited == [True] * MAX_IN_VAIN + [False]
+
+
 def test_a_peer_that_hears_others_again_says_so(scene: Scene) -> None:
     scene.publish()
     scene.silence()
@@ -882,6 +910,72 @@ def test_nobody_waits_for_an_observer(scene: Scene) -> None:
     scene.hear("o", round_index=2, next_round=NEVER, ready=False)
     scene.hold(update(signer("a"), 2), update(signer("b"), 2))
     assert closed(scene.publish()) == (2, "all in")
+
+
+# Turns.
+
+PERIOD = 2
+TURNS = Turns(RUN, PERIOD)
+OWN = next(n for n in range(1, 50) if TURNS.has(ME.peer_id, n) and not TURNS.has(ME.peer_id, n + 1))
+WATCHED = OWN + 1
+SILENT = next(name for name in map(str, range(20)) if TURNS.has(peer(name), WATCHED))
+OTHER = next(name for name in map(str, range(20)) if not TURNS.has(peer(name), WATCHED))
+
+
+def fleet_scene(number: int, name: str, **says: Any) -> Scene:
+    """Return a scene of a fleet that begins in a round, with one other peer."""
+    scene = Scene(50, turn_period=PERIOD, past=Past(closed_round=number - 1))
+    scene.hear(name, round_index=number, **says)
+    scene.begin()
+    assert scene.rounds.round == number
+    return scene
+
+
+def pass_round(scene: Scene) -> None:
+    """Let the open round pass in which nobody else publishes."""
+    if scene.rounds.phase is Phase.TRAINING:
+        scene.publish()
+    if scene.rounds.phase is Phase.COLLECTING:
+        scene.wait(WATCH_PATIENCE * LISTEN_S)
+    assert scene.rounds.phase is Phase.FOLDING
+
+
+def test_who_watches_does_not_wait_for_ever_for_those_who_say_it_is_their_turn() -> None:
+    scene = fleet_scene(WATCHED, SILENT, next_round=WATCHED)
+    assert scene.rounds.is_watching
+    assert closed(scene.wait(WATCH_PATIENCE * LISTEN_S - 1)) is None, "it may train for long"
+    assert closed(scene.wait(1)) == (WATCHED, "deadline, 1 missing")
+
+
+def test_who_watches_waits_at_least_as_long_for_others_as_it_trains_itself() -> None:
+    scene = fleet_scene(OWN, SILENT, next_round=WATCHED)
+    scene.now += 1000.0
+    scene.hear(SILENT, round_index=OWN, next_round=WATCHED)
+    pass_round(scene)
+    scene.fold()
+    assert scene.rounds.is_watching
+    assert scene.rounds.deadline == scene.now + TRAININGS_WATCHED * 1000.0
+
+
+def test_a_heartbeat_makes_nobody_wait_again_for_who_was_waited_for_in_vain() -> None:
+    scene = fleet_scene(WATCHED, SILENT, next_round=WATCHED)
+    waited: list[bool] = []
+    while len(waited) < MAX_IN_VAIN + 2:
+        number = scene.rounds.round
+        turn = TURNS.next(peer(SILENT), number)
+        scene.hear(SILENT, round_index=number, next_round=turn)
+        if turn == number:
+            waited.append(peer(SILENT) in scene.rounds.expected)
+        pass_round(scene)
+        scene.fold()
+    assert waited == [True] * MAX_IN_VAIN + [False] * 2
+
+
+def test_who_says_it_has_published_out_of_turn_is_not_expected() -> None:
+    scene = fleet_scene(
+        WATCHED, OTHER, next_round=NEVER, last=update(signer(OTHER), WATCHED), ready=False
+    )
+    assert scene.rounds.expected == frozenset()
 
 
 # Overlap.

@@ -46,6 +46,12 @@ MAX_IN_VAIN = 3
 """Deadlines in a row that a peer may let pass, alive and ready, before nobody waits for it until an
 update of it has come."""
 
+WATCH_PATIENCE = 10
+"""Times ``listen_timeout_s`` that who watches a round waits for somebody to publish in it."""
+
+TRAININGS_WATCHED = 3
+"""Trainings as long as our own for which it waits at least."""
+
 NEVER = MAX_ROUND + 1
 """The next round of who publishes nothing."""
 
@@ -175,6 +181,9 @@ class Rounds:
         self._is_cut_off = False
         self._arrived: set[PeerId] = set()  # whose update of a round is here: it stays
         self._arrived_of = 0  # of this round
+        self._is_watching = False
+        self._train_from = 0.0
+        self._trained_s = 0.0  # the longest own training
         self._quiet_until = 0.0  # before that nobody needs to have been heard of in this round
         self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
@@ -190,6 +199,11 @@ class Rounds:
     @property
     def _is_collecting(self) -> bool:
         return self.phase is Phase.COLLECTING
+
+    @property
+    def is_watching(self) -> bool:
+        """Waits for the first update of a round that is not its turn."""
+        return self._is_watching
 
     @property
     def has_begun(self) -> bool:
@@ -223,8 +237,8 @@ class Rounds:
         if body.last_round == self.round:
             self._published[peer] = body.incarnation
         # Of whose turn it is a large fleet hears bit by bit.
-        if self._turns.is_sampled and body.ready and self._may_publish(peer, body):
-            self.expected |= {peer}
+        if self._turns.is_sampled:
+            self.expected |= self._expectable({peer: body})
 
     def own_round_known(self, round_index: int) -> None:
         """Note that an earlier process of this peer has signed an update for a round."""
@@ -247,6 +261,7 @@ class Rounds:
             return []
         assert self.phase is Phase.TRAINING, self.phase
         self._ahead = Ahead.NO
+        self._trained_s = max(self._trained_s, now - self._train_from)
         # One round behind is ordinary: the others fold us in late. Two or more would leave us
         # for ever behind, so the update goes under the round that is open now.
         # With turns its next one may be as far off, and the others know of this one.
@@ -422,6 +437,7 @@ class Rounds:
             return self._go_on_ahead(now)
         self.next_round = max(self.next_round, number)
         self.phase, self.deadline = Phase.TRAINING, None
+        self._train_from = now
         return [Train(number, None if is_folded else self.plan(number - 1), self.expected)]
 
     def _open_last(self, now: float) -> list[Action]:
@@ -437,8 +453,16 @@ class Rounds:
         return self.trained(now) if self._ahead is Ahead.TRAINED else []
 
     def _watch(self, now: float) -> list[Action]:
-        """Collect without an update of one's own; the clock starts with somebody else's."""
-        self.phase, self.deadline = Phase.COLLECTING, math.inf
+        """Collect without an update of one's own; the clock starts with somebody else's.
+
+        It cannot know how long others train. Nor does it wait for ever: whose turn it is may say
+        so and publish nothing. An observer does, which holds nobody up.
+        """
+        watched_s = max(
+            WATCH_PATIENCE * self._cfg.listen_timeout_s, TRAININGS_WATCHED * self._trained_s
+        )
+        self.phase, self._is_watching = Phase.COLLECTING, True
+        self.deadline = math.inf if self._cfg.observes else now + watched_s
         self._quiet_until = now + self._cfg.hearsay_s
         return self.step(now)
 
@@ -453,7 +477,8 @@ class Rounds:
         alive = self._roster.alive(now)
         number = self.round
         self._published = {p: b.incarnation for p, b in alive.items() if b.last_round == number}
-        expected = {p for p, b in alive.items() if b.ready and self._may_publish(p, b)}
+        published = {p for p in self._published if self._turns.has(p, number)}
+        expected = {p for p, b in alive.items() if b.ready and self._may_publish(p, b)} | published
         if number == 1:  # whoever said hello in time, even if it is still getting ready
             hello = (
                 alive
@@ -461,8 +486,15 @@ class Rounds:
                 else set(self._sync.neighbours())
             )
             expected |= {p for p, b in alive.items() if p in hello and self._may_publish(p, b)}
-        waited_for = {p for p in expected if not self._is_given_up(p)}
-        self.expected = frozenset(waited_for | self._published.keys())
+        self.expected = frozenset(p for p in expected if not self._is_given_up(p))
+
+    def _expectable(self, alive: Alive) -> set[PeerId]:
+        """Return who is ready, and still to be waited for in the open round."""
+        return {
+            peer
+            for peer, body in alive.items()
+            if body.ready and self._may_publish(peer, body) and not self._is_given_up(peer)
+        }
 
     def _may_publish(self, peer: PeerId, body: HeartbeatBody) -> bool:
         """Tell whether a peer may still publish in the open round: it has not passed its turn."""
@@ -480,6 +512,7 @@ class Rounds:
             times, before = self._in_vain.get(peer, (0, 0))
             last_round = self._updates.last_round_of(peer)
             self._in_vain[peer] = (times + 1 if last_round == before else 1, last_round)
+        self._in_vain = {p: v for p, v in self._in_vain.items() if p in self._roster.known}
 
     def _open_elsewhere(self, now: float) -> int:
         return min(self._roster.open_round(now), self._cfg.rounds)
@@ -489,7 +522,7 @@ class Rounds:
     def _collect(self, now: float) -> list[Action]:
         if not self._cfg.observes:
             self.next_round = self._own_turn(self.round + 1)
-        self.phase = Phase.COLLECTING
+        self.phase, self._is_watching = Phase.COLLECTING, False
         self.deadline = now + self._cfg.listen_timeout_s
         return self.step(now)
 
@@ -499,11 +532,13 @@ class Rounds:
             return self._skip_included(now)
         alive = self._roster.alive(now)
         if self._cfg.observes:  # it was not there to see who is ready when the others were
-            self.expected |= {p for p, b in alive.items() if b.ready and self._may_publish(p, b)}
-        if math.isinf(self.deadline):
-            if not (self._is_under_way(now) or self._is_nobodys(alive, now)):
+            self.expected |= self._expectable(alive)
+        if self._is_watching:
+            if self._is_under_way(now) or self._is_nobodys(alive, now):
+                self._is_watching = False
+                self.deadline = now + self._cfg.listen_timeout_s
+            elif now < self.deadline:
                 return []
-            self.deadline = now + self._cfg.listen_timeout_s
         # Who looks for others has some, as who was told of them has, and must not run away alone.
         known = self._cfg.settle_s > 0 or self._roster.num_known > 0
         known = known or not self.refused.issuperset(self.waiting_for)
@@ -631,6 +666,7 @@ class Rounds:
 
     def _close(self, now: float) -> list[Action]:
         self.phase, self.deadline = Phase.FOLDING, None
+        self._is_watching = False
         late = self._tell_late()
         missing = tuple(sorted(p for p in self.expected if not self._updates.holds(self.round, p)))
         reason = self._why_close(self._num_outstanding(self._roster.alive(now)) or 0, len(missing))

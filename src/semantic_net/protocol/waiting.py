@@ -51,8 +51,8 @@ def why_waiting(machine: PeerMachine, now: float, name: Name = short_id) -> str:
         return f"waiting for {_listed([name(peer) for peer in outstanding])}{limit}"
     if not machine.roster.alive(now):
         return f"no peer is heard; waiting for one{limit}"
-    if math.isinf(rounds.deadline or 0.0):
-        return "watching; nobody has published in this round yet"
+    if rounds.is_watching:
+        return f"watching; nobody has published in this round yet{limit}"
     return f"about to close the round{limit}"
 
 
