@@ -23,6 +23,7 @@ from protocol_support import (
 )
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol import divergence
 from semantic_net.protocol import history as history_module
 from semantic_net.protocol import machine as machine_module
 from semantic_net.protocol import roster as module
@@ -49,10 +50,11 @@ from semantic_net.protocol.actions import (
     Train,
 )
 from semantic_net.protocol.bases import Base
+from semantic_net.protocol.divergence import DIGESTS_KEPT
 from semantic_net.protocol.history import History, history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
 from semantic_net.protocol.item import Item
-from semantic_net.protocol.machine import DIGESTS_KEPT, MachineConfig, PeerMachine
+from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Binding, Membership, Standing, Statement, StatementBody
 from semantic_net.protocol.mesh import MeshConfig, Parting
 from semantic_net.protocol.messages import (
@@ -863,11 +865,11 @@ def test_a_divergence_known_before_the_own_fold_is_reported_with_it() -> None:
 
 
 def test_a_liar_gets_only_so_many_divergences_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_module, "MAX_DIVERGED", 1)
+    monkeypatch.setattr(divergence, "MAX_DIVERGED", 1)
     machine = started()
     for who in (ALICE, BOB):
         meet(machine, who)
-    machine._digests = {1: (b"x" * 32, b"s" * 32)}
+    machine._closed.add(1, b"x" * 32, b"s" * 32)
     found = [
         only(hear(machine, who, closed=(1, b"x" * 32, b"t" * 32)), Diverged) for who in (ALICE, BOB)
     ]
@@ -880,8 +882,8 @@ def test_only_so_many_digests_are_kept() -> None:
     for _ in range(DIGESTS_KEPT + 5):
         [close] = only(publish(machine), Close)
         machine.folded(close.plan, b"s" * 32, 0.0)
-    assert len(machine._digests) == DIGESTS_KEPT
-    assert min(machine._digests) == 6
+    assert len(machine._closed._digests) == DIGESTS_KEPT
+    assert min(machine._closed._digests) == 6
 
 
 def test_a_fold_on_an_origin_that_was_replaced_meanwhile_is_of_another_set() -> None:
@@ -1041,7 +1043,7 @@ def test_a_revocation_folds_anew_what_it_has_taken_back_and_says_so() -> None:
     machine.waiting_for((), START_S)
     before = machine.rounds.plan(2)
     assert len(before.rounds[2]) == 2
-    machine._closed_round = 2
+    machine._closed.last = 2
     actions = machine.trust_changed({ALICES.peer_id: Standing(False, void_from=2)}, START_S + 1)
     texts = [tell.text for tell in only(actions, Tell)]
     assert any("counts from round 2 on: revoked on this device" in text for text in texts)
@@ -1152,7 +1154,7 @@ def test_vitals_are_of_those_that_are_remembered(monkeypatch: pytest.MonkeyPatch
 def test_whether_a_peer_holds_our_model_of_its_last_round() -> None:
     machine = started()
     meet(machine, ALICE)
-    machine._digests[3] = (b"s" * 32, b"m" * 32)
+    machine._closed.add(3, b"s" * 32, b"m" * 32)
     for closed, agrees in (
         ((3, b"s" * 32, b"m" * 32), True),
         ((3, b"s" * 32, b"x" * 32), False),

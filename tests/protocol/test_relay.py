@@ -18,9 +18,9 @@ from protocol_support import (
 
 from semantic_net.protocol.actions import Action, Send
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.machine import NEWS_WAIT, RELAY_WAIT, MachineConfig, PeerMachine
+from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.messages import HeartbeatMessage
-from semantic_net.protocol.relay import Relay
+from semantic_net.protocol.relay import NEWS_WAIT, RELAY_WAIT, Relay
 from semantic_net.protocol.roster import RELAYS_PER_LIFE_IF_SAMPLED, Roster
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns
@@ -134,7 +134,7 @@ def test_a_sign_of_life_crosses_a_fleet_before_a_life_is_over() -> None:
 
 
 def test_what_waits_goes_out_with_what_is_due() -> None:
-    relay = Relay()
+    relay = Relay(A, LIVENESS_S)
     assert relay.next_due == math.inf
     relay.add(C, said(1), A, 5.0)
     relay.add(B, said(2), A, 3.0)
@@ -146,7 +146,7 @@ def test_what_waits_goes_out_with_what_is_due() -> None:
 
 
 def test_the_latest_of_a_peer_takes_the_place_of_an_earlier_one() -> None:
-    relay = Relay()
+    relay = Relay(A, LIVENESS_S)
     relay.add(C, said(1), A, 1.0)
     relay.heard_again(C, said(1), B)
     relay.add(C, said(2), B, 1.0)

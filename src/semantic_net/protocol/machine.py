@@ -7,36 +7,32 @@ world after every event. It does no I/O, reads no clock and draws no random numb
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.actions import (
     Action,
     Cut,
     Dial,
     Discard,
-    Diverged,
     Finish,
     FoldPlan,
     HangUp,
-    Keep,
     Level,
     Send,
     Tell,
 )
 from semantic_net.protocol.bases import Base, BaseConfig, Bases
 from semantic_net.protocol.compaction import Compaction
+from semantic_net.protocol.divergence import ClosedRounds
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, peer_id_of, short_id
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.membership import (
     Binding,
     Membership,
-    Record,
     Standing,
     Statement,
 )
@@ -62,6 +58,7 @@ from semantic_net.protocol.messages import (
 )
 from semantic_net.protocol.neighbourhood import Neighbourhood
 from semantic_net.protocol.passed import Passed
+from semantic_net.protocol.record_talk import RecordTalk
 from semantic_net.protocol.relay import Relay
 from semantic_net.protocol.roster import MAX_SIGHTINGS, Roster
 from semantic_net.protocol.rounds import Past, Phase, Rounds, RoundsConfig
@@ -78,31 +75,10 @@ MAX_ROUNDS_AHEAD = 64
 """Rounds beyond those that we know to be open of which updates are taken in: who makes some up for
 rounds to come shall not fill the disk."""
 
-MAX_DIVERGED = 64
-"""Reports of divergence in one process: each is an error in the log and a look at the updates."""
-
-RELAY_WAIT = 0.03
-"""Share of its life that a sign of life may wait in a large fleet, at each of some ten peers on its
-way, to be passed on with others."""
-
-NEWS_WAIT = 0.05
-"""Share of a round that the news of a turn in the next one may wait at each of them."""
-
 LISTS_PER_BEAT = 4
 """Most lists of neighbours in a mesh, where sessions come and go by the dozen."""
 
 LISTED_PER_LINK = 4
-
-DIGESTS_KEPT = 64
-"""Rounds whose digests are kept for comparison with what peers report."""
-
-
-@dataclass(slots=True)
-class _Told:
-    """When a neighbour is told all records again, should its own differ until then."""
-
-    again_at: float
-    wait_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +144,6 @@ class PeerMachine:
         self.roster = Roster(
             cfg.liveness_s, cfg.max_liars, membership, is_sampled=cfg.admission.turns.is_sampled
         )
-        self._records_due_at = 0.0
-        self._records_told: dict[PeerId, _Told] = {}
         self._bases = Bases(cfg.bases, self.me, base, updates, self.roster)
         self.sync = Sync(
             self.updates, cfg.liveness_s, cfg.progress_bytes, max_item_bytes=cfg.bases.max_bytes
@@ -190,14 +164,11 @@ class PeerMachine:
             Sums: self.sync.sums,
             Neighbours: self._pass_on_again,
             Hints: self._told_hints,
-            Binding: lambda _, message, __: self._record(message),
-            Statement: lambda _, message, __: self._record(message),
+            Binding: lambda _, message, __: self._records.take(message),
+            Statement: lambda _, message, __: self._records.take(message),
             VitalsMessage: lambda peer, message, _: self._hear_vitals(peer, message),
         }
-        self._relay = Relay()
-        self._leisure = _leisure(self.me)
-        self._round_s = 0.0  # that the last round was open
-        self._opened = 0, 0.0  # which round is open since when
+        self._relay = Relay(self.me, cfg.liveness_s)
         self._dialled: dict[str, None] = {}  # learned addresses, the first learned first
         self.rounds = Rounds(
             cfg.rounds,
@@ -224,9 +195,16 @@ class PeerMachine:
         self._said: tuple[object, ...] = ()  # what the last heartbeat said
         self._heartbeat_at = 0.0
         self._leaving = False
-        self._digests: dict[int, tuple[bytes, bytes]] = {}  # of rounds closed: set, state
-        self._closed_round = 0
-        self._diverged: set[tuple[PeerId, int]] = set()
+        self._closed = ClosedRounds()
+        self._records = RecordTalk(
+            membership,
+            updates,
+            self.roster,
+            self.sync,
+            self.rounds,
+            heartbeat_s=cfg.heartbeat_s,
+            liveness_s=cfg.liveness_s,
+        )
         self.vitals = VitalSigns(self.run, cfg.incarnation, cfg.admission.signature_valid)
 
     @property
@@ -265,9 +243,8 @@ class PeerMachine:
             self._neighbourhood.next_death(),
             self._relay.next_due,
             self._neighbourhood.next_news(),
+            self._records.next_wakeup(now),
         ]
-        if self.membership is not None and self.membership.has_news:
-            times.append(max(self._records_due_at, now + 1e-3))
         return min(t for t in times if t is not None)  # a heartbeat at the latest
 
     def leave(self, now: float) -> list[Action]:
@@ -307,9 +284,8 @@ class PeerMachine:
         """
         usable = tuple(a for a in addresses if len(a) <= MAX_ADDRESS_CHARS)
         self._neighbourhood.connected(peer, usable[:MAX_ADDRESSES], now)
-        self._records_told[peer] = _Told(now + self._cfg.liveness_s, self._cfg.liveness_s)
         messages: list[Message] = [
-            *(self.membership.records() if self.membership is not None else ()),
+            *self._records.connected(peer, now),
             self._sign_heartbeat(),
             *self.roster.messages_for(peer, now),
             self._neighbourhood.list(),
@@ -324,7 +300,7 @@ class PeerMachine:
         if self.mesh is not None:
             self.mesh.disconnected(peer, Parting.OVER if self.has_left(peer) else how, now)
         self._neighbourhood.disconnected(peer)
-        self._records_told.pop(peer, None)
+        self._records.disconnected(peer)
         return self._after(self.sync.disconnected(peer, now), now)
 
     def found(self, address: str, now: float) -> list[Action]:
@@ -408,13 +384,10 @@ class PeerMachine:
 
     def folded(self, plan: FoldPlan, state_digest: bytes, now: float) -> list[Action]:
         """The round that was closed is folded and recorded."""
-        self._closed_round = plan.through
-        self._digests[plan.through] = (plan.set_digest, state_digest)
-        for number in sorted(self._digests)[:-DIGESTS_KEPT]:
-            del self._digests[number]
+        self._closed.add(plan.through, plan.set_digest, state_digest)
         actions: list[Action] = []
         for peer, body in self.roster.alive(now).items():
-            actions += self._compare(peer, body)
+            actions += self._closed.compare(peer, body)
         return self._after([*actions, *self.rounds.folded(now)], now)
 
     # The inside
@@ -423,11 +396,11 @@ class PeerMachine:
         """Let the round machine look again, and say what has changed."""
         actions = [
             *actions,
-            *self._tell_records(now),
+            *self._records.tell(self._closed.last, now),
             *self.sync.announce(now),
             *self._pass_on_waiting(now),
             *self._step(now),
-            *self._compaction.look_for_cut(self._closed_round, now),
+            *self._compaction.look_for_cut(self._closed.last, now),
             *self._mend_mesh(now),
         ]
         neighbours = self.sync.neighbours()
@@ -441,9 +414,7 @@ class PeerMachine:
 
     def _step(self, now: float) -> list[Action]:
         actions = self.rounds.step(now)
-        if self.rounds.round != self._opened[0]:
-            self._round_s = now - self._opened[1]
-            self._opened = self.rounds.round, now
+        self._relay.round_is(self.rounds.round, now)
         ahead = max(MAX_ROUNDS_AHEAD, 4 * self._cfg.bases.every)
         self.sync.horizon = self.rounds.latest_open(now) + ahead
         return actions
@@ -469,7 +440,7 @@ class PeerMachine:
         self._said = self._news()
         self._sequence += 1
         rounds, last = self.rounds, self.rounds.last_own
-        set_digest, state_digest = self._digests.get(self._closed_round, (b"", b""))
+        set_digest, state_digest = self._closed.last_digests
         body = HeartbeatBody(
             run=self.run,
             incarnation=self._cfg.incarnation,
@@ -480,7 +451,7 @@ class PeerMachine:
             last_id=last.id if last is not None else b"",
             ready=rounds.is_ready,
             leaving=self._leaving,
-            closed_round=self._closed_round,
+            closed_round=self._closed.last,
             set_digest=set_digest,
             state_digest=state_digest,
             held=self.updates.digest,
@@ -504,73 +475,16 @@ class PeerMachine:
         actions, is_void = self.sync.header(peer, update, now)
         return [*self._void(update), *actions] if is_void else actions
 
-    # Who counts.
-
-    def _record(self, record: Record) -> list[Action]:
-        """Take a record of the membership; what follows from it shows when somebody asks."""
-        if self.membership is None:
-            raise RemoteProtocolError("a record of devices in a run that anyone may join")
-        self.membership.take(record)
-        return []
-
-    def _settle_records(self) -> list[Action]:
-        """Let the updates count, or not, as the membership has changed its mind."""
-        if self.membership is None:
-            return []
-        change = self.membership.settle()
-        actions: list[Action] = [Tell(Level.WARNING, text) for text in change.told]
-        first = self.updates.recount(change.first_rounds) if change.first_rounds else None
-        if first is not None:
-            self.rounds.changed(first, by_arrival=False)
-            if first <= self._closed_round:
-                text = f"rounds from {first} on are folded anew: other updates count now"
-                actions.append(Tell(Level.INFO, text))
-        out = [peer for peer in change.first_rounds if not self.membership.is_in(peer)]
-        for peer in out:
-            self.roster.forget(peer)
-        frontier = self.updates.frontier
-        if any(0 < self.membership.out_from(peer) <= frontier for peer in out):
-            text = f"what it taught up to round {frontier} is in a snapshot, and stays"
-            actions.append(Tell(Level.WARNING, text))
-        return actions
-
-    def _tell_records(self, now: float) -> list[Action]:
-        """Say of other devices what is due; pass on and keep what is new, once a heartbeat."""
-        actions = self._settle_records()
-        if self.membership is None or not self.membership.has_news or now < self._records_due_at:
-            return actions
-        self.membership.speak(self.rounds.next_round_for_all(now))
-        actions += self._settle_records()
-        self._records_due_at = now + self._cfg.heartbeat_s
-        if news := self.membership.take_news():
-            if neighbours := self.sync.neighbours():
-                actions += [Send(neighbours, record) for record in news]
-            actions.append(Keep(tuple(self.membership.records())))
-        return actions
-
-    def _tell_all_records(self, peer: PeerId, body: HeartbeatBody, now: float) -> list[Action]:
-        """Tell a neighbour everything again whose records differ from ours for long."""
-        told = self._records_told[peer]
-        if self.membership is None or body.members == self.membership.digest:
-            told.wait_s = self._cfg.liveness_s
-            told.again_at = now + told.wait_s
-            return []
-        if now < told.again_at:
-            return []
-        told.wait_s *= 2  # what we cannot agree on is not to fill the link
-        told.again_at = now + told.wait_s
-        return [Send((peer,), record) for record in self.membership.records()]
-
     # What others say of themselves.
 
     def _hear(self, sender: PeerId, message: HeartbeatMessage, now: float) -> list[Action]:
         peer, body = read_heartbeat(message, self.run)
         if peer == self.me:
             return self._hear_own(message, body)
-        actions = self._settle_records()
+        actions = self._records.settle(self._closed.last)
         is_neighbour = peer == sender
         if is_neighbour:
-            actions += self._tell_all_records(peer, body, now)
+            actions += self._records.tell_all(peer, body, now)
         if not self.roster.takes_part(peer):
             return actions
         if is_neighbour:
@@ -589,16 +503,14 @@ class PeerMachine:
                 # Of a large fleet nobody needs to hear more than who publishes soon, and of whom
                 # publishes in a later round only at leisure.
                 is_news = before is None or before.turn != body.turn
-                wait_s = self._cfg.liveness_s * RELAY_WAIT * self._leisure
-                if is_news:
-                    is_now = body.next_round <= self.rounds.round
-                    wait_s = 0.0 if is_now else min(wait_s, self._round_s * NEWS_WAIT)
+                is_now = body.next_round <= self.rounds.round
+                wait_s = self._relay.wait_s(is_news=is_news, is_now=is_now)
                 self._relay.add(peer, message, sender, now + wait_s)
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses
             actions += self.sync.stands_on(peer, body.frontier, now)
             actions += self._compaction.consider(peer, body, now)
-        return [*actions, *self._compare(peer, body)]
+        return [*actions, *self._closed.compare(peer, body)]
 
     def _pass_on_again(self, peer: PeerId, message: Neighbours, now: float) -> list[Action]:
         """Take a neighbour's list; tell it of those it does not hear directly any more."""
@@ -679,36 +591,10 @@ class PeerMachine:
         return actions
 
     def agrees(self, body: HeartbeatBody) -> bool | None:
-        """Tell whether a peer's last round led to our model of that round.
+        """Tell whether a peer's last round led to our model of that round, if that can be said."""
+        return self._closed.agrees(body)
 
-        None where that cannot be said: ours is of other updates, not closed yet or forgotten.
-        """
-        mine = self._digests.get(body.closed_round)
-        if mine is None or body.set_digest != mine[0]:
-            return None
-        return body.state_digest == mine[1]
-
-    # Divergence.
-
-    def _compare(self, peer: PeerId, body: HeartbeatBody) -> list[Action]:
-        """Equal sets, from the same origin, must have given equal states."""
-        mine = self._digests.get(body.closed_round)
-        if (
-            mine is None
-            or body.set_digest != mine[0]
-            or body.state_digest == mine[1]
-            or (peer, body.closed_round) in self._diverged
-            or len(self._diverged) >= MAX_DIVERGED
-        ):
-            return []
-        self._diverged.add((peer, body.closed_round))
-        text = (
-            f"{short_id(peer)} holds the same updates through round {body.closed_round} and "
-            "another model: a bug or broken hardware, please report it"
-        )
-        set_digest, ours = mine
-        report = Diverged(peer, body.closed_round, set_digest, ours, body.state_digest)
-        return [Tell(Level.ERROR, text), report]
+    # The own set.
 
     def _add(self, update: Update, now: float) -> list[Action]:
         actions, is_void = self.sync.add(update, now)
@@ -724,14 +610,6 @@ class PeerMachine:
         text = f"two updates of {whose} for round {update.round}: neither counts"
         tell = Tell(Level.WARNING, text)
         return [tell, *self.passed.settle()] if is_own else [tell]
-
-
-def _leisure(me: PeerId) -> float:
-    """Return by how much of the usual a peer waits to pass on, 0.5 to 1.5.
-
-    Two that waited alike would both tell each other; now one has heard it by then.
-    """
-    return 0.5 + int.from_bytes(hashlib.sha256(me.encode()).digest()[:4], "big") / (1 << 32)
 
 
 def _neighbourhood(cfg: MachineConfig) -> Neighbourhood:

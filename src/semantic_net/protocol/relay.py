@@ -5,12 +5,20 @@ By then it has heard the same from most of its neighbours, and leaves those out.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import HeartbeatMessage
+
+RELAY_WAIT = 0.03
+"""Share of its life that a sign of life may wait in a large fleet, at each of some ten peers on its
+way, to be passed on with others."""
+
+NEWS_WAIT = 0.05
+"""Share of a round that the news of a turn in a later one may wait at each of them."""
 
 
 @dataclass(slots=True)
@@ -26,10 +34,38 @@ class Waiting:
 class Relay:
     """The heartbeats that wait, the latest of each peer."""
 
-    def __init__(self) -> None:
+    def __init__(self, me: PeerId, liveness_s: float) -> None:
+        """Wait for nothing.
+
+        Args:
+            me: This peer.
+            liveness_s: Seconds of silence after which a peer counts as gone.
+        """
+        self._liveness_s = liveness_s
+        self._leisure = _leisure(me)
+        self._round_s = 0.0  # that the last round was open
+        self._opened = 0, 0.0  # which round is open since when
         self._waiting: dict[PeerId, Waiting] = {}
         self.next_due = math.inf
         """When something has to go out."""
+
+    def round_is(self, number: int, now: float) -> None:
+        """Note which round is open."""
+        if number != self._opened[0]:
+            self._round_s = now - self._opened[1]
+            self._opened = number, now
+
+    def wait_s(self, *, is_news: bool, is_now: bool) -> float:
+        """Return the seconds that a heartbeat may wait for others to go out with.
+
+        Args:
+            is_news: It says of a turn what was not known.
+            is_now: That turn is in the round that is open.
+        """
+        wait_s = self._leisure * RELAY_WAIT * self._liveness_s
+        if not is_news:
+            return wait_s
+        return 0.0 if is_now else min(wait_s, self._leisure * NEWS_WAIT * self._round_s)
 
     def add(self, origin: PeerId, message: HeartbeatMessage, sender: PeerId, due_at: float) -> None:
         """Let a heartbeat wait until then, in the place of an earlier one of its peer."""
@@ -47,3 +83,11 @@ class Relay:
         if now >= self.next_due:
             waiting, self._waiting, self.next_due = self._waiting, {}, math.inf
             yield from waiting.items()
+
+
+def _leisure(me: PeerId) -> float:
+    """Return by how much of the usual a peer waits to pass on, 0.5 to 1.5.
+
+    Two that waited alike would both tell each other; now one has heard it by then.
+    """
+    return 0.5 + int.from_bytes(hashlib.sha256(me.encode()).digest()[:4], "big") / (1 << 32)
