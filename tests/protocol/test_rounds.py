@@ -803,7 +803,7 @@ def test_what_is_still_to_come_is_waited_for(last: Scene) -> None:
 def test_a_neighbour_with_a_longer_run_must_only_have_acknowledged(last: Scene) -> None:
     own = last.rounds.last_own
     assert own is not None
-    last.sync._neighbours[peer("a")].lacks[own.id] = 0.0
+    last.sync._announcements._listeners[peer("a")].lacks[own.id] = 0.0
     goes_on = {"round_index": 6, "next_round": 6, "held": b"o" * 32}
     assert closed(last.hear("a", **goes_on)) is None
     assert closed(last.announce("a", own)) == (5, "all in")

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from protocol_support import ADMISSION, BASE, ORIGIN, only, origin, payload, signer, update
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol import announcements
 from semantic_net.protocol import sync as module
 from semantic_net.protocol.actions import (
     Action,
@@ -116,7 +117,7 @@ def fetch(sync: Sync, of: Update, now: float = 0.0) -> None:
 def test_a_new_neighbour_hears_everything_in_parts_that_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_HAVE_ENTRIES", 2)
+    monkeypatch.setattr(announcements, "MAX_HAVE_ENTRIES", 2)
     sync = make(*(update(CAROL, n) for n in (1, 2, 3)), neighbours=())
     sent = [message for _, message in haves(sync.connected(A, 0.0))]
     assert [[e.round for e in m.entries] for m in sent] == [[1, 2], [3]]
@@ -125,8 +126,8 @@ def test_a_new_neighbour_hears_everything_in_parts_that_fit(
 
 
 def test_a_long_list_goes_on_as_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_UNANSWERED", 4)
-    monkeypatch.setattr(module, "MAX_HAVE_ENTRIES", 2)
+    monkeypatch.setattr(announcements, "MAX_UNANSWERED", 4)
+    monkeypatch.setattr(announcements, "MAX_HAVE_ENTRIES", 2)
     held = [update(CAROL, n) for n in range(1, 12)]
     sync = make(*held, neighbours=())
 
@@ -149,8 +150,8 @@ def test_long_lists_that_are_out_of_step_both_come_to_their_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One lacks the first of many updates, and the last; both are busy with new ones."""
-    monkeypatch.setattr(module, "MAX_UNANSWERED", 8)
-    monkeypatch.setattr(module, "MAX_HAVE_ENTRIES", 4)
+    monkeypatch.setattr(announcements, "MAX_UNANSWERED", 8)
+    monkeypatch.setattr(announcements, "MAX_HAVE_ENTRIES", 4)
     updates = [update(author, n) for n in range(1, 25) for author in (ALICE, BOB, CAROL)]
     ends = {A: UpdateSet(ORIGIN, updates), B: UpdateSet(ORIGIN, updates[30:-6])}
     syncs = {peer: Announcing(held, STALL_S) for peer, held in ends.items()}
@@ -323,7 +324,7 @@ def test_what_is_not_acknowledged_is_told_again_but_only_so_often() -> None:
 
 def test_a_neighbour_that_answers_nothing_is_told_a_part_at_a_time() -> None:
     """It was told all at once, one part after the other, as fast as the loop turned."""
-    many = [update(ALICE, number) for number in range(1, 2 * module.MAX_TOLD_AGAIN + 2)]
+    many = [update(ALICE, number) for number in range(1, 2 * announcements.MAX_TOLD_AGAIN + 2)]
     sync = make(*many)
     now, told = 0.0, []
     for _ in range(3):
@@ -333,7 +334,7 @@ def test_a_neighbour_that_answers_nothing_is_told_a_part_at_a_time() -> None:
         now = due
         [(_, message)] = haves(sync.tick(now))
         told.append(len(message.entries))
-    assert told == [module.MAX_TOLD_AGAIN, module.MAX_TOLD_AGAIN, 1]
+    assert told == [announcements.MAX_TOLD_AGAIN, announcements.MAX_TOLD_AGAIN, 1]
     assert now <= 2 * STALL_S
 
 
@@ -1127,7 +1128,7 @@ def test_a_neighbour_is_told_of_no_round_that_its_base_includes() -> None:
     [(_, again)] = haves(sync.tick(STALL_S))
     assert [e.round for e in again.entries] == [5]
     sync.add(X2, STALL_S)
-    assert X2.id not in sync._neighbours[A].lacks
+    assert X2.id not in sync._announcements._listeners[A].lacks
     assert not sync.has_all(A, 5)
     sync.have(A, have(update(CAROL, 5)), STALL_S)
     assert sync.has_all(A, 5)

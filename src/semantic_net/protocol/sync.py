@@ -1,9 +1,7 @@
 """Syncing peers is syncing sets: "I have these", "I want those".
 
-Every neighbour gets the list on connect, but for the rounds of which both hold the same, as digests
-of each show; and each new update at once, the one it came from included: to that one it is the
-acknowledgement. What a neighbour does not acknowledge it is told
-again. Duplicates, reordering and retries are harmless.
+What is said of the former, `announcements` decides; of the latter, this module and `transfers`.
+Duplicates, reordering and retries are harmless.
 
 What this module refuses: more bytes than were asked for, than the signed header or the agreed
 model allows, and more announcements than a neighbour may keep us busy with.
@@ -11,7 +9,6 @@ model allows, and more announcements than a neighbour may keep us busy with.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -27,19 +24,17 @@ from semantic_net.protocol.actions import (
     Serve,
     Write,
 )
+from semantic_net.protocol.announcements import MAX_OFFERED, Announcements
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.frames import MAX_CHUNK_BYTES
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.messages import (
-    MAX_HAVE_ENTRIES,
-    MAX_SUMS,
     Absent,
     Chunk,
     Have,
     HaveEntry,
     PackedChunk,
-    Sum,
     Sums,
     Want,
 )
@@ -52,18 +47,6 @@ from semantic_net.protocol.transfers import (
 )
 from semantic_net.protocol.update import MAX_ROUND, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
-
-MAX_OFFERED = 1 << 14
-"""Most updates that one neighbour may announce beyond those held: about 11 MB of notes."""
-
-MAX_UNANSWERED = 1 << 12
-"""Most entries of our list that wait for a neighbour's word: what it may lack, or not have read."""
-
-MAX_TOLD_AGAIN = 64
-"""Most entries that a neighbour is told again at a time: it may be busy with those before."""
-
-TELL_AGAIN_SHARE = 0.25
-"""Share of the time after which something is told again that passes before more of it is."""
 
 LIST_PATIENCE = 4
 """Times the wait for what makes no progress that a neighbour has to list what it holds."""
@@ -83,28 +66,10 @@ MAX_VAIN_PARTS = 32
 
 @dataclass(slots=True)
 class _Neighbour:
-    lacks: dict[UpdateId, float] = field(default_factory=dict)
-    """What it was told of and has not announced itself, and when it was told last; that order."""
-    again_from: float = -math.inf
-    """Before that it is told nothing again: it has been told enough."""
-    listed_to: tuple[int, str] = (0, "")
-    """How far our list for it has come, by round and author."""
-    ahead: set[UpdateId] = field(default_factory=set)
-    """What it has announced itself that our list has not come to."""
+    list_due: float
+    """When it counts as having announced all, whatever it says."""
     listed: bool = False
     """It has announced everything that it held when the session began."""
-    list_due: float = math.inf
-    """When it counts as having done so, whatever it says."""
-    awaits_sums: bool = False
-    """It sums up what it holds before we list what we do."""
-    same: frozenset[int] = frozenset()
-    """The rounds of which it held, when the session began, just what we did."""
-    told_all: bool = False
-    """So have we: our list has come to its end."""
-    frontier: int = 0
-    """The last round of its base: of rounds up to it, it takes nothing in."""
-    fell_at: float = -math.inf
-    """When it went back to an earlier one."""
     base: Base | None = None
     """The better base that it offers."""
     vain_parts: int = 0
@@ -141,8 +106,7 @@ class Sync:
         self._neighbours: dict[PeerId, _Neighbour] = {}
         self._transfers = Transfers(stall_s, progress_bytes)
         self._inadmissible: dict[Slot, Update] = {}  # headers alone
-        self._to_announce: dict[UpdateId, set[PeerId]] = {}
-        """What nobody was told of yet, and which neighbours have announced it themselves."""
+        self._announcements = Announcements(updates, stall_s)
         self.horizon = MAX_ROUND
         """The last round of which anything is wanted yet: what is later is told again later."""
 
@@ -184,19 +148,7 @@ class Sync:
 
     def has_all(self, peer: PeerId, through: int) -> bool:
         """Tell whether a peer, if a neighbour, has announced all that we hold through a round."""
-        neighbour = self._neighbours.get(peer)
-        if neighbour is None:
-            return True
-        told = (self._updates.get(item) for item in neighbour.lacks)
-        if any(update is not None and update.round <= through for update in told):
-            return False
-        return neighbour.told_all or all(
-            update.round > through
-            or update.round in neighbour.same
-            or update.round <= neighbour.frontier
-            or update.id in neighbour.ahead
-            for update in self._updates.after(*neighbour.listed_to)
-        )
+        return self._announcements.has_all(peer, through)
 
     def fetching_until(self) -> float:
         """Return until when what was asked for counts as arriving, if nothing more comes."""
@@ -215,49 +167,31 @@ class Sync:
 
     def connected(self, peer: PeerId, now: float, *, sums_up: bool = False) -> list[Action]:
         """List what we hold to a new neighbour; first sum it up, if it does so too."""
-        list_due = now + LIST_PATIENCE * self._stall_s
-        self._neighbours[peer] = _Neighbour(list_due=list_due, awaits_sums=sums_up)
+        self._neighbours[peer] = _Neighbour(list_due=now + LIST_PATIENCE * self._stall_s)
         self._transfers.connected(peer)
-        if sums_up:
-            rounds = self._updates.rounds()[-MAX_SUMS:]
-            return [Send((peer,), Sums(tuple(Sum(n, self._updates.sum_of(n)) for n in rounds)))]
-        return self._list_on(peer, MAX_UNANSWERED, now)
+        return self._announcements.connected(peer, now, sums_up=sums_up)
 
     def sums(self, peer: PeerId, message: Sums, now: float) -> list[Action]:
         """List what we hold of the rounds of which a neighbour does not hold the same."""
-        neighbour = self._neighbours[peer]
-        if not neighbour.awaits_sums:
-            return []  # once a session: there is nothing to say to another
-        neighbour.awaits_sums = False
-        held = set(self._updates.rounds())
-        neighbour.same = frozenset(
-            each.round
-            for each in message.rounds
-            if each.round in held and each.digest == self._updates.sum_of(each.round)
-        )
-        return self._list_on(peer, MAX_UNANSWERED, now)
+        return self._announcements.sums(peer, message, now)
 
     def disconnected(self, peer: PeerId, now: float) -> list[Action]:
         """Ask others for what was under way from a lost neighbour."""
         del self._neighbours[peer]
+        self._announcements.disconnected(peer)
         self._transfers.disconnected(peer)
         return self._request(now)
 
     def tick(self, now: float) -> list[Action]:
         """Ask again for what makes no progress; tell again what is not acknowledged."""
         self._transfers.give_up_stalled(now)
-        actions: list[Action] = []
-        for peer in self._neighbours:
-            if now >= self._told_again_at(peer):
-                actions += self._tell_again(peer, now)
-        return [*actions, *self._request(now)]
+        return [*self._announcements.tick(now), *self._request(now)]
 
     def next_wakeup(self) -> float | None:
         """Return when `tick` is due, if nothing happens before."""
-        times = [self._told_again_at(peer) for peer in self._neighbours]
+        first = self._announcements.next_wakeup()
         if (stall := self._transfers.next_stall()) is not None:
-            times.append(stall)
-        first = min(times, default=math.inf)
+            first = min(first, stall)
         return None if math.isinf(first) else first
 
     # What neighbours say.
@@ -269,23 +203,12 @@ class Sync:
             RemoteProtocolError: It announces more than anyone can hold: `MAX_OFFERED` updates
                 beyond ours, or `MAX_RIVALS` under one (round, author).
         """
-        neighbour = self._neighbours[peer]
-        neighbour.listed |= message.complete
-        answered: list[Update] = []
+        self._neighbours[peer].listed |= message.complete
+        actions = self._announcements.acknowledged(peer, message.entries, now)
         for entry in message.entries:
-            neighbour.lacks.pop(entry.id, None)
-            if (holders := self._to_announce.get(entry.id)) is not None:
-                holders.add(peer)
-            update = self._updates.get(entry.id)
-            if update is not None and _is_ahead_of_list(neighbour, update):
-                answered.append(update)
-                neighbour.ahead.add(entry.id)
             if not self._is_known(entry):
                 self._hold(peer, entry)
-        # It waits for our word on its list as we do for its word on ours.
-        parts = _entries(answered) if answered else []
-        actions: list[Action] = [Send((peer,), Have(part, False)) for part in parts]
-        return [*actions, *self._list_more(peer, now), *self._request(now)]
+        return [*actions, *self._request(now)]
 
     def base_offered(self, peer: PeerId, base: Base | None, now: float) -> list[Action]:
         """Want the better base that a neighbour has, or none of it any more.
@@ -442,15 +365,7 @@ class Sync:
 
     def announce(self, now: float) -> list[Action]:
         """Tell all neighbours of what has been taken in since the last call."""
-        if not self._to_announce:
-            return []
-        told, self._to_announce = self._to_announce, {}
-        updates = [u for item in told if (u := self._updates.get(item)) is not None]
-        for peer, neighbour in self._neighbours.items():
-            for update in updates:
-                if peer not in told[update.id] and update.round > neighbour.frontier:
-                    neighbour.lacks[update.id] = now
-        return [Send(self.neighbours(), Have(part, False)) for part in _entries(updates)]
+        return self._announcements.announce(now)
 
     def inadmissible(self, update: Update, now: float) -> list[Action]:
         """Never want this update again: it has its author's word, and does not decode."""
@@ -475,34 +390,14 @@ class Sync:
 
     def stands_on(self, peer: PeerId, frontier: int, now: float) -> list[Action]:
         """Note a neighbour's frontier: tell it of no round that its base includes."""
-        neighbour = self._neighbours[peer]
-        before = neighbour.frontier
-        if frontier < before:  # to list all anew costs us far more than it costs to say so
-            if now < neighbour.fell_at + self._stall_s:
-                return []  # each heartbeat says it again
-            neighbour.fell_at = now
-        neighbour.frontier = frontier
-        if frontier > before:
-            self._drop_lacks(neighbour)
-            return self._list_more(peer, now)
-        if frontier < before:  # on another base, it takes in what we have not told it of
-            neighbour.lacks.clear()
-            neighbour.ahead.clear()
-            neighbour.same = frozenset()
-            neighbour.listed_to, neighbour.told_all = (0, ""), False
-            return self._list_on(peer, MAX_UNANSWERED, now)
-        return []
+        return self._announcements.stands_on(peer, frontier, now)
 
     def rebased(self, now: float) -> list[Action]:
         """Want and tell nothing more of the rounds that our own base includes by now."""
         frontier = self._updates.frontier
         actions = self._forget(self._transfers.before(frontier + 1), now)
         self._inadmissible = {s: u for s, u in self._inadmissible.items() if s[0] > frontier}
-        for peer, neighbour in self._neighbours.items():
-            self._drop_lacks(neighbour)
-            neighbour.ahead = {item for item in neighbour.ahead if item in self._updates}
-            actions += self._list_more(peer, now)
-        return actions
+        return [*actions, *self._announcements.rebased(now)]
 
     # The inside.
 
@@ -511,67 +406,6 @@ class Sync:
         base = self._neighbours[peer].base
         items = [Item(item)]
         return [*items, _base_item(base)] if base is not None and base.digest == item else items
-
-    def _drop_lacks(self, neighbour: _Neighbour) -> None:
-        neighbour.lacks = {
-            item: told_at
-            for item, told_at in neighbour.lacks.items()
-            if (u := self._updates.get(item)) is not None and u.round > neighbour.frontier
-        }
-
-    def _list_more(self, peer: PeerId, now: float) -> list[Action]:
-        """Go on with our list once the neighbour has answered half of what it was told."""
-        neighbour = self._neighbours[peer]
-        unanswered = len(neighbour.lacks)
-        if neighbour.told_all or 2 * unanswered > MAX_UNANSWERED:
-            return []
-        return self._list_on(peer, MAX_UNANSWERED - unanswered, now)
-
-    def _list_on(self, peer: PeerId, num_entries: int, now: float) -> list[Action]:
-        """Tell a neighbour the next entries of our list, and when they are the last."""
-        neighbour = self._neighbours[peer]
-        if neighbour.awaits_sums:
-            return []
-        listed: list[Update] = []
-        neighbour.told_all = True
-        for update in self._updates.after(*neighbour.listed_to):
-            is_told = update.id in neighbour.ahead or update.round in neighbour.same
-            if is_told or update.round <= neighbour.frontier:
-                continue
-            # Both of a void slot go together: one alone would look like an update.
-            if len(listed) >= num_entries and _slot(update) != _slot(listed[-1]):
-                neighbour.listed_to, neighbour.told_all = _slot(listed[-1]), False
-                break
-            listed.append(update)
-        if neighbour.told_all:
-            neighbour.ahead.clear()
-        neighbour.lacks |= dict.fromkeys((update.id for update in listed), now)
-        parts = _entries(listed)
-        last = len(parts) - 1
-        return [
-            Send((peer,), Have(part, neighbour.told_all and i == last))
-            for i, part in enumerate(parts)
-        ]
-
-    def _told_again_at(self, peer: PeerId) -> float:
-        neighbour = self._neighbours[peer]
-        told_at = next(iter(neighbour.lacks.values()), math.inf)
-        return max(told_at + self._stall_s, neighbour.again_from)
-
-    def _tell_again(self, peer: PeerId, now: float) -> list[Action]:
-        """Repeat what was not answered for long; go on with our list though, if it can."""
-        neighbour = self._neighbours[peer]
-        neighbour.again_from = now + TELL_AGAIN_SHARE * self._stall_s
-        lacks = itertools.islice(neighbour.lacks.items(), MAX_TOLD_AGAIN)
-        due = [item for item, told_at in lacks if now >= told_at + self._stall_s]
-        again = [u for item in due if (u := self._updates.get(item)) is not None]
-        for update in again:
-            del neighbour.lacks[update.id]
-            neighbour.lacks[update.id] = now
-        actions: list[Action] = [Send((peer,), Have(part, False)) for part in _entries(again)]
-        if not neighbour.told_all and len(neighbour.lacks) <= MAX_OFFERED // 2:
-            actions += self._list_on(peer, MAX_HAVE_ENTRIES, now)
-        return actions
 
     def _hold(self, peer: PeerId, entry: HaveEntry) -> None:
         slot = (entry.round, PeerId(entry.author))
@@ -613,12 +447,12 @@ class Sync:
         for evidence in self._updates.slot(*slot):
             self._announce_soon(evidence)
             if evidence in told:  # it goes out again beside the other, and nobody has to answer
-                self._to_announce[evidence.id] = {*self._neighbours}
+                self._announcements.repeat(evidence)
         return self._forget(self._transfers.in_slot(slot), now)
 
     def _announce_soon(self, update: Update) -> None:
         transfer = self._transfers.get(_item(update))
-        self._to_announce[update.id] = set() if transfer is None else {*transfer.holders}
+        self._announcements.add(update, () if transfer is None else transfer.holders)
 
     def _forget(self, transfers: Iterable[Transfer], now: float) -> list[Action]:
         actions: list[Action] = []
@@ -650,23 +484,6 @@ class Sync:
                 del neighbour.granted[next(iter(neighbour.granted))]
             wants.append(Send((peer,), Want(transfer.id, transfer.received)))
         return [*map(Discard, self._transfers.forgotten()), *wants]
-
-
-def _entries(updates: Iterable[Update]) -> list[tuple[HaveEntry, ...]]:
-    """Return entries in parts that fit a message; one at least."""
-    entries = [_entry(update) for update in updates]
-    starts = range(0, len(entries), MAX_HAVE_ENTRIES)
-    return [tuple(entries[i : i + MAX_HAVE_ENTRIES]) for i in starts] or [()]
-
-
-def _entry(update: Update) -> HaveEntry:
-    return HaveEntry(update.round, update.author, update.id)
-
-
-def _is_ahead_of_list(neighbour: _Neighbour, update: Update) -> bool:
-    """Tell whether our list would only tell a neighbour later of what it has announced itself."""
-    is_listed = neighbour.told_all or _slot(update) <= neighbour.listed_to
-    return not is_listed and update.id not in neighbour.ahead
 
 
 def _slot(update: Update) -> tuple[int, PeerId]:
