@@ -94,6 +94,21 @@ def test_the_last_ones_are_kept_within_their_room() -> None:
     assert ids(passed.kept) == set(range(5, frontier + 1))
 
 
+def test_of_ones_own_as_many_are_kept_where_turns_are_rare() -> None:
+    """After a long partition what a half had learned counted nowhere, and no author had it."""
+    period = 10
+    frontier = module.MAX_ROUNDS_BACK * period
+    history = held().history_through(frontier, period)
+    mine = [update(ME, number) for number in range(1, frontier, period)]
+    others = [update(OTHER, number) for number in range(1, frontier, period)]
+    passed = Passed(ME.peer_id, held(history=history), [*mine, *others], turn_period=period)
+    passed.settle()
+    kept = {u.round for u in passed.kept if u.author == ME.peer_id}
+    assert kept == {u.round for u in mine}
+    assert all(u.round > frontier - module.MAX_ROUNDS_BACK for u in passed.kept if u in others)
+    assert passed.first_own(frontier) == 1
+
+
 @st.composite
 def steps(draw: st.DrawFn) -> list[tuple[str, int, frozenset[int]]]:
     """Draw what happens to a peer's updates: of one round, or a base with some of them."""

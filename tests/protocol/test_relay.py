@@ -14,6 +14,7 @@ from protocol_support import (
     heartbeat_body,
     origin,
     signer,
+    update,
 )
 
 from semantic_net.protocol.actions import Action, Send
@@ -105,6 +106,29 @@ def test_in_long_rounds_the_news_of_a_turn_in_a_later_one_waits_for_others() -> 
     due = 12.0 + 1.5 * NEWS_WAIT * 10.0
     assert machine.next_wakeup(12.0) <= due
     assert passed_on(machine.tick(due)) == [(B,)]
+
+
+def test_who_lets_its_turn_pass_or_says_goodbye_is_told_of_once_more() -> None:
+    """Others waited for it until it counted as gone, its neighbours alone knew better."""
+    for body in (
+        heartbeat_body(sequence=2, round_index=TURN, next_round=TURN, leaving=True),
+        heartbeat_body(sequence=2, round_index=TURN, next_round=TURNS.next(C, TURN + 1)),
+    ):
+        machine = in_round(TURN)
+        machine.received(A, said(1, TURN), 12.0)
+        assert passed_on(machine.look(12.0)) == [(B,)]
+        machine.received(A, heartbeat(CAROL, body), 13.0)
+        assert passed_on(machine.look(13.0)) == [(B,)]
+
+
+def test_that_it_has_published_its_update_tells() -> None:
+    machine = in_round(TURN)
+    machine.received(A, said(1, TURN), 12.0)
+    assert passed_on(machine.look(12.0)) == [(B,)]
+    following, own = TURNS.next(C, TURN + 1), update(CAROL, TURN)
+    body = heartbeat_body(sequence=2, round_index=TURN, next_round=following, last=own)
+    machine.received(A, heartbeat(CAROL, body), 13.0)
+    assert passed_on(machine.look(13.0)) == []
 
 
 def test_the_news_of_a_turn_in_the_open_round_waits_for_nobody() -> None:

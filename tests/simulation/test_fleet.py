@@ -72,6 +72,36 @@ def test_a_participant_that_dies_in_its_turn_holds_nobody_up_for_long() -> None:
         assert ends[2] - ends[1] < node.cfg.liveness_s + LONGEST_WAIT_S
 
 
+def islanders(size: int, cut_off: int, *, for_s: float, rounds: int) -> World:
+    """Return a fleet of which some were cut off for long, and have been back since."""
+    names = [f"peer{n}" for n in range(size)]
+    pairs = [(names[a], names[b]) for a, b in links("random-3", size, "0")]
+    world = World(names, NodeConfig(rounds=rounds, turn_period=PERIOD), 0, links=pairs)
+    for node in world.nodes.values():
+        node.start()
+    world.after(15.0, lambda: world.partition(names[:cut_off], names[cut_off:]))
+    world.after(15.0 + for_s, lambda: world.partition())
+    world.run(until=5000)
+    assert world.all_finished()
+    return world
+
+
+def test_one_that_is_cut_off_does_not_run_away() -> None:
+    """It knew nobody any more, and closed the rounds that were not its turn in a heartbeat."""
+    alone = islanders(16, 1, for_s=100.0, rounds=60).nodes["peer0"]
+    meanwhile = [closed for closed in alone.closed if 25.0 < closed.at < 115.0]
+    assert len(meanwhile) <= 90.0 / alone.cfg.listen_timeout_s + 1
+    assert any("cut off" in closed.reason for closed in meanwhile)
+
+
+def test_a_few_that_are_cut_off_make_nobody_skip_rounds() -> None:
+    """Rounds without anybody's turn took them no time, and two ahead made all others jump."""
+    world = islanders(16, 3, for_s=120.0, rounds=80)
+    rest = list(world.nodes.values())[3:]
+    assert all([c.round for c in node.closed] == list(range(1, 81)) for node in rest)
+    assert len({node.closed[-1].state_digest for node in world.nodes.values()}) == 1
+
+
 def test_bases_are_made_though_nobody_hears_of_everybody() -> None:
     world = fleet(2, base_every=2)
     world.run(until=1000)

@@ -72,7 +72,6 @@ from semantic_net.protocol.messages import (
     decode_message,
     encode_message,
 )
-from semantic_net.protocol.passed import first_kept
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.protocol.vitals import VitalsMessage
 from semantic_net.semantic.rate import Choice
@@ -574,7 +573,7 @@ class Peer(Generic[Parsed]):
                 plan.frontier, lambda: machine.passed.needed
             ):
                 self._frontier = plan.frontier
-                first = first_kept(plan.frontier)
+                first = machine.passed.first_own(plan.frontier)
                 rounds = parts.learner.taken_back
                 for own in [own for own, number in rounds.items() if number < first]:
                     del rounds[own]

@@ -187,6 +187,7 @@ class PeerMachine:
             taken_back,
             own_bytes=cfg.bases.own_passed_bytes,
             others_bytes=cfg.bases.others_passed_bytes,
+            turn_period=cfg.admission.turns.period,
         )
         self._compaction = Compaction(
             cfg.bases, self._bases, updates, self.sync, self.rounds, self.passed, self._add
@@ -499,11 +500,11 @@ class PeerMachine:
         if self.roster.hear(peer, body, message, now):
             if not self._turns.is_sampled:
                 actions += self._pass_on(message, peer, {sender})
-            elif body.is_due and self._turns.has(peer, body.next_round):
+            elif (turn := self._told_turn(peer, before, body)) is not None:
                 # Of a large fleet nobody needs to hear more than who publishes soon, and of whom
                 # publishes in a later round only at leisure.
                 is_news = before is None or before.turn != body.turn
-                is_now = body.next_round <= self.rounds.round
+                is_now = turn <= self.rounds.round
                 wait_s = self._relay.wait_s(is_news=is_news, is_now=is_now)
                 self._relay.add(peer, message, sender, now + wait_s)
         self.rounds.heard(peer, body)
@@ -511,6 +512,20 @@ class PeerMachine:
             actions += self.sync.stands_on(peer, body.frontier, now)
             actions += self._compaction.consider(peer, body, now)
         return [*actions, *self._closed.compare(peer, body)]
+
+    def _told_turn(
+        self, peer: PeerId, before: HeartbeatBody | None, body: HeartbeatBody
+    ) -> int | None:
+        """Return of which turn a heartbeat tells all of a large fleet; None if they need not hear.
+
+        They wait for whoever is due, and wait no more for whoever has let its turn pass. Of one
+        that has published its update tells.
+        """
+        if body.is_due and self._turns.has(peer, body.next_round):
+            return body.next_round
+        if before is None or not before.is_due or body.last_round >= before.next_round:
+            return None
+        return before.next_round if self._turns.has(peer, before.next_round) else None
 
     def _pass_on_again(self, peer: PeerId, message: Neighbours, now: float) -> list[Action]:
         """Take a neighbour's list; tell it of those it does not hear directly any more."""

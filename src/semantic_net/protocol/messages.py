@@ -120,9 +120,9 @@ class HeartbeatBody(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return self.next_round <= self.round + 1
 
     @property
-    def turn(self) -> tuple[int, int, bool, bool]:
+    def turn(self) -> tuple[int, int, bool, bool, bool]:
         """What it says of its next turn, which all of a large fleet hear when it is near."""
-        return self.incarnation, self.next_round, self.ready, self.is_due
+        return self.incarnation, self.next_round, self.ready, self.leaving, self.is_due
 
 
 class HeartbeatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

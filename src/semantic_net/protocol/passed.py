@@ -22,7 +22,7 @@ from semantic_net.protocol.update import Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 
 MAX_ROUNDS_BACK = 64
-"""Rounds before the frontier of which updates are kept."""
+"""Rounds before the frontier of which updates are kept; of one's own, as many turns."""
 
 
 class Needed(NamedTuple):
@@ -30,11 +30,6 @@ class Needed(NamedTuple):
 
     frontier: int
     ids: frozenset[UpdateId]
-
-
-def first_kept(frontier: int) -> int:
-    """Return the first round of which anything is remembered beside what the base includes."""
-    return frontier - MAX_ROUNDS_BACK + 1
 
 
 class Passed:
@@ -49,6 +44,7 @@ class Passed:
         *,
         own_bytes: int | None = None,
         others_bytes: int | None = None,
+        turn_period: int = 1,
     ) -> None:
         """Take what an earlier process left.
 
@@ -59,16 +55,22 @@ class Passed:
             taken_back: The rounds of those of our own that are taken back.
             own_bytes: Most bytes of our own payloads that are kept; None: any.
             others_bytes: Most bytes of those of others.
+            turn_period: Rounds in which a peer has one turn.
         """
         self._me = me
         self._updates = updates
         self._own_bytes = math.inf if own_bytes is None else own_bytes
         self._others_bytes = math.inf if others_bytes is None else others_bytes
+        self._own_rounds_back = MAX_ROUNDS_BACK * turn_period
         self._taken_back = dict(taken_back)
         self.kept: tuple[Update, ...] = tuple(kept)
         """Updates outside the set whose payloads are needed, ascending by round."""
         self.needed = self._needed()
         """The same in one piece, with the frontier; any thread may ask."""
+
+    def first_own(self, frontier: int) -> int:
+        """Return the first round of which an own update is remembered that no base includes."""
+        return frontier - self._own_rounds_back + 1
 
     def own(self) -> list[Update]:
         """Return all of our own that are here, in the set or not; some perhaps twice."""
@@ -98,7 +100,7 @@ class Passed:
         counting = {u.id for u in own.values() if self._counts(u)}
         back = [u for u in own.values() if u.id not in counting and not self.is_taken_back(u)]
         again = [u for u in own.values() if u.id in counting and self.is_taken_back(u)]
-        first = first_kept(self._updates.frontier)
+        first = self.first_own(self._updates.frontier)
         rounds = {**self._taken_back, **{u.id: u.round for u in back}}
         self._taken_back = {
             item: number
@@ -120,11 +122,12 @@ class Passed:
 
     def _that_have_room(self, updates: Iterable[Update]) -> tuple[Update, ...]:
         """Return the latest of our own, those that are taken back first, and of others'."""
-        first = first_kept(self._updates.frontier)
-        recent = [u for u in updates if u.round >= first and u.id not in self._updates]
+        frontier = self._updates.frontier
+        recent = [u for u in updates if u.id not in self._updates]
         recent.sort(key=lambda u: (not self.is_taken_back(u), -u.round, u.id))
-        own = [u for u in recent if u.author == self._me]
-        others = [u for u in recent if u.author != self._me]
+        first, first_own = frontier - MAX_ROUNDS_BACK + 1, self.first_own(frontier)
+        own = [u for u in recent if u.author == self._me and u.round >= first_own]
+        others = [u for u in recent if u.author != self._me and u.round >= first]
         kept = [*_within(own, self._own_bytes), *_within(others, self._others_bytes)]
         return tuple(sorted(kept, key=lambda u: (u.round, u.id)))
 

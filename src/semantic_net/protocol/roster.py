@@ -27,6 +27,10 @@ RELAYS_PER_LIFE_IF_SAMPLED = 3
 """The same in a large fleet, where each is passed on by everybody."""
 
 
+OPEN_SHARE = 1 / 3
+"""Share of a large fleet, as far as it is heard, that has to have reached a round."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """The latest heartbeat of a peer, and when it reached us."""
@@ -192,7 +196,9 @@ class Roster:
 
         One that is wrong or lies makes nobody skip rounds where there are more. Where more may
         lie it takes one more than those, each on a device of its own. Whom we know by the word of
-        another only speaks with that one's voice.
+        another only speaks with that one's voice. In a large fleet it takes a share of all: a few
+        that were cut off may be ahead, as with few turns their rounds are short, and they wait for
+        the rest better than the rest skips rounds for them.
 
         Args:
             now: The time.
@@ -202,6 +208,8 @@ class Roster:
         if self._max_liars == 0 and len(rounds) == 1:
             return rounds[0] if believes_one else 0
         needed = max(self._max_liars, 1) + 1
+        if self._is_sampled:
+            needed = max(needed, math.ceil(OPEN_SHARE * len(rounds)))
         return rounds[-needed] if len(rounds) >= needed else 0
 
     def _rounds_reached(self, alive: Mapping[PeerId, HeartbeatBody]) -> list[int]:

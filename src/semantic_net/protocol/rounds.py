@@ -184,6 +184,9 @@ class Rounds:
         self._is_watching = False
         self._train_from = 0.0
         self._trained_s = 0.0  # the longest own training
+        self._has_heard = False  # of anybody: a large fleet forgets those who fall silent
+        self._opened_at = 0.0
+        self._round_s = 0.0  # that the last round took in which somebody published
         self._quiet_until = 0.0  # before that nobody needs to have been heard of in this round
         self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
@@ -234,6 +237,7 @@ class Rounds:
 
     def heard(self, peer: PeerId, body: HeartbeatBody) -> None:
         """Note a heartbeat: the next one may overtake the update that this one tells of."""
+        self._has_heard = True
         if body.last_round == self.round:
             self._published[peer] = body.incarnation
         # Of whose turn it is a large fleet hears bit by bit.
@@ -426,7 +430,7 @@ class Rounds:
         """Open a round, on what the rounds before it fold to: folded by now, or to be folded."""
         if number > self._cfg.rounds:  # the base that was taken over goes beyond
             return self._open_last(now)
-        self.round = number
+        self.round, self._opened_at = number, now
         self._expect(now)
         if self._cfg.observes:
             return self._watch(now)
@@ -463,7 +467,9 @@ class Rounds:
         )
         self.phase, self._is_watching = Phase.COLLECTING, True
         self.deadline = math.inf if self._cfg.observes else now + watched_s
-        self._quiet_until = now + self._cfg.hearsay_s
+        # A round in which nobody publishes lasts as long as others do. Else a few that are cut off
+        # from the rest, and seldom have a turn, would be many rounds ahead when they are back.
+        self._quiet_until = now + max(self._cfg.hearsay_s, self._round_s)
         return self.step(now)
 
     def _is_own_turn(self, number: int) -> bool:
@@ -540,7 +546,7 @@ class Rounds:
             elif now < self.deadline:
                 return []
         # Who looks for others has some, as who was told of them has, and must not run away alone.
-        known = self._cfg.settle_s > 0 or self._roster.num_known > 0
+        known = self._cfg.settle_s > 0 or self._has_heard
         known = known or not self.refused.issuperset(self.waiting_for)
         cut_off = known and not alive and not self._roster.all_said_goodbye()
         actions: list[Action] = []
@@ -667,6 +673,8 @@ class Rounds:
     def _close(self, now: float) -> list[Action]:
         self.phase, self.deadline = Phase.FOLDING, None
         self._is_watching = False
+        if self._updates.live(self.round):
+            self._round_s = now - self._opened_at
         late = self._tell_late()
         missing = tuple(sorted(p for p in self.expected if not self._updates.holds(self.round, p)))
         reason = self._why_close(self._num_outstanding(self._roster.alive(now)) or 0, len(missing))

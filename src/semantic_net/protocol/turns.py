@@ -31,13 +31,13 @@ class Turns:
             period: Rounds of an epoch, at least 1; with 1 everybody trains in every round.
         """
         self._run = run
-        self._period = period
+        self.period = period
         self._known: dict[tuple[PeerId, int], int] = {}  # asked for far more often than drawn
 
     @property
     def is_sampled(self) -> bool:
         """Whether there are rounds that are not everybody's."""
-        return self._period > 1
+        return self.period > 1
 
     def has(self, peer: PeerId, round_index: int) -> bool:
         """Tell whether a round is a peer's turn."""
@@ -47,7 +47,7 @@ class Turns:
         """Return the round of a peer's first turn from a round on, that one included."""
         if not self.is_sampled:
             return first
-        epoch = (first - 1) // self._period
+        epoch = (first - 1) // self.period
         own = self._turn(peer, epoch)
         return own if own >= first else self._turn(peer, epoch + 1)
 
@@ -62,4 +62,4 @@ class Turns:
     def _draw(self, peer: PeerId, epoch: int) -> int:
         text = b"turn %s %d %s" % (self._run, epoch, peer.encode("ascii"))
         drawn = int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
-        return epoch * self._period + 1 + drawn % self._period
+        return epoch * self.period + 1 + drawn % self.period
