@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.messages import Message, encode_message
 from semantic_net.simulation.disasters import in_mesh
-from semantic_net.simulation.node import NodeConfig
+from semantic_net.simulation.node import Node, NodeConfig
 from semantic_net.simulation.scenario import scenario
 from semantic_net.simulation.world import World
 
@@ -79,13 +81,24 @@ def test_from_one_seed_all_are_connected_soon_and_none_has_many_links(
 
 
 def test_what_a_peer_keeps_and_sends_does_not_grow_with_the_fleet() -> None:
-    def most(num_peers: int) -> int:
-        world = mesh(num_peers, seed=1)
-        world.run(until=20)
-        return max(len(node.running.mesh.view) for node in world.nodes.values())  # type: ignore[union-attr]  # a mesh
+    def costs(num_peers: int) -> tuple[float, float]:
+        world, sent = mesh(num_peers, seed=1), 0
+        world.run(until=30)
+        send = world.send
 
-    assert most(120) <= 32
-    assert most(12) <= 32
+        def count(sender: Node, to: PeerId, message: Message) -> None:
+            nonlocal sent
+            sent += len(encode_message(message))
+            send(sender, to, message)
+
+        world.send = count  # type: ignore[method-assign]  # to count
+        world.run(until=60)
+        known = [node.running.roster.num_known for node in world.nodes.values()]
+        return sent / num_peers, sum(known) / num_peers
+
+    (few_sent, few_known), (many_sent, many_known) = costs(24), costs(144)
+    assert many_sent < 1.2 * few_sent
+    assert many_known < 1.2 * few_known
 
 
 def test_simulated_peers_of_a_mesh_are_told_of_two_others_at_most() -> None:
