@@ -21,11 +21,11 @@ from protocol_support import (
 
 from semantic_net.protocol.actions import Action, Author, Close, Finish, Level, Tell, Train
 from semantic_net.protocol.bases import Bases
+from semantic_net.protocol.expected import MAX_IN_VAIN
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import Chunk, Have, HaveEntry
 from semantic_net.protocol.roster import Roster
 from semantic_net.protocol.rounds import (
-    MAX_IN_VAIN,
     NEVER,
     START_PATIENCE,
     TRAININGS_WATCHED,

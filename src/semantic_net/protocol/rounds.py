@@ -6,16 +6,16 @@
         COLLECTING of the last round --> SERVING --equal sets, or deadline--> FOLDING --> FINISHED
     STARTING --all published, the last not recorded--> COLLECTING of the last round
 
-Who is expected, when a round closes and under which round to publish is decided here and nowhere
-else. Time comes in as ``now``; what the peer knows of others it reads from the roster, the update
-set and the sync.
+When a round closes and under which round to publish is decided here and nowhere else; whom it
+waits for, in `expected`. Time comes in as ``now``; what the peer knows of others it reads from the
+roster, the update set and the sync.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import (
@@ -29,6 +29,7 @@ from semantic_net.protocol.actions import (
     Train,
 )
 from semantic_net.protocol.bases import Bases
+from semantic_net.protocol.expected import Alive, Expected
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.messages import HeartbeatBody
 from semantic_net.protocol.roster import Roster
@@ -42,10 +43,6 @@ START_PATIENCE = 10
 
 MAX_ROUNDS_NAMED = 5
 
-MAX_IN_VAIN = 3
-"""Deadlines in a row that a peer may let pass, alive and ready, before nobody waits for it until an
-update of it has come."""
-
 WATCH_PATIENCE = 10
 """Times ``listen_timeout_s`` that who watches a round waits for somebody to publish in it."""
 
@@ -54,8 +51,6 @@ TRAININGS_WATCHED = 3
 
 NEVER = MAX_ROUND + 1
 """The next round of who publishes nothing."""
-
-Alive = Mapping[PeerId, HeartbeatBody]
 
 
 class Ahead(enum.Enum):
@@ -157,7 +152,7 @@ class Rounds:
         self.round = 0
         """The open round; 0 before the first."""
         self.last_own = past.last_own
-        self.expected: frozenset[PeerId] = frozenset()
+        self._expected = Expected(updates, sync, roster, self._turns)
         self.deadline: float | None = None
         self.waiting_for: tuple[str, ...] = ()
         """Named addresses at which nobody has said hello so far."""
@@ -172,15 +167,12 @@ class Rounds:
         self._patience_ends_at = 0.0
         self._num_found = 0  # peers heard of so far, at the start
         self._start_goal = 0  # past the start timeout: fetch what is older than this round
-        self._published: dict[PeerId, int] = {}  # in the open round: who, and in which incarnation
         self._plan_base: UpdateId | None = None
         self._folded = 0  # the last round that a plan has gone through
         self._changed_from = 1  # the first round that differs from the last plan
         self._late: list[int] = []  # rounds of updates that came after their fold
         self._is_late = False  # the deadline has closed the round
         self._is_cut_off = False
-        self._arrived: set[PeerId] = set()  # whose update of a round is here: it stays
-        self._arrived_of = 0  # of this round
         self._is_watching = False
         self._train_from = 0.0
         self._trained_s = 0.0  # the longest own training
@@ -190,8 +182,11 @@ class Rounds:
         self._quiet_until = 0.0  # before that nobody needs to have been heard of in this round
         self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
-        self._in_vain: dict[PeerId, tuple[int, int]] = {}
-        """Who was waited for to the deadline: how often in a row, and its last round then."""
+
+    @property
+    def expected(self) -> frozenset[PeerId]:
+        """Whose updates the open round waits for."""
+        return self._expected.peers
 
     @property
     def is_ready(self) -> bool:
@@ -238,11 +233,10 @@ class Rounds:
     def heard(self, peer: PeerId, body: HeartbeatBody) -> None:
         """Note a heartbeat: the next one may overtake the update that this one tells of."""
         self._has_heard = True
-        if body.last_round == self.round:
-            self._published[peer] = body.incarnation
+        self._expected.heard(peer, body)
         # Of whose turn it is a large fleet hears bit by bit.
         if self._turns.is_sampled:
-            self.expected |= self._expectable({peer: body})
+            self._expected.expect_more({peer: body})
 
     def own_round_known(self, round_index: int) -> None:
         """Note that an earlier process of this peer has signed an update for a round."""
@@ -479,46 +473,12 @@ class Rounds:
         return min(self._turns.next(self._me, first), NEVER)
 
     def _expect(self, now: float) -> None:
-        """Expect whoever may still publish in the round that opens, or is known to have."""
         alive = self._roster.alive(now)
-        number = self.round
-        self._published = {p: b.incarnation for p, b in alive.items() if b.last_round == number}
-        published = {p for p in self._published if self._turns.has(p, number)}
-        expected = {p for p, b in alive.items() if b.ready and self._may_publish(p, b)} | published
-        if number == 1:  # whoever said hello in time, even if it is still getting ready
-            hello = (
-                alive
-                if self._cfg.num_peers or self._cfg.is_sparse
-                else set(self._sync.neighbours())
-            )
-            expected |= {p for p, b in alive.items() if p in hello and self._may_publish(p, b)}
-        self.expected = frozenset(p for p in expected if not self._is_given_up(p))
-
-    def _expectable(self, alive: Alive) -> set[PeerId]:
-        """Return who is ready, and still to be waited for in the open round."""
-        return {
-            peer
-            for peer, body in alive.items()
-            if body.ready and self._may_publish(peer, body) and not self._is_given_up(peer)
-        }
-
-    def _may_publish(self, peer: PeerId, body: HeartbeatBody) -> bool:
-        """Tell whether a peer may still publish in the open round: it has not passed its turn."""
-        return body.next_round <= self.round and self._turns.has(peer, self.round)
-
-    def _is_given_up(self, peer: PeerId) -> bool:
-        """Tell whether a peer was waited for often, and nothing of it has come since."""
-        times, last_round = self._in_vain.get(peer, (0, 0))
-        return times >= MAX_IN_VAIN and self._updates.last_round_of(peer) == last_round
-
-    def _note_in_vain(self, alive: Alive) -> None:
-        for peer in self.expected:
-            if self._is_settled(peer, alive):
-                continue
-            times, before = self._in_vain.get(peer, (0, 0))
-            last_round = self._updates.last_round_of(peer)
-            self._in_vain[peer] = (times + 1 if last_round == before else 1, last_round)
-        self._in_vain = {p: v for p, v in self._in_vain.items() if p in self._roster.known}
+        unready: Collection[PeerId] = ()
+        if self.round == 1:  # whoever said hello in time, even if it is still getting ready
+            knows_all = self._cfg.num_peers or self._cfg.is_sparse
+            unready = alive.keys() if knows_all else set(self._sync.neighbours())
+        self._expected.open(self.round, alive, unready)
 
     def _open_elsewhere(self, now: float) -> int:
         return min(self._roster.open_round(now), self._cfg.rounds)
@@ -538,7 +498,7 @@ class Rounds:
             return self._skip_included(now)
         alive = self._roster.alive(now)
         if self._cfg.observes:  # it was not there to see who is ready when the others were
-            self.expected |= self._expectable(alive)
+            self._expected.expect_more(alive)
         if self._is_watching:
             if self._is_under_way(now) or self._is_nobodys(alive, now):
                 self._is_watching = False
@@ -562,7 +522,8 @@ class Rounds:
             actions.append(_info("peers are heard again"))
         self._is_cut_off = cut_off
         enough = math.ceil(self._cfg.quorum * len(self.expected))
-        is_open = cut_off or self._num_outstanding(alive, len(self.expected) - enough) is None
+        most = len(self.expected) - enough
+        is_open = cut_off or self._expected.num_outstanding(alive, most) is None
         if is_open and now < self.deadline:
             return actions
         self._is_late = is_open
@@ -571,30 +532,11 @@ class Rounds:
             return [*actions, *self.step(now)]
         return [*actions, *self._close(now)]
 
-    def _num_outstanding(self, alive: Alive, limit: float = math.inf) -> int | None:
-        """Return how many of the expected are still to be waited for; None if above the limit."""
-        number = 0
-        for peer in self._not_here():
-            if not self._is_settled(peer, alive):
-                number += 1
-                if number > limit:
-                    return None
-        return number
-
-    def _not_here(self) -> set[PeerId]:
-        """Return those expected whose update of the open round is not here."""
-        if self._arrived_of != self.round:
-            self._arrived_of, self._arrived = self.round, set()
-        rest = set(self.expected - self._arrived)
-        self._arrived |= {peer for peer in rest if self._updates.holds(self.round, peer)}
-        return rest - self._arrived
-
     def outstanding(self, now: float) -> tuple[PeerId, ...]:
         """Return whom the open round waits for, by id; nobody unless it collects."""
         if self.phase is not Phase.COLLECTING:
             return ()
-        alive = self._roster.alive(now)
-        return tuple(sorted(p for p in self.expected if not self._is_settled(p, alive)))
+        return self._expected.outstanding(self._roster.alive(now))
 
     def _is_nobodys(self, alive: Alive, now: float) -> bool:
         """Tell whether it seems that nobody publishes in a round that is not our turn.
@@ -603,7 +545,7 @@ class Rounds:
         """
         if self._cfg.observes or now < self._quiet_until:
             return False
-        return not alive or self._num_outstanding(alive) == 0
+        return not alive or self._expected.num_outstanding(alive) == 0
 
     def _is_under_way(self, now: float) -> bool:
         """Tell whether somebody has published in the open round, or it is over elsewhere."""
@@ -615,18 +557,6 @@ class Rounds:
         skipped = _span(tuple(range(self.round, number)))
         tell = _info(f"skipped {skipped}: part of the base that was taken over")
         return [tell, *self._tell_late(), *self._open(number, now)]
-
-    def _is_settled(self, peer: PeerId, alive: Alive) -> bool:
-        """Tell whether nothing more of an expected peer is to be waited for in this round."""
-        if self._updates.holds(self.round, peer) or self._sync.refused(self.round, peer):
-            return True
-        if self._sync.pending(self.round, peer, alive):
-            return False  # somebody has it
-        body = alive.get(peer)
-        if body is None:
-            return True  # gone
-        has_published = self._published.get(peer) == body.incarnation
-        return body.next_round > self.round and not has_published  # moved past
 
     def _why_close(self, num_outstanding: int, num_missing: int) -> str:
         if num_outstanding:
@@ -676,10 +606,10 @@ class Rounds:
         if self._updates.live(self.round):
             self._round_s = now - self._opened_at
         late = self._tell_late()
-        missing = tuple(sorted(p for p in self.expected if not self._updates.holds(self.round, p)))
-        reason = self._why_close(self._num_outstanding(self._roster.alive(now)) or 0, len(missing))
+        missing, alive = self._expected.missing(), self._roster.alive(now)
+        reason = self._why_close(self._expected.num_outstanding(alive) or 0, len(missing))
         if self._is_late:
-            self._note_in_vain(self._roster.alive(now))
+            self._expected.waited_in_vain(alive)
         plan = self.plan(self.round)
         return [*late, Close(self.round, reason, missing, self.waiting_for, plan)]
 
