@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
-from semantic_net.protocol.handshake import HelloContent
+from semantic_net.protocol.handshake import Established, HelloContent, Outcome
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.base import Buffer, Found, TransportHandler
@@ -35,14 +35,14 @@ from semantic_net.transport.segment import (
 from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tls import Pins
 from semantic_net.transport.zenoh_config import LinkIdentity, ZenohSettings, zenoh_config
+from semantic_net.transport.zenoh_directory import MAX_INSTANCES, Directory
 from semantic_net.transport.zenoh_place import Keys, Place, read_place
 from semantic_net.transport.zenoh_session import ZenohSession
 from semantic_net.transport.zenoh_stream import ZenohStream, ZenohWire
 
 log = logging.getLogger(__name__)
 
-MAX_PLACES = 4096
-"""Processes that are known to be there: whoever a router lets in can make up any number."""
+_RANDOM = random.SystemRandom()
 
 
 class ZenohTransport(HubTransport):
@@ -79,7 +79,7 @@ class ZenohTransport(HubTransport):
         self._peer: PeerId = signer.peer_id
         self._place: Place
         self._session: ZenohSession | None = None
-        self._places: dict[Address, dict[bytes, Place]] = {}
+        self._directory = Directory(_RANDOM)
         self._streams: dict[Route, ZenohStream] = {}
         self._leaving: dict[bytes, asyncio.TimerHandle] = {}
         self._is_closed = False
@@ -145,16 +145,51 @@ class ZenohTransport(HubTransport):
             super().add_address(address)
 
     async def _dial(self, address: Address) -> Connection:
-        places = self._places.get(address)
-        if not places or self._session is None:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        place = places.pop(next(reversed(places)))  # who came last, and another the next time
-        self._places[address] = {place.instance: place, **places}
+        instances = self._directory.to_call(address)
+        failure: OSError = ConnectionRefusedError(
+            errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)
+        )
+        for instance in instances:
+            # Where only one is known it has all the time that there is. Of several most may be made
+            # up: each gets its share, and more the next time, for those that are on slow links.
+            share = 1.0 if len(instances) == 1 else 2.0 ** min(instance.tries, 2) / MAX_INSTANCES
+            self._directory.called(instance)
+            try:
+                return await self._call(address, instance.place, share)
+            except OSError as exc:
+                failure = exc
+        raise failure
+
+    async def _call(self, address: Address, place: Place, share: float) -> Connection:
+        """Call a process; it may use a share of the time that a dial and a handshake may take.
+
+        Raises:
+            OSError: It does not answer.
+        """
+        call_later = asyncio.get_running_loop().call_later
         stream = self._stream(place, secrets.token_bytes(ID_BYTES))
-        await stream.call(str(self._place).encode())
-        wire = ZenohWire(self._hub, str(address), self._pins)
-        stream.start(wire)
+        late = call_later(share * self._settings.connect_timeout_s, _give_up, stream)
+        try:
+            await stream.call(str(self._place).encode())
+        finally:
+            late.cancel()
+        wire = self._speak(stream, place, str(address))
+        late = call_later(share * self._settings.handshake_timeout_s, _give_up, stream)
+        wire.connection.outcome.add_done_callback(lambda _: late.cancel())
         return wire.connection
+
+    def _speak(self, stream: ZenohStream, place: Place, dialled: str | None) -> ZenohWire:
+        """Begin a handshake, and note once that has proven who is there."""
+        wire = ZenohWire(self._hub, dialled, self._pins)
+        stream.start(wire)
+
+        def settled(outcome: asyncio.Future[Outcome | str]) -> None:
+            result = None if outcome.cancelled() else outcome.result()
+            if isinstance(result, Established) and result.peer == place.peer:
+                self._directory.meet(place)
+
+        wire.connection.outcome.add_done_callback(settled)
+        return wire
 
     def _stream(self, place: Place, number: bytes) -> ZenohStream:
         theirs = Route(place.instance, number)
@@ -195,7 +230,7 @@ class ZenohTransport(HubTransport):
             return
         stream = self._stream(place, route.stream)
         stream.received(Segment(Flags.OPEN))
-        stream.start(ZenohWire(self._hub, None, self._pins))
+        self._speak(stream, place, None)
 
     def _refuse(self, route: Route) -> None:
         """Tell who speaks of a stream that there is none."""
@@ -210,9 +245,7 @@ class ZenohTransport(HubTransport):
         if not is_there:
             self._missed(place)
             return
-        self._places.setdefault(place.address, {})[place.instance] = place
-        if len(self._places) > MAX_PLACES:
-            del self._places[next(iter(self._places))]
+        self._directory.add(place)
         if place.peer == self._peer:
             return
         if self._zenoh.dials_found:
@@ -222,10 +255,7 @@ class ZenohTransport(HubTransport):
 
     def _missed(self, place: Place) -> None:
         """Wait whether a process comes back: perhaps only a router has gone."""
-        known = self._places.get(place.address, {})
-        known.pop(place.instance, None)
-        if not known:
-            self._places.pop(place.address, None)
+        self._directory.remove(place)
         if not any(route.source == place.instance for route in self._streams):
             return
         loop = asyncio.get_running_loop()
@@ -238,7 +268,7 @@ class ZenohTransport(HubTransport):
         self._leaving.pop(instance, None)
         for route, stream in list(self._streams.items()):
             if route.source == instance:
-                stream.lose(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+                _give_up(stream)
 
     async def close(self) -> None:
         """Flush the control lane within a bounded time, then close every connection."""
@@ -250,6 +280,10 @@ class ZenohTransport(HubTransport):
         await self._hub.close()
         if self._session is not None:
             await self._session.close()
+
+
+def _give_up(stream: ZenohStream) -> None:
+    stream.lose(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
 
 
 def _check_router(text: str, *, is_tls: bool) -> None:
