@@ -19,7 +19,7 @@ from transport_support import Probe, device, hello_content, raise_failures, run_
 from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
 from semantic_net.protocol.frames import Kind
 from semantic_net.protocol.identity import Signer, endorse
-from semantic_net.transport import common
+from semantic_net.transport import common, zenoh_directory
 from semantic_net.transport.base import Connected, Disconnected, Found, Refused, Unreachable
 from semantic_net.transport.certificate import (
     CERTIFICATE_BYTES,
@@ -42,7 +42,8 @@ from semantic_net.transport.zenoh_place import Keys, Place, read_place
 zenoh = pytest.importorskip("zenoh")
 from zenoh_world import free_port  # noqa: E402
 
-from semantic_net.transport import zenoh_session  # noqa: E402  # of the extra
+from semantic_net.transport import zenoh as zenoh_transport  # noqa: E402  # of the extra
+from semantic_net.transport import zenoh_session  # noqa: E402
 from semantic_net.transport.tls import Pins  # noqa: E402
 from semantic_net.transport.zenoh import ZenohTransport  # noqa: E402
 from semantic_net.transport.zenoh_router import Router, main  # noqa: E402
@@ -297,6 +298,31 @@ def test_who_was_met_is_called_first_whoever_else_is_said_to_be_there() -> None:
             tokens = make_up(session, *instances(place_of(b), 20), last)
             await until(lambda: knows(a, last))
             a.transport.disconnect(B.peer_id, "busy", "another time")
+            assert (await a.expect(Connected)).peer == B.peer_id
+            del tokens
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("port", [None, 1])
+def test_who_is_pushed_out_by_what_is_made_up_comes_back(
+    monkeypatch: pytest.MonkeyPatch, port: int | None
+) -> None:
+    monkeypatch.setattr(zenoh_transport, "LOOK_S", 0.02)
+    monkeypatch.setattr(zenoh_directory, "MAX_ADDRESSES", 4)
+    settings = replace(QUICK, max_backoff_s=0.1)
+
+    async def scenario(site: Site) -> None:
+        a = await site.peer("a", A, settings=settings, dials_found=False)
+        b = await site.peer("b", B, settings=settings, dials_found=False)
+        await until(lambda: knows(a, place_of(b)))
+        flood = instances(place_of(b), 12)
+        if port is not None:  # of other addresses
+            flood = [replace(place, port=port + index) for index, place in enumerate(flood)]
+        with plain_session(site.address) as session:
+            tokens = make_up(session, *flood)
+            await until(lambda: not knows(a, place_of(b)))
+            a.transport.add_address(b.transport.address)
             assert (await a.expect(Connected)).peer == B.peer_id
             del tokens
 

@@ -35,7 +35,7 @@ from semantic_net.transport.segment import (
 from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tls import Pins
 from semantic_net.transport.zenoh_config import LinkIdentity, ZenohSettings, zenoh_config
-from semantic_net.transport.zenoh_directory import MAX_INSTANCES, Directory
+from semantic_net.transport.zenoh_directory import MAX_ADDRESSES, MAX_INSTANCES, Directory
 from semantic_net.transport.zenoh_place import Keys, Place, read_place
 from semantic_net.transport.zenoh_session import ZenohSession
 from semantic_net.transport.zenoh_stream import ZenohStream, ZenohWire
@@ -43,6 +43,13 @@ from semantic_net.transport.zenoh_stream import ZenohStream, ZenohWire
 log = logging.getLogger(__name__)
 
 _RANDOM = random.SystemRandom()
+
+LOOK_S = 5.0
+"""Seconds until the router is asked again who is there, after somebody had to make room."""
+
+LOOK_S_EACH = 0.001
+"""Seconds to wait for each token that there was, so that to read them stays a small share of the
+work, however many a stranger makes up."""
 
 
 class ZenohTransport(HubTransport):
@@ -80,6 +87,8 @@ class ZenohTransport(HubTransport):
         self._place: Place
         self._session: ZenohSession | None = None
         self._directory = Directory(_RANDOM)
+        self._is_crowded = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
         self._streams: dict[Route, ZenohStream] = {}
         self._leaving: dict[bytes, asyncio.TimerHandle] = {}
         self._is_closed = False
@@ -115,6 +124,7 @@ class ZenohTransport(HubTransport):
             raise
         self._dial_peers()
         self._watch_trust()
+        self._looking = asyncio.get_running_loop().create_task(self._look_again(self._session))
 
     def _configure(self, listen: tuple[str, ...]) -> str:
         tls = None
@@ -245,13 +255,14 @@ class ZenohTransport(HubTransport):
         if not is_there:
             self._missed(place)
             return
-        self._directory.add(place)
+        if self._directory.add(place):
+            self._is_crowded.set()
         if place.peer == self._peer:
             return
-        if self._zenoh.dials_found:
-            self._dialer.add(str(place.address), learned=True)
-        else:
+        if not self._zenoh.dials_found:
             self._hub.report(Found(str(place.address)))
+        elif not self._dialer.add(str(place.address), learned=True):
+            self._is_crowded.set()
 
     def _missed(self, place: Place) -> None:
         """Wait whether a process comes back: perhaps only a router has gone."""
@@ -262,6 +273,27 @@ class ZenohTransport(HubTransport):
         self._leaving[place.instance] = loop.call_later(
             self._settings.dead_after_s, self._lose, place.instance
         )
+
+    async def _look_again(self, session: ZenohSession) -> None:
+        """Give those that had to make room another chance, again and again.
+
+        What is kept then is a sample: who was pushed out by made up ones is in one of the next.
+        """
+        try:
+            while True:
+                await self._is_crowded.wait()
+                self._is_crowded.clear()
+                await asyncio.sleep(LOOK_S)
+                places = await session.who_is_there()
+                if not places or len(places) > MAX_ADDRESSES:  # some are not looked at this time
+                    self._is_crowded.set()
+                for place in _RANDOM.sample(places, min(len(places), MAX_ADDRESSES)):
+                    if place not in self._directory or self._zenoh.dials_found:
+                        self._seen(place, True)
+                    await asyncio.sleep(0)  # there may be thousands, and others have their turn
+                await asyncio.sleep(len(places) * LOOK_S_EACH)
+        except Exception as exc:  # a bug of ours must not end as a task that nobody looks at
+            self._hub.failed(exc)
 
     def _lose(self, instance: bytes) -> None:
         """Take the streams with a process for broken."""
@@ -276,6 +308,9 @@ class ZenohTransport(HubTransport):
         self._is_closed = True
         for leaving in self._leaving.values():
             leaving.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._dialer.close()
         await self._hub.close()
         if self._session is not None:
