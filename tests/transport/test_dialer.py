@@ -125,11 +125,11 @@ def test_a_learned_address_where_nobody_ever_was_is_tried_less_often() -> None:
 def test_learned_addresses_are_bounded_and_the_hopeless_give_way() -> None:
     async def main() -> None:
         desert = Desert(replace(SETTINGS, max_learned=2))
-        for name in ("first:1", "second:1", "third:1"):
-            desert.dialer.add(name, learned=True)
+        names = ("first:1", "second:1", "third:1")
+        assert [desert.dialer.add(name, learned=True) for name in names] == [True, True, False]
         await asyncio.sleep(200.0)
         assert {str(address) for address in desert.times} == {"first:1", "second:1"}
-        desert.dialer.add("third:1", learned=True)
+        assert desert.dialer.add("third:1", learned=True)
         desert.dialer.add("given:1", learned=False)
         await asyncio.sleep(1.0)
         assert {str(address) for address in desert.times} == {

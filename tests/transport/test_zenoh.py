@@ -19,15 +19,21 @@ from transport_support import Probe, device, hello_content, raise_failures, run_
 from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
 from semantic_net.protocol.frames import Kind
 from semantic_net.protocol.identity import Signer, endorse
-from semantic_net.transport import common
-from semantic_net.transport.base import Connected, Disconnected, Found, Refused
+from semantic_net.transport import common, zenoh_directory
+from semantic_net.transport.base import Connected, Disconnected, Found, Refused, Unreachable
 from semantic_net.transport.certificate import (
     CERTIFICATE_BYTES,
     device_of,
     make_certificate,
     make_link_certificate,
 )
-from semantic_net.transport.segment import Flags, Route, Segment, encode_segment
+from semantic_net.transport.segment import (
+    Flags,
+    Route,
+    Segment,
+    decode_segment,
+    encode_segment,
+)
 from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.trust import Device, TrustFile
 from semantic_net.transport.zenoh_config import ZenohSettings, zenoh_config
@@ -36,7 +42,8 @@ from semantic_net.transport.zenoh_place import Keys, Place, read_place
 zenoh = pytest.importorskip("zenoh")
 from zenoh_world import free_port  # noqa: E402
 
-from semantic_net.transport import zenoh_session  # noqa: E402  # of the extra
+from semantic_net.transport import zenoh as zenoh_transport  # noqa: E402  # of the extra
+from semantic_net.transport import zenoh_session  # noqa: E402
 from semantic_net.transport.tls import Pins  # noqa: E402
 from semantic_net.transport.zenoh import ZenohTransport  # noqa: E402
 from semantic_net.transport.zenoh_router import Router, main  # noqa: E402
@@ -247,6 +254,106 @@ def test_who_is_no_peer_can_say_what_it_likes() -> None:
             session.liveliness().declare_token(token)
             b = await site.peer("b", B)
             assert (await a.expect(Connected)).peer == b.id
+
+    play(scenario)
+
+
+def place_of(probe: Probe) -> Place:
+    """Return where a peer is."""
+    place: Place = probe.transport._place  # type: ignore[attr-defined]
+    return place
+
+
+def knows(probe: Probe, place: Place) -> bool:
+    """Tell whether a peer would call a process."""
+    return place in probe.transport._directory  # type: ignore[attr-defined]
+
+
+def make_up(session: Any, *places: Place) -> list[Any]:
+    """Say of processes that they are there, for as long as what is returned exists."""
+    return [session.liveliness().declare_token(Keys("site").token(place)) for place in places]
+
+
+def instances(place: Place, number: int) -> list[Place]:
+    """Return other processes at the address of one."""
+    return [replace(place, instance=secrets.token_bytes(16)) for _ in range(number)]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what no event tells of."""
+    while True:
+        if holds():
+            return
+        await asyncio.sleep(0.001)
+
+
+def test_who_was_met_is_called_first_whoever_else_is_said_to_be_there() -> None:
+    async def scenario(site: Site) -> None:
+        # To call those that nobody is behind would take ten times as long as a test may.
+        a = await site.peer("a", A, settings=replace(QUICK, connect_timeout_s=15.0))
+        b = await site.peer("b", B, dials_found=False)
+        await a.expect(Connected)
+        last = Place(C.peer_id, 1, bytes(16))
+        with plain_session(site.address) as session:
+            tokens = make_up(session, *instances(place_of(b), 20), last)
+            await until(lambda: knows(a, last))
+            a.transport.disconnect(B.peer_id, "busy", "another time")
+            assert (await a.expect(Connected)).peer == B.peer_id
+            del tokens
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("port", [None, 1])
+def test_who_is_pushed_out_by_what_is_made_up_comes_back(
+    monkeypatch: pytest.MonkeyPatch, port: int | None
+) -> None:
+    monkeypatch.setattr(zenoh_transport, "LOOK_S", 0.02)
+    monkeypatch.setattr(zenoh_directory, "MAX_ADDRESSES", 4)
+    settings = replace(QUICK, max_backoff_s=0.1)
+
+    async def scenario(site: Site) -> None:
+        a = await site.peer("a", A, settings=settings, dials_found=False)
+        b = await site.peer("b", B, settings=settings, dials_found=False)
+        await until(lambda: knows(a, place_of(b)))
+        flood = instances(place_of(b), 12)
+        if port is not None:  # of other addresses
+            flood = [replace(place, port=port + index) for index, place in enumerate(flood)]
+        with plain_session(site.address) as session:
+            tokens = make_up(session, *flood)
+            await until(lambda: not knows(a, place_of(b)))
+            a.transport.add_address(b.transport.address)
+            assert (await a.expect(Connected)).peer == B.peer_id
+            del tokens
+
+    play(scenario)
+
+
+def test_who_answers_and_says_nothing_costs_a_share_of_the_time() -> None:
+    settings = replace(QUICK, connect_timeout_s=1.0, handshake_timeout_s=4.0)
+
+    async def scenario(site: Site) -> None:
+        a = await site.peer("a", A, settings=settings, dials_found=False)
+        address = Place(B.peer_id, 5000, secrets.token_bytes(16))
+        with plain_session(site.address) as session:
+
+            def answer(sample: Any) -> None:
+                route, segment = decode_segment(sample.payload.to_bytes())
+                if segment.flags & Flags.OPEN:
+                    back = Route(address.instance, route.stream)
+                    answered = b"".join(encode_segment(back, Segment()))
+                    session.put(Keys("site").inbox(route.source), answered)
+
+            session.declare_subscriber(Keys("site").inbox(address.instance), answer)
+            other = instances(address, 1)[0]
+            tokens = make_up(session, other, address)
+            await until(lambda: knows(a, address) and knows(a, other))
+            began = asyncio.get_running_loop().time()
+            a.transport.add_address(str(address.address))
+            await a.expect(Unreachable)
+            took_s = asyncio.get_running_loop().time() - began
+            assert 1.0 <= took_s < 3.0, "not the four seconds of an only one"
+            del tokens
 
     play(scenario)
 

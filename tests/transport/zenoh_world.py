@@ -15,7 +15,6 @@ from transport_support import Probe, device, hello_content, raise_failures
 
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer, endorse
-from semantic_net.transport.address import parse_address
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tls import Pins
@@ -151,7 +150,7 @@ class ZenohTlsWorld(ZenohWorld):
 async def _until_seen(one: ZenohTransport, other: ZenohTransport) -> None:
     """Wait until one knows that the other is there, so that a dial finds it."""
     while not (one._is_closed or other._is_closed):
-        if parse_address(other.address) in one._places:
+        if other._place in one._directory:
             break
         await asyncio.sleep(SEEN_S)
 

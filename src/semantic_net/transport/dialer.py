@@ -84,8 +84,8 @@ class Dialer:
         hub.session_ended = self._session_ended
         hub.is_named = self._is_named
 
-    def add(self, text: str, *, learned: bool) -> None:
-        """Dial an address from now on.
+    def add(self, text: str, *, learned: bool) -> bool:
+        """Dial an address from now on; tell whether there is room for it.
 
         Raises:
             ValueError: It is no address that can be dialled.
@@ -94,19 +94,20 @@ class Dialer:
         if address.is_wildcard or not address.port:
             raise ValueError(f"{text!r} names no host and port that could be dialled")
         if self._closed or address in self._own:
-            return
+            return True
         if target := self._targets.get(address):
             target.learned = target.learned and learned
-            return
+            return True
         if learned and not self._room_for_learned():
             log.debug("%s is not dialled: too many learned addresses", address)
-            return
+            return False
         target = self._targets[address] = _Target(address, learned)
         target.task = asyncio.get_running_loop().create_task(
             self._keep_connected(target), name=f"dial {address}"
         )
         self._tasks.add(target.task)
         target.task.add_done_callback(self._tasks.discard)
+        return True
 
     def forget(self, text: str) -> None:
         """Dial a learned address no more; a session with its peer stays.

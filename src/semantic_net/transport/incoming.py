@@ -5,6 +5,7 @@ Pure: time comes in.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from semantic_net.transport.segment import Flags, Segment
@@ -12,6 +13,13 @@ from semantic_net.transport.window import FIRST_WINDOW, MAX_WINDOW
 
 ACK_S = 0.02
 """Seconds that an answer may wait for something to travel with."""
+
+MAX_EARLY = 512
+"""Segments that wait for something before them: of large ones eight fill a window, but of small
+ones an honest peer may have hundreds under way. All are looked through for each that arrives."""
+
+EARLY_BYTES = 100
+"""What each of them counts beside its bytes: it may have none."""
 
 
 class Incoming:
@@ -27,6 +35,7 @@ class Incoming:
         """When it is time to say what has arrived, if nothing goes out that says it."""
         self._early: dict[int, tuple[memoryview, bool]] = {}
         self._early_bytes = 0
+        self._full_from = math.inf  # nothing from here on is kept until this has arrived in order
         self._read_bytes = 0
         self._end: int | None = None
         self._unanswered = 0
@@ -59,22 +68,33 @@ class Incoming:
             self.answer_at = now + ACK_S
 
     def _place(self, offset: int, data: memoryview, *, is_last: bool) -> None:
-        if offset > self.next:
-            # They may overlap, so that the limit does not bound them.
-            if offset not in self._early and self._early_bytes + len(data) <= MAX_WINDOW:
-                self._early[offset] = data, is_last
-                self._early_bytes += len(data)
-            return
-        self._append(offset, data, is_last=is_last)
+        if offset <= self.next:
+            self._append(offset, data, is_last=is_last)
+        elif offset not in self._early and offset < self._full_from:
+            self._early[offset] = data, is_last
+            self._early_bytes += len(data) + EARLY_BYTES
         while self._early and (first := min(self._early)) <= self.next:
-            data, is_last = self._early.pop(first)
-            self._early_bytes -= len(data)
+            data, is_last = self._take_early(first)
             self._append(first, data, is_last=is_last)
+        if self.next > self._full_from:
+            self._full_from = math.inf
+        # They may overlap, so that where they end does not bound them. What has to go is the end,
+        # and all that comes behind it: gaps are filled one in a round trip, the end at once.
+        while len(self._early) > MAX_EARLY or self._early_bytes > max(self.limit - self.next, 0):
+            self._full_from = last = max(self._early)
+            self._take_early(last)
+
+    def _take_early(self, offset: int) -> tuple[memoryview, bool]:
+        data, is_last = self._early.pop(offset)
+        self._early_bytes -= len(data) + EARLY_BYTES
+        return data, is_last
 
     def _append(self, offset: int, data: memoryview, *, is_last: bool) -> None:
         end = offset + len(data)
         if self._end is None and end > self.next:
-            self.ready.append(data[self.next - offset :])
+            new = data[self.next - offset :]
+            # A view of a part would hold all of the message. Honest ones never overlap.
+            self.ready.append(new if offset == self.next else memoryview(bytes(new)))
             self.next = end
         if is_last and self._end is None and end == self.next:
             self._end = end

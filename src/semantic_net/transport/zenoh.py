@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
-from semantic_net.protocol.handshake import HelloContent
+from semantic_net.protocol.handshake import Established, HelloContent, Outcome
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.base import Buffer, Found, TransportHandler
@@ -35,14 +35,21 @@ from semantic_net.transport.segment import (
 from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tls import Pins
 from semantic_net.transport.zenoh_config import LinkIdentity, ZenohSettings, zenoh_config
+from semantic_net.transport.zenoh_directory import MAX_ADDRESSES, MAX_INSTANCES, Directory
 from semantic_net.transport.zenoh_place import Keys, Place, read_place
 from semantic_net.transport.zenoh_session import ZenohSession
 from semantic_net.transport.zenoh_stream import ZenohStream, ZenohWire
 
 log = logging.getLogger(__name__)
 
-MAX_PLACES = 4096
-"""Processes that are known to be there: whoever a router lets in can make up any number."""
+_RANDOM = random.SystemRandom()
+
+LOOK_S = 5.0
+"""Seconds until the router is asked again who is there, after somebody had to make room."""
+
+LOOK_S_EACH = 0.001
+"""Seconds to wait for each token that there was, so that to read them stays a small share of the
+work, however many a stranger makes up."""
 
 
 class ZenohTransport(HubTransport):
@@ -79,7 +86,9 @@ class ZenohTransport(HubTransport):
         self._peer: PeerId = signer.peer_id
         self._place: Place
         self._session: ZenohSession | None = None
-        self._places: dict[Address, dict[bytes, Place]] = {}
+        self._directory = Directory(_RANDOM)
+        self._is_crowded = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
         self._streams: dict[Route, ZenohStream] = {}
         self._leaving: dict[bytes, asyncio.TimerHandle] = {}
         self._is_closed = False
@@ -115,6 +124,7 @@ class ZenohTransport(HubTransport):
             raise
         self._dial_peers()
         self._watch_trust()
+        self._looking = asyncio.get_running_loop().create_task(self._look_again(self._session))
 
     def _configure(self, listen: tuple[str, ...]) -> str:
         tls = None
@@ -145,16 +155,51 @@ class ZenohTransport(HubTransport):
             super().add_address(address)
 
     async def _dial(self, address: Address) -> Connection:
-        places = self._places.get(address)
-        if not places or self._session is None:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        place = places.pop(next(reversed(places)))  # who came last, and another the next time
-        self._places[address] = {place.instance: place, **places}
+        instances = self._directory.to_call(address)
+        failure: OSError = ConnectionRefusedError(
+            errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)
+        )
+        for instance in instances:
+            # Where only one is known it has all the time that there is. Of several most may be made
+            # up: each gets its share, and more the next time, for those that are on slow links.
+            share = 1.0 if len(instances) == 1 else 2.0 ** min(instance.tries, 2) / MAX_INSTANCES
+            self._directory.called(instance)
+            try:
+                return await self._call(address, instance.place, share)
+            except OSError as exc:
+                failure = exc
+        raise failure
+
+    async def _call(self, address: Address, place: Place, share: float) -> Connection:
+        """Call a process; it may use a share of the time that a dial and a handshake may take.
+
+        Raises:
+            OSError: It does not answer.
+        """
+        call_later = asyncio.get_running_loop().call_later
         stream = self._stream(place, secrets.token_bytes(ID_BYTES))
-        await stream.call(str(self._place).encode())
-        wire = ZenohWire(self._hub, str(address), self._pins)
-        stream.start(wire)
+        late = call_later(share * self._settings.connect_timeout_s, _give_up, stream)
+        try:
+            await stream.call(str(self._place).encode())
+        finally:
+            late.cancel()
+        wire = self._speak(stream, place, str(address))
+        late = call_later(share * self._settings.handshake_timeout_s, _give_up, stream)
+        wire.connection.outcome.add_done_callback(lambda _: late.cancel())
         return wire.connection
+
+    def _speak(self, stream: ZenohStream, place: Place, dialled: str | None) -> ZenohWire:
+        """Begin a handshake, and note once that has proven who is there."""
+        wire = ZenohWire(self._hub, dialled, self._pins)
+        stream.start(wire)
+
+        def settled(outcome: asyncio.Future[Outcome | str]) -> None:
+            result = None if outcome.cancelled() else outcome.result()
+            if isinstance(result, Established) and result.peer == place.peer:
+                self._directory.meet(place)
+
+        wire.connection.outcome.add_done_callback(settled)
+        return wire
 
     def _stream(self, place: Place, number: bytes) -> ZenohStream:
         theirs = Route(place.instance, number)
@@ -195,7 +240,7 @@ class ZenohTransport(HubTransport):
             return
         stream = self._stream(place, route.stream)
         stream.received(Segment(Flags.OPEN))
-        stream.start(ZenohWire(self._hub, None, self._pins))
+        self._speak(stream, place, None)
 
     def _refuse(self, route: Route) -> None:
         """Tell who speaks of a stream that there is none."""
@@ -210,22 +255,18 @@ class ZenohTransport(HubTransport):
         if not is_there:
             self._missed(place)
             return
-        self._places.setdefault(place.address, {})[place.instance] = place
-        if len(self._places) > MAX_PLACES:
-            del self._places[next(iter(self._places))]
+        if self._directory.add(place):
+            self._is_crowded.set()
         if place.peer == self._peer:
             return
-        if self._zenoh.dials_found:
-            self._dialer.add(str(place.address), learned=True)
-        else:
+        if not self._zenoh.dials_found:
             self._hub.report(Found(str(place.address)))
+        elif not self._dialer.add(str(place.address), learned=True):
+            self._is_crowded.set()
 
     def _missed(self, place: Place) -> None:
         """Wait whether a process comes back: perhaps only a router has gone."""
-        known = self._places.get(place.address, {})
-        known.pop(place.instance, None)
-        if not known:
-            self._places.pop(place.address, None)
+        self._directory.remove(place)
         if not any(route.source == place.instance for route in self._streams):
             return
         loop = asyncio.get_running_loop()
@@ -233,12 +274,33 @@ class ZenohTransport(HubTransport):
             self._settings.dead_after_s, self._lose, place.instance
         )
 
+    async def _look_again(self, session: ZenohSession) -> None:
+        """Give those that had to make room another chance, again and again.
+
+        What is kept then is a sample: who was pushed out by made up ones is in one of the next.
+        """
+        try:
+            while True:
+                await self._is_crowded.wait()
+                self._is_crowded.clear()
+                await asyncio.sleep(LOOK_S)
+                places = await session.who_is_there()
+                if not places or len(places) > MAX_ADDRESSES:  # some are not looked at this time
+                    self._is_crowded.set()
+                for place in _RANDOM.sample(places, min(len(places), MAX_ADDRESSES)):
+                    if place not in self._directory or self._zenoh.dials_found:
+                        self._seen(place, True)
+                    await asyncio.sleep(0)  # there may be thousands, and others have their turn
+                await asyncio.sleep(len(places) * LOOK_S_EACH)
+        except Exception as exc:  # a bug of ours must not end as a task that nobody looks at
+            self._hub.failed(exc)
+
     def _lose(self, instance: bytes) -> None:
         """Take the streams with a process for broken."""
         self._leaving.pop(instance, None)
         for route, stream in list(self._streams.items()):
             if route.source == instance:
-                stream.lose(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+                _give_up(stream)
 
     async def close(self) -> None:
         """Flush the control lane within a bounded time, then close every connection."""
@@ -246,10 +308,17 @@ class ZenohTransport(HubTransport):
         self._is_closed = True
         for leaving in self._leaving.values():
             leaving.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._dialer.close()
         await self._hub.close()
         if self._session is not None:
             await self._session.close()
+
+
+def _give_up(stream: ZenohStream) -> None:
+    stream.lose(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
 
 
 def _check_router(text: str, *, is_tls: bool) -> None:

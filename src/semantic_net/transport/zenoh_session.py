@@ -32,6 +32,9 @@ MAX_INBOX_BYTES = 64 * 1024 * 1024
 MAX_WAITING = 16
 """Messages that may wait to get there; beyond that Zenoh itself waits."""
 
+ASK_S = 2.0
+"""Seconds to wait for a router that is asked who is there."""
+
 TURN_BYTES = 2 * 1024 * 1024
 """What the event loop takes before others have their turn."""
 
@@ -160,6 +163,23 @@ class ZenohSession:
         if self._session is not None and not self._stop.is_set():
             putter = self._answers if is_answer else self._data
             putter.put(self._session, self._keys.inbox(instance), message)
+
+    async def who_is_there(self) -> list[Place]:
+        """Ask anew what was reported as it changed; nobody is where there is no answer."""
+        return await self._loop.run_in_executor(None, self._ask)
+
+    def _ask(self) -> list[Place]:
+        places: list[Place] = []
+        if self._session is None or self._stop.is_set():
+            return places
+        try:
+            for reply in self._session.liveliness().get(self._keys.all_tokens, timeout=ASK_S):
+                with contextlib.suppress(RemoteProtocolError):
+                    if reply.ok is not None:
+                        places.append(self._keys.place_of(str(reply.ok.key_expr)))
+        except zenoh.ZError as exc:  # closed meanwhile
+            log.debug("not asked: %s", exc)
+        return places
 
     def look(self) -> None:
         """Look soon whether the router is still one to trust."""
