@@ -175,6 +175,20 @@ def test_what_hears_of_a_vain_dial_may_forget_its_address() -> None:
     run_virtual(main())
 
 
+def test_an_address_that_no_resolver_takes_is_unreachable() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.answer = lambda: UnicodeError("label empty or too long")
+        desert.dialer.add("h:1", learned=True)
+        await asyncio.sleep(10.0)
+        assert desert.events == [Unreachable("h:1", "label empty or too long")]
+        assert len(desert.times[Address("h", 1)]) > 1
+        assert not desert.hub.failure.done()
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
 def test_a_bug_in_dialling_surfaces() -> None:
     async def main() -> None:
         desert = Desert()

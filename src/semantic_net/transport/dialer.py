@@ -188,7 +188,7 @@ class Dialer:
         await self._no_session(target)
         try:
             connection = await self._open(target.address)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # no text that a stranger tells of ends the process
             return self._unreachable(target, reason_of(exc))
         outcome = await connection.outcome
         if isinstance(outcome, str):
