@@ -13,13 +13,13 @@ from protocol_support import only
 from semantic_net.protocol import mesh as module
 from semantic_net.protocol.actions import Action, Dial, Forget, HangUp, Send
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.links import MeshConfig
 from semantic_net.protocol.mesh import (
     FIRST_HINTS,
     LATER_HINTS,
     MAX_PAST,
     MAX_SHUNNED,
     Mesh,
-    MeshConfig,
     Parting,
 )
 from semantic_net.protocol.messages import Hint, Hints

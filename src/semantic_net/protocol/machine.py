@@ -31,6 +31,7 @@ from semantic_net.protocol.compaction import Compaction
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, peer_id_of, short_id
 from semantic_net.protocol.item import Item
+from semantic_net.protocol.links import MeshConfig
 from semantic_net.protocol.membership import (
     Binding,
     Membership,
@@ -38,7 +39,7 @@ from semantic_net.protocol.membership import (
     Standing,
     Statement,
 )
-from semantic_net.protocol.mesh import Mesh, MeshConfig, Parting
+from semantic_net.protocol.mesh import Mesh, Parting
 from semantic_net.protocol.messages import (
     MAX_ADDRESS_CHARS,
     MAX_ADDRESSES,

@@ -18,16 +18,14 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import Action, Dial, Forget, HangUp, Send
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.links import Link, MeshConfig, OthersOf, exchanged, surplus
 from semantic_net.protocol.messages import Hint, Hints
 from semantic_net.protocol.view import View
-
-VIEW_PER_LINK = 6
-MIN_VIEW = 32
 
 FIRST_HINTS, LATER_HINTS = 12, 6
 """Addresses that a new neighbour is told, and how many later on, once a liveness."""
@@ -61,9 +59,6 @@ SETTLE_LIVES = 0.2
 
 NEVER = (-math.inf, -math.inf)
 
-CROWD = 2
-"""Times the most links, from which on a peer has become the beginning of many others."""
-
 RETRIES = 60
 """Dials of a lost neighbour before it is one of the past."""
 
@@ -77,39 +72,6 @@ class Parting(enum.Enum):
     """One side has let the other go, which has others."""
     OVER = "over"
     """One side wants nothing of the other any more, or has said goodbye."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeshConfig:
-    """How many neighbours a peer wants, and where it begins."""
-
-    links: int
-    """k, at least 2: there are more, up to twice as many."""
-    seeds: tuple[str, ...] = ()
-    """Addresses that it is told of at the start."""
-
-    @property
-    def max_links(self) -> int:
-        """Links beyond which neighbours are let go."""
-        return 2 * self.links
-
-    @property
-    def own_links(self) -> int:
-        """Links of one's own choice: whoever calls cannot take their place."""
-        return (self.links + 1) // 2
-
-    @property
-    def view_size(self) -> int:
-        """Most addresses that are remembered."""
-        return max(VIEW_PER_LINK * self.links, MIN_VIEW)
-
-
-@dataclass(slots=True)
-class _Link:
-    addresses: tuple[str, ...]
-    since: float
-    is_chosen: bool
-    tell_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +120,7 @@ class Mesh:
         self.cfg = cfg
         self._secret = secret
         self._liveness_s = liveness_s
-        self._links: dict[PeerId, _Link] = {}
+        self._links: dict[PeerId, Link] = {}
         self._dialled: dict[str, _Dialled] = {}
         self._shunned: dict[str, tuple[float, float]] = {}  # since and until when, in order
         self._seeds = dict.fromkeys(cfg.seeds, -math.inf)  # when each was heard to be connected
@@ -197,7 +159,7 @@ class Mesh:
             self.view.drop(address)
             self._past.pop(address, None)
             self._heard_of(address, now)
-        self._links[peer] = _Link(addresses, now, bool(led_here), now + self._liveness_s)
+        self._links[peer] = Link(addresses, now, bool(led_here), now + self._liveness_s)
         self._is_changed = True
         hints = self._hints(peer, FIRST_HINTS, now)
         return [*actions, Send((peer,), hints)] if hints.known else actions
@@ -243,9 +205,7 @@ class Mesh:
 
     # What to do.
 
-    def step(
-        self, now: float, others_of: Callable[[PeerId], int], near: Iterable[str]
-    ) -> list[Action]:
+    def step(self, now: float, others_of: OthersOf, near: Iterable[str]) -> list[Action]:
         """Return what to dial, whom to let go and what to tell.
 
         Args:
@@ -330,29 +290,15 @@ class Mesh:
         usable = self._usable(self._seeds, now)
         return [self._dial(a, now, explores=True) for a in sorted(usable, key=self._rank)[:1]]
 
-    def _let_go(self, now: float, others_of: Callable[[PeerId], int]) -> list[Action]:
+    def _let_go(self, now: float, others_of: OthersOf) -> list[Action]:
         """Hang up on those with the most other links; never on anybody's only one."""
-        cfg, degree = self.cfg, len(self._links)
         swaps, self._num_swaps = self._num_swaps, 0
-        surplus, since = degree - cfg.max_links, now
-        # Of a crowd, whoever has met another is on its way: it was told of more than it needs.
-        least = cfg.links - 1 if degree <= CROWD * cfg.max_links else 1
-        if surplus <= 0:
+        if len(self._links) > self.cfg.max_links:
+            going = surplus(self.cfg, self._links, others_of, self._rank)
+        else:
             # A link that was looked for takes the place of another, which is not missed.
-            surplus, least = min(swaps, degree - cfg.links - cfg.own_links), cfg.links
             since = now - SETTLE_LIVES * self._liveness_s
-        if surplus <= 0:
-            return []
-        others = {p: others_of(p) for p, link in self._links.items() if link.since <= since}
-        going = sorted(
-            (p for p in others if others[p] >= least),
-            key=lambda p: (
-                others[p] < cfg.links,
-                self._links[p].is_chosen,
-                -others[p],
-                self._rank(p),
-            ),
-        )[:surplus]
+            going = exchanged(self.cfg, self._links, swaps, since, others_of, self._rank)
         for peer in going:
             self._part(self._links.pop(peer), now)
         self._is_changed |= bool(going)
@@ -399,12 +345,12 @@ class Mesh:
         self._shun((address,), now, VAIN_LIVES)
         return [Forget(address)]
 
-    def _part(self, link: _Link, now: float, *, is_over: bool = False) -> None:
+    def _part(self, link: Link, now: float, *, is_over: bool = False) -> None:
         self._shun(link.addresses, now, CROWDED_LIVES)
         if not is_over:
             self._remember(link, 0)
 
-    def _remember(self, link: _Link, tries: int) -> None:
+    def _remember(self, link: Link, tries: int) -> None:
         for address in link.addresses[:1]:
             self._past.pop(address, None)
             self._past[address] = tries
