@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from protocol_support import only
 from semantic_net.protocol import mesh as module
 from semantic_net.protocol.actions import Action, Dial, Forget, HangUp, Send
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.links import MeshConfig
+from semantic_net.protocol.links import GUEST_LIVES, MeshConfig
 from semantic_net.protocol.mesh import (
     FIRST_HINTS,
     LATER_HINTS,
@@ -25,6 +25,7 @@ from semantic_net.protocol.mesh import (
 from semantic_net.protocol.messages import Hint, Hints
 
 K, LIVENESS_S = 4, 10.0
+GUEST_S = GUEST_LIVES * LIVENESS_S
 MANY = 99
 """Links of whoever has enough."""
 SEED = "seed:1"
@@ -41,10 +42,12 @@ def make(links: int = K, seeds: tuple[str, ...] = (SEED,)) -> Mesh:
 def step(
     mesh: Mesh,
     now: float,
-    others: Mapping[str, int] | int = MANY,
+    others: Mapping[str, int] | Callable[[str], int] | int = MANY,
     near: tuple[str, ...] = (),
 ) -> list[Action]:
     def of(peer: PeerId) -> int:
+        if callable(others):
+            return others(peer)
         return others if isinstance(others, int) else others.get(peer, MANY)
 
     return mesh.step(now, of, near)
@@ -213,6 +216,56 @@ def test_however_many_others_each_has_enough_stay(others: list[int], links: int)
     assert mesh.num_links == len(others) - len(gone) >= min(len(others), 2 * links)
     least = links - 1 if len(others) <= 4 * links else 1
     assert all(others[int(hang_up.peer)] >= least for hang_up in gone)
+
+
+def test_callers_who_claim_no_others_do_not_push_out_whom_we_have_chosen() -> None:
+    mesh = linked(2 * K)
+    others = {f"n{n}": 2 * K - 1 for n in range(2 * K)}
+    now = GUEST_S
+    for n in range(4 * K):
+        others[f"idle{n}"] = 0
+        meet(mesh, f"idle{n}", now)
+    gone = {hang_up.peer for hang_up in only(step(mesh, now, others), HangUp)}
+    assert gone < {f"n{n}" for n in range(mesh.cfg.own_links, 2 * K)}
+    assert len(gone) == K, "places of as many as we want links, and no more"
+    assert only(step(mesh, now + GUEST_S - 3, others), HangUp) == []
+    gone = {hang_up.peer for hang_up in only(step(mesh, now + GUEST_S, others), HangUp)}
+    assert gone == {f"idle{n}" for n in range(K, 4 * K)}, "the youngest"
+    assert mesh.num_links == 2 * K
+
+
+def test_who_calls_again_and_again_without_others_leaves_room_for_newcomers() -> None:
+    mesh = linked(2 * K)
+    most, now = 0, 10.0
+    for n in range(2000):
+        now = 10.0 + n / 10
+        if mesh.num_links < 64:  # as many as a transport lets call
+            meet(mesh, f"idle{n}", now)
+        step(mesh, now, lambda peer: 0 if peer.startswith("idle") else 2 * K - 1)
+        most = max(most, mesh.num_links)
+    assert most == 64
+    step(mesh, now + GUEST_S, 0)
+    assert mesh.num_links == 2 * K
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.floats(0, 20)), max_size=80),
+    st.integers(2, 9),
+)
+def test_whatever_others_claim_links_are_bounded_and_our_own_choice_stays(
+    callers: list[tuple[bool, int, float]], links: int
+) -> None:
+    mesh = make(links)
+    for n, (is_dialled, _, at_s) in enumerate(sorted(callers, key=lambda caller: caller[2])):
+        if is_dialled:
+            mesh._dial(at(str(n)), at_s)
+        meet(mesh, str(n), at_s, dialled=is_dialled)
+    others = {str(n): num for n, (_, num, _) in enumerate(callers)}
+    chosen = [p for p, link in mesh._links.items() if link.is_chosen][: mesh.cfg.own_links]
+    for now in (20.0, 20.0 + GUEST_S):
+        step(mesh, now, others)
+        assert set(chosen) <= mesh._links.keys()
+    assert mesh.num_links <= mesh.cfg.max_links
 
 
 def test_who_lets_us_go_is_not_dialled_for_a_while_and_never_forgotten() -> None:

@@ -1,4 +1,8 @@
-"""How many links a peer of a mesh keeps, and which of them it lets go. Pure."""
+"""How many links a peer of a mesh keeps, and which of them it lets go. Pure.
+
+How many others a neighbour has is what it says, and callers can be made up. So links of a peer's
+own choice stay whatever others say, and what a caller says protects a bounded number of them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,9 @@ MIN_VIEW = 32
 
 CROWD = 2
 """Times the most links, from which on a peer has become the beginning of many others."""
+
+GUEST_LIVES = 6.0
+"""Livenesses in which whoever calls a peer that has enough such callers has to find others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +63,36 @@ OthersOf = Callable[[PeerId], int]
 Rank = Callable[[str], bytes]
 
 
-def surplus(cfg: MeshConfig, links: Links, others_of: OthersOf, rank: Rank) -> list[PeerId]:
-    """Return who goes where there are more links than wanted; it is never anybody's only one."""
+def surplus(
+    cfg: MeshConfig, links: Links, since: float, others_of: OthersOf, rank: Rank
+) -> list[PeerId]:
+    """Return who goes where there are more links than wanted.
+
+    Those with few others stay, as many as there are links wanted, the first that came. Any number
+    more are guests, who do not take the places of those who were there before the time of a guest
+    began. They were told of others, and have this time to find them. Then the youngest go, whatever
+    they claim.
+
+    Args:
+        cfg: How many links are wanted.
+        links: All of them.
+        since: When the time of a guest began that is over now.
+        others_of: How many others a neighbour has.
+        rank: What stands in for chance.
+    """
     # Of a crowd, whoever has met another is on its way: it was told of more than it needs.
     least = cfg.links - 1 if len(links) <= CROWD * cfg.max_links else 1
-    others = {peer: others_of(peer) for peer in links}
-    enough = [peer for peer in links if others[peer] >= least]
-    return _leaving_order(cfg, links, enough, others, rank)[: len(links) - cfg.max_links]
+    others = {peer: others_of(peer) for peer in _replaceable(cfg, links)}
+    guests = [peer for peer in others if others[peer] < least][cfg.links :]
+    enough = [peer for peer in others if others[peer] >= least]
+    too_many = len(links) - cfg.max_links
+    going: list[PeerId] = []
+    for peer in _leaving_order(cfg, links, enough, others, rank):
+        num_guests = len(guests) if links[peer].since <= since else 0
+        if len(going) < too_many - num_guests:
+            going.append(peer)
+    late = [peer for peer in reversed(guests) if links[peer].since <= since]
+    return going + late[: max(too_many - len(going), 0)]
 
 
 def exchanged(
@@ -81,9 +111,16 @@ def exchanged(
     num_going = min(swaps, len(links) - cfg.links - cfg.own_links)
     if num_going <= 0:
         return []
-    others = {peer: others_of(peer) for peer, link in links.items() if link.since <= since}
+    lasting = [peer for peer in _replaceable(cfg, links) if links[peer].since <= since]
+    others = {peer: others_of(peer) for peer in lasting}
     enough = [peer for peer in others if others[peer] >= cfg.links]
     return _leaving_order(cfg, links, enough, others, rank)[:num_going]
+
+
+def _replaceable(cfg: MeshConfig, links: Links) -> list[PeerId]:
+    """Return all but the oldest of our own choice, as many as we want of these."""
+    kept = [peer for peer, link in links.items() if link.is_chosen][: cfg.own_links]
+    return [peer for peer in links if peer not in kept]
 
 
 def _leaving_order(

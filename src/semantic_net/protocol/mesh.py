@@ -7,10 +7,11 @@ addresses as its view holds, whatever the size of the fleet (Leitao et al. 2007,
 tells its neighbours of some of those that it knows (Voulgaris et al. 2005, "CYCLON"), so views
 are nearly random samples of the fleet, and so are links: a graph with few steps between any two.
 
-Nothing flaps: over 2k somebody is let go who has enough other links, and nobody who has no other.
-Once in a while a link is exchanged for another, so that no group stays among itself; lost links are
-tried again, so that the halves of a network that was cut find each other. Hashes under a secret
-stand in for random numbers: nobody can make up an address that is surely chosen.
+Nothing flaps: over 2k somebody is let go who has enough other links, and nobody who has no other
+before it had time to find some. Once in a while a link is exchanged for another, so that no group
+stays among itself; lost links are tried again, so that the halves of a network that was cut find
+each other. Hashes under a secret stand in for random numbers: nobody can make up an address that
+is surely chosen.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from dataclasses import dataclass
 
 from semantic_net.protocol.actions import Action, Dial, Forget, HangUp, Send
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.links import Link, MeshConfig, OthersOf, exchanged, surplus
+from semantic_net.protocol.links import (
+    GUEST_LIVES,
+    Link,
+    MeshConfig,
+    OthersOf,
+    exchanged,
+    surplus,
+)
 from semantic_net.protocol.messages import Hint, Hints
 from semantic_net.protocol.view import View
 
@@ -291,10 +299,11 @@ class Mesh:
         return [self._dial(a, now, explores=True) for a in sorted(usable, key=self._rank)[:1]]
 
     def _let_go(self, now: float, others_of: OthersOf) -> list[Action]:
-        """Hang up on those with the most other links; never on anybody's only one."""
+        """Hang up on those with the most other links, where there are such."""
         swaps, self._num_swaps = self._num_swaps, 0
         if len(self._links) > self.cfg.max_links:
-            going = surplus(self.cfg, self._links, others_of, self._rank)
+            since = now - GUEST_LIVES * self._liveness_s
+            going = surplus(self.cfg, self._links, since, others_of, self._rank)
         else:
             # A link that was looked for takes the place of another, which is not missed.
             since = now - SETTLE_LIVES * self._liveness_s
