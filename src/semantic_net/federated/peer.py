@@ -80,6 +80,7 @@ from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
+    Duplicate,
     Found,
     Received,
     Refused,
@@ -256,6 +257,9 @@ class Peer(Generic[Parsed]):
             self._look_for_peers()
             self.carry_out([])  # it may be the last one that was waited for
             self._not_reached(event.address)
+        elif isinstance(event, Duplicate):
+            self._look_for_peers()
+            self.carry_out([])
         elif isinstance(event, Found):
             self.found(event.address)
         elif isinstance(event, TrustChanged):
