@@ -17,6 +17,7 @@ from semantic_net.protocol.links import GUEST_LIVES, MeshConfig
 from semantic_net.protocol.mesh import (
     FIRST_HINTS,
     LATER_HINTS,
+    MAX_NAMES,
     MAX_PAST,
     MAX_SHUNNED,
     Mesh,
@@ -54,9 +55,8 @@ def step(
 
 
 def meet(mesh: Mesh, name: str, now: float = 0.0, *, dialled: bool = False) -> list[Action]:
-    """Connect to a peer; without ``dialled`` it has called us, from a port of no use."""
-    seen_at = at(name) if dialled else f"{name}:41000"
-    return mesh.connected(PeerId(name), (at(name),), seen_at, now)
+    """Connect to a peer; without ``dialled`` it has called us, and says where it is."""
+    return mesh.connected(PeerId(name), (at(name),), at(name) if dialled else "", now)
 
 
 def hear(mesh: Mesh, teller: str, *names: str, now: float = 0.0) -> None:
@@ -112,8 +112,57 @@ def test_callers_do_not_take_the_places_of_ones_own_choice() -> None:
 
 def test_the_neighbours_of_neighbours_are_dialled_where_nobody_has_told_of_others() -> None:
     mesh = make()
-    meet(mesh, "a")
+    meet(mesh, "a", dialled=True)
     assert sorted(dials(step(mesh, 0.0, near=(at("b"), at("c"), at("a"))))) == [at("b"), at("c")]
+
+
+def test_where_a_caller_says_it_is_costs_nobody_else_anything() -> None:
+    mesh = make(seeds=())
+    hear(mesh, "t1", *(f"a{n}" for n in range(8)))
+    hear(mesh, "t2", *(f"b{n}" for n in range(8)))
+    dialled, known = dials(step(mesh, 0.0)), set(mesh.view)
+    assert len(dialled) == K
+    for n, claimed in enumerate(sorted(known)):
+        told = mesh.connected(PeerId(f"liar{n}"), (claimed,), "", 1.0)
+        assert only(told, Forget) == []
+    assert set(mesh.dialled) == set(dialled)
+    assert not any(link.is_chosen for link in mesh._links.values())
+    for n in range(len(known)):
+        mesh.disconnected(PeerId(f"liar{n}"), list(Parting)[n % 3], 1.0)
+    hear(mesh, "t1", *(address.partition(":")[0] for address in known), now=1.0)
+    assert set(mesh.view) == known
+    step(mesh, 0.9 * LIVENESS_S)
+    assert set(mesh.dialled) >= set(dialled)
+
+
+def test_a_dial_that_ends_at_a_caller_makes_it_one_of_our_own_choice() -> None:
+    mesh = make(seeds=())
+    meet(mesh, "a")
+    hear(mesh, "a", "a")
+    assert dials(step(mesh, 0.0)) == [at("a")], "where it says it is, another may be"
+    assert mesh.led_to(PeerId("a"), at("a"), 0.1) == [Forget(at("a"))]
+    for second in range(1, 300):
+        hear(mesh, "a", "a", now=float(second))
+        assert dials(step(mesh, float(second))) == []
+    assert mesh._links[PeerId("a")].is_chosen
+    assert mesh.num_links == 1
+    mesh.disconnected(PeerId("a"), Parting.LOST, 300.0)
+    assert dials(step(mesh, 300.0)) == [at("a")]
+
+
+def test_a_dial_that_ends_at_whom_we_have_let_go_changes_nothing() -> None:
+    mesh = make()
+    step(mesh, 0.0)
+    assert mesh.led_to(PeerId("gone"), SEED, 0.1) == []
+    assert set(mesh.dialled) == {SEED}
+
+
+def test_addresses_that_lead_to_one_neighbour_are_bounded() -> None:
+    mesh = make()
+    meet(mesh, "a", dialled=True)
+    for n in range(3 * MAX_NAMES):
+        mesh.led_to(PeerId("a"), f"other-name{n}:1", 1.0)
+    assert len(mesh._links[PeerId("a")].addresses) == MAX_NAMES
 
 
 def test_a_dial_ends_and_another_begins() -> None:

@@ -50,10 +50,22 @@ class MeshConfig:
 class Link:
     """A session that is to last."""
 
-    addresses: tuple[str, ...]
+    claimed: tuple[str, ...]
+    """Where it says that it can be dialled. Anybody may write anything: others are told."""
     since: float
-    is_chosen: bool
     tell_at: float
+    addresses: tuple[str, ...] = ()
+    """Where we have dialled it."""
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether it is of our own choice."""
+        return bool(self.addresses)
+
+    @property
+    def known_at(self) -> tuple[str, ...]:
+        """Where others may find it: it knows best by what address they can."""
+        return (*self.claimed, *self.addresses)
 
 
 Links = Mapping[PeerId, Link]

@@ -279,7 +279,7 @@ class PeerMachine:
         Args:
             peer: Who is at the other end.
             now: The time.
-            addresses: Where it can be dialled.
+            addresses: Where it says that it can be dialled.
             seen_at: Where it was dialled, if we have dialled it.
             sums_up: It begins with digests of what it holds.
         """
@@ -296,6 +296,11 @@ class PeerMachine:
         if self.mesh is not None:
             actions += self.mesh.connected(peer, usable[:MAX_ADDRESSES], seen_at, now)
         return self._after([*actions, *self.sync.connected(peer, now, sums_up=sums_up)], now)
+
+    def led_to(self, peer: PeerId, address: str, now: float) -> list[Action]:
+        """A dial of ours has ended at a neighbour: there was a session with it already."""
+        actions = [] if self.mesh is None else self.mesh.led_to(peer, address, now)
+        return self._after(actions, now)
 
     def disconnected(self, peer: PeerId, now: float, how: Parting = Parting.LOST) -> list[Action]:
         """A session is gone; the peer may still be alive, and heard through others."""

@@ -11,7 +11,8 @@ Nothing flaps: over 2k somebody is let go who has enough other links, and nobody
 before it had time to find some. Once in a while a link is exchanged for another, so that no group
 stays among itself; lost links are tried again, so that the halves of a network that was cut find
 each other. Hashes under a secret stand in for random numbers: nobody can make up an address that
-is surely chosen.
+is surely chosen. Who is at an address only a dial of our own shows: where a caller says that it is,
+others may be, whom that shall cost nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ NEAR_SHARE = 1 / 3
 
 MAX_PAST = 32
 """Former neighbours that are remembered."""
+
+MAX_NAMES = 8
+"""Addresses of one neighbour that are remembered."""
 
 MAX_SHUNNED = 256
 """Addresses that are not dialled for a while."""
@@ -157,20 +161,35 @@ class Mesh:
     def connected(
         self, peer: PeerId, addresses: tuple[str, ...], seen_at: str, now: float
     ) -> list[Action]:
-        """Note a session: what was dialled for it is not any more; return what to tell it."""
-        led_here = {seen_at, *addresses} & self._dialled.keys()
-        actions: list[Action] = [Forget(address) for address in sorted(led_here)]
-        self._num_swaps += any(self._dialled.pop(address).explores for address in led_here)
-        if led_here:  # it may be known to itself by another address than to us
-            addresses = tuple(dict.fromkeys((*addresses, *sorted(led_here))))
-        for address in addresses:
-            self.view.drop(address)
-            self._past.pop(address, None)
-            self._heard_of(address, now)
-        self._links[peer] = Link(addresses, now, bool(led_here), now + self._liveness_s)
+        """Note a session: what was dialled for it is not any more; return what to tell it.
+
+        Args:
+            peer: Who is at the other end.
+            addresses: Where it says that it can be dialled.
+            seen_at: Where we have dialled it; empty if it has called.
+            now: The time.
+        """
+        self._links[peer] = Link(addresses, now, now + self._liveness_s)
         self._is_changed = True
+        for address in addresses:
+            self._heard_of(address, now)
+        dialled = self._dialled.get(seen_at)
+        self._num_swaps += dialled is not None and dialled.explores
+        actions = self.led_to(peer, seen_at, now) if seen_at else []
         hints = self._hints(peer, FIRST_HINTS, now)
         return [*actions, Send((peer,), hints)] if hints.known else actions
+
+    def led_to(self, peer: PeerId, address: str, now: float) -> list[Action]:
+        """Note which neighbour is at an address that was dialled, whoever called first."""
+        link = self._links.get(peer)
+        if link is None:
+            return []  # let go by us
+        link.addresses = (*link.addresses, address)[-MAX_NAMES:]
+        self.view.drop(address)
+        self._past.pop(address, None)
+        self._heard_of(address, now)
+        self._is_changed = True
+        return [] if self._dialled.pop(address, None) is None else [Forget(address)]
 
     def disconnected(self, peer: PeerId, how: Parting, now: float) -> None:
         """Note the end of a session."""
@@ -326,11 +345,11 @@ class Mesh:
 
     def _hints(self, peer: PeerId, size: int, now: float) -> Hints:
         """Return some of what we know, for a neighbour: of our own neighbours, and of the view."""
-        its_own = self._links[peer].addresses
+        its_own = self._links[peer].known_at
         near = [
-            link.addresses[0]
+            link.known_at[0]
             for other, link in self._links.items()
-            if other != peer and link.addresses
+            if other != peer and link.known_at
         ]
 
         def rank(address: str) -> bytes:
@@ -360,7 +379,7 @@ class Mesh:
             self._remember(link, 0)
 
     def _remember(self, link: Link, tries: int) -> None:
-        for address in link.addresses[:1]:
+        for address in (link.addresses or link.claimed)[:1]:
             self._past.pop(address, None)
             self._past[address] = tries
             if len(self._past) > MAX_PAST:
