@@ -20,6 +20,8 @@ from semantic_net.protocol.mesh import (
     MAX_NAMES,
     MAX_PAST,
     MAX_SHUNNED,
+    SEED_DEFERRALS,
+    SEED_LIVES,
     Mesh,
     Parting,
 )
@@ -223,6 +225,22 @@ def test_where_all_began_is_looked_at_again_if_nobody_is_heard_to_be_there() -> 
     assert dialled(200, 2000, age_s=100) == []
     assert dialled(2000, 2400) == []
     assert dialled(2400, 4000)
+
+
+def test_who_is_told_again_and_again_of_where_it_began_looks_there_all_the_same() -> None:
+    mesh = linked(K + 2, seeds=(SEED,))
+    silent_s = SEED_LIVES * LIVENESS_S
+    found = []
+    for second in range(0, 12 * round(silent_s), 5):
+        mesh.told(PeerId("n0"), Hints((Hint(SEED, 0),)), float(second))
+        mesh.view.drop(SEED)
+        hear(mesh, "n0", f"other{second}", now=float(second))
+        found += [second for dial in dials(step(mesh, float(second))) if dial == SEED]
+        for address in list(mesh.dialled):
+            mesh._give_up(address, float(second))
+    waits = [b - a for a, b in itertools.pairwise(found)]
+    assert len(waits) == 2, "rarely, so that not all of a large fleet do at once"
+    assert all(wait_s > SEED_DEFERRALS * silent_s for wait_s in waits)
 
 
 def test_a_small_group_that_knows_nobody_else_looks_again_where_it_began() -> None:

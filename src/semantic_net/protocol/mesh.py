@@ -66,6 +66,8 @@ RETRY_LIVES = (1.0, 4.0)
 """Time between two dials of neighbours that were lost; in the same way."""
 SEED_LIVES = 64.0
 """How long nobody is heard to be connected where we began, before we look there ourselves."""
+SEED_DEFERRALS = 4
+"""How many times as long we look at the latest, whatever we hear: it is anybody's word."""
 SETTLE_LIVES = 0.2
 """How long a link lasts before it is exchanged, and time between two looks at all of them."""
 
@@ -91,6 +93,20 @@ class _Dialled:
     until: float
     explores: bool
     """Beyond the need for it."""
+
+
+@dataclass(slots=True)
+class _Seed:
+    """Where we began."""
+
+    dialled_at: float = -math.inf
+    heard_at: float = -math.inf
+    """When somebody was connected there, by what is said."""
+
+    def is_unheard(self, now: float, silent_s: float) -> bool:
+        """Tell whether it is time to look there; what is said puts that off a few times."""
+        heard_at = min(self.heard_at, self.dialled_at + SEED_DEFERRALS * silent_s)
+        return now >= heard_at + silent_s
 
 
 class _Pace:
@@ -135,7 +151,7 @@ class Mesh:
         self._links: dict[PeerId, Link] = {}
         self._dialled: dict[str, _Dialled] = {}
         self._shunned: dict[str, tuple[float, float]] = {}  # since and until when, in order
-        self._seeds = dict.fromkeys(cfg.seeds, -math.inf)  # when each was heard to be connected
+        self._seeds = {address: _Seed() for address in cfg.seeds}
         self._past: dict[str, int] = {}  # how often each is tried again, the first lost first
         spread = 0.75 + hashlib.sha256(secret).digest()[0] / 512  # not all at the same time
         self._explore = _Pace(EXPLORE_LIVES, liveness_s * spread)
@@ -301,13 +317,13 @@ class Mesh:
 
         Where we began we only look again if nobody has been heard to be connected there for long:
         with so many others perhaps, of whom nobody knows us. So one address that all know is not
-        dialled by all of a large fleet.
+        dialled by all of a large fleet, or rarely.
         """
         if self._num_needed() > 0 or not self._explore.is_due(now):
             return []
         view, past = list(self.view), list(self._past)
         silent_s = SEED_LIVES * self._liveness_s
-        unheard = [a for a, heard_at in self._seeds.items() if now >= heard_at + silent_s]
+        unheard = [a for a, seed in self._seeds.items() if seed.is_unheard(now, silent_s)]
         for source in (unheard, *((view, past) if self._epoch % 2 else (past, view))):
             if usable := self._usable(source, now):
                 return [self._dial(min(usable, key=self._rank), now, explores=True)]
@@ -365,6 +381,8 @@ class Mesh:
 
     def _dial(self, address: str, now: float, *, explores: bool = False) -> Action:
         self._dialled[address] = _Dialled(now + DIAL_LIVES * self._liveness_s, explores)
+        if seed := self._seeds.get(address):
+            seed.dialled_at = now
         return Dial(address)
 
     def _give_up(self, address: str, now: float) -> list[Action]:
@@ -397,8 +415,8 @@ class Mesh:
         return now < until
 
     def _heard_of(self, address: str, alive_at: float) -> None:
-        if address in self._seeds:
-            self._seeds[address] = max(self._seeds[address], alive_at)
+        if seed := self._seeds.get(address):
+            seed.heard_at = max(seed.heard_at, alive_at)
 
     def _usable(self, addresses: Iterable[str], now: float) -> set[str]:
         taken = self._linked() | self._dialled.keys()
