@@ -152,6 +152,22 @@ def test_a_dial_that_ends_at_a_caller_makes_it_one_of_our_own_choice() -> None:
     assert dials(step(mesh, 300.0)) == [at("a")]
 
 
+def test_who_called_before_it_was_chosen_replaces_nobody_that_was_chosen_first() -> None:
+    mesh = make(seeds=())
+    for n in range(K):
+        meet(mesh, f"caller{n}", 0.0)
+    for n in range(mesh.cfg.own_links):
+        meet(mesh, f"first{n}", 1.0, dialled=True)
+    for n in range(K):
+        mesh.led_to(PeerId(f"caller{n}"), at(f"caller{n}"), 2.0)
+    for n in range(2 * K):
+        meet(mesh, f"late{n}", 3.0)
+    others = {f"caller{n}": K for n in range(K)} | {f"late{n}": K - 2 for n in range(2 * K)}
+    gone = {hang_up.peer for hang_up in only(step(mesh, 4.0, others), HangUp)}
+    assert gone
+    assert not gone & {f"first{n}" for n in range(mesh.cfg.own_links)}
+
+
 def test_a_dial_that_ends_at_whom_we_have_let_go_changes_nothing() -> None:
     mesh = make()
     step(mesh, 0.0)

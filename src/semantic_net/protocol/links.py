@@ -6,6 +6,7 @@ own choice stay whatever others say, and what a caller says protects a bounded n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ class Link:
     tell_at: float
     addresses: tuple[str, ...] = ()
     """Where we have dialled it."""
+    chosen_at: float = math.inf
+    """When we had: how long it has called us before is its own doing."""
 
     @property
     def is_chosen(self) -> bool:
@@ -130,8 +133,9 @@ def exchanged(
 
 
 def _replaceable(cfg: MeshConfig, links: Links) -> list[PeerId]:
-    """Return all but the oldest of our own choice, as many as we want of these."""
-    kept = [peer for peer, link in links.items() if link.is_chosen][: cfg.own_links]
+    """Return all but those first chosen, as many as we want of our own choice."""
+    chosen = [peer for peer, link in links.items() if link.is_chosen]
+    kept = sorted(chosen, key=lambda peer: links[peer].chosen_at)[: cfg.own_links]
     return [peer for peer in links if peer not in kept]
 
 

@@ -201,6 +201,7 @@ class Mesh:
         if link is None:
             return []  # let go by us
         link.addresses = (*link.addresses, address)[-MAX_NAMES:]
+        link.chosen_at = min(link.chosen_at, now)
         self.view.drop(address)
         self._past.pop(address, None)
         self._heard_of(address, now)
