@@ -27,8 +27,8 @@ from semantic_net.protocol.history import (
     history_of_origin,
 )
 from semantic_net.protocol.identity import Signer
+from semantic_net.protocol.links import MeshConfig
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
-from semantic_net.protocol.mesh import MeshConfig
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.update import Admission, Update, UpdateId, hash_payload
 from semantic_net.protocol.update_set import UpdateSet

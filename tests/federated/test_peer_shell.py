@@ -35,6 +35,7 @@ from semantic_net.protocol.actions import (
 )
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.frames import FrameDecoder
+from semantic_net.protocol.handshake import Hello
 from semantic_net.protocol.history import encode_history, history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer, short_id
 from semantic_net.protocol.item import Item
@@ -47,7 +48,15 @@ from semantic_net.semantic.codec import Codec
 from semantic_net.semantic.rate import BudgetController, Choice
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.status import LastRound
-from semantic_net.transport.base import BulkSource, Found, Received, Refused, Unreachable
+from semantic_net.transport.base import (
+    BulkSource,
+    Connected,
+    Duplicate,
+    Found,
+    Received,
+    Refused,
+    Unreachable,
+)
 from semantic_net.transport.link import LinkQuality
 from semantic_net.transport.memory import MemoryNetwork
 
@@ -652,6 +661,27 @@ def test_a_seed_that_does_not_answer_is_told_of_once_and_a_hint_never(
     run_virtual(scenario())
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert warned == ["b:5000 does not answer: Connection refused; trying again"]
+
+
+def test_only_a_dial_of_our_own_tells_who_is_at_an_address() -> None:
+    a = Device(network(), "a", ("b", "c"), mesh_links=2)
+    stranger = PeerId("s" * 32)
+    hello = Hello(b"k" * 32, b"n" * 32, 1, ["b:5000"], {}, "test")
+
+    async def scenario() -> None:
+        a.machine.start(0.0)
+        mesh = a.machine.mesh
+        assert mesh is not None
+        mesh.found("d:5000", 0.0)
+        a.peer._transport_event(Refused("b:5000", "facts", "another model", stranger))
+        a.peer._transport_event(Connected(stranger, hello, "9.9.9.9:4000"))
+        assert set(mesh.dialled) == {"b:5000", "c:5000"}
+        a.peer._transport_event(Duplicate("b:5000", stranger))
+        assert set(mesh.dialled) == {"c:5000"}
+        a.peer._transport_event(Refused("c:5000", "facts", "another model", dialled=True))
+        assert set(mesh.dialled) == {"d:5000"}
+
+    run_virtual(scenario())
 
 
 def test_what_the_network_finds_is_dialled_or_kept_in_view() -> None:

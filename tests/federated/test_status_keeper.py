@@ -32,6 +32,7 @@ from semantic_net.status import DeviceVitals, LastRound, PeerStatus, Status
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
+    Duplicate,
     LinkTotals,
     Refused,
     Traffic,
@@ -221,6 +222,9 @@ def test_it_remembers_why_somebody_is_away_until_that_ends() -> None:
     assert away.problem == "it refuses us: the device is revoked"
     hello = Hello(ALICE.public_key, b"n" * 32, 1, [], {}, "none")
     kept.saw(Connected(A, hello, "10.0.0.1:5000"))
+    assert about(told(kept, 8.0), A).problem == ""
+    kept.saw(Unreachable("10.0.0.1:5000", "no", A))
+    kept.saw(Duplicate("10.0.0.1:5000", A))
     assert about(told(kept, 8.0), A).problem == ""
     for index in range(3 * MAX_PROBLEMS):
         kept.saw(Unreachable(f"10.0.0.1:{index}", "no"))

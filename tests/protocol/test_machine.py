@@ -54,9 +54,10 @@ from semantic_net.protocol.divergence import DIGESTS_KEPT
 from semantic_net.protocol.history import History, history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
 from semantic_net.protocol.item import Item
+from semantic_net.protocol.links import MeshConfig
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Binding, Membership, Standing, Statement, StatementBody
-from semantic_net.protocol.mesh import MeshConfig, Parting
+from semantic_net.protocol.mesh import Parting
 from semantic_net.protocol.messages import (
     Absent,
     Chunk,

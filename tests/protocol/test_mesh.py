@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -13,18 +13,22 @@ from protocol_support import only
 from semantic_net.protocol import mesh as module
 from semantic_net.protocol.actions import Action, Dial, Forget, HangUp, Send
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.links import GUEST_LIVES, MeshConfig
 from semantic_net.protocol.mesh import (
     FIRST_HINTS,
     LATER_HINTS,
+    MAX_NAMES,
     MAX_PAST,
     MAX_SHUNNED,
+    SEED_DEFERRALS,
+    SEED_LIVES,
     Mesh,
-    MeshConfig,
     Parting,
 )
 from semantic_net.protocol.messages import Hint, Hints
 
 K, LIVENESS_S = 4, 10.0
+GUEST_S = GUEST_LIVES * LIVENESS_S
 MANY = 99
 """Links of whoever has enough."""
 SEED = "seed:1"
@@ -41,19 +45,20 @@ def make(links: int = K, seeds: tuple[str, ...] = (SEED,)) -> Mesh:
 def step(
     mesh: Mesh,
     now: float,
-    others: Mapping[str, int] | int = MANY,
+    others: Mapping[str, int] | Callable[[str], int] | int = MANY,
     near: tuple[str, ...] = (),
 ) -> list[Action]:
     def of(peer: PeerId) -> int:
+        if callable(others):
+            return others(peer)
         return others if isinstance(others, int) else others.get(peer, MANY)
 
     return mesh.step(now, of, near)
 
 
 def meet(mesh: Mesh, name: str, now: float = 0.0, *, dialled: bool = False) -> list[Action]:
-    """Connect to a peer; without ``dialled`` it has called us, from a port of no use."""
-    seen_at = at(name) if dialled else f"{name}:41000"
-    return mesh.connected(PeerId(name), (at(name),), seen_at, now)
+    """Connect to a peer; without ``dialled`` it has called us, and says where it is."""
+    return mesh.connected(PeerId(name), (at(name),), at(name) if dialled else "", now)
 
 
 def hear(mesh: Mesh, teller: str, *names: str, now: float = 0.0) -> None:
@@ -109,8 +114,73 @@ def test_callers_do_not_take_the_places_of_ones_own_choice() -> None:
 
 def test_the_neighbours_of_neighbours_are_dialled_where_nobody_has_told_of_others() -> None:
     mesh = make()
-    meet(mesh, "a")
+    meet(mesh, "a", dialled=True)
     assert sorted(dials(step(mesh, 0.0, near=(at("b"), at("c"), at("a"))))) == [at("b"), at("c")]
+
+
+def test_where_a_caller_says_it_is_costs_nobody_else_anything() -> None:
+    mesh = make(seeds=())
+    hear(mesh, "t1", *(f"a{n}" for n in range(8)))
+    hear(mesh, "t2", *(f"b{n}" for n in range(8)))
+    dialled, known = dials(step(mesh, 0.0)), set(mesh.view)
+    assert len(dialled) == K
+    for n, claimed in enumerate(sorted(known)):
+        told = mesh.connected(PeerId(f"liar{n}"), (claimed,), "", 1.0)
+        assert only(told, Forget) == []
+    assert set(mesh.dialled) == set(dialled)
+    assert not any(link.is_chosen for link in mesh._links.values())
+    for n in range(len(known)):
+        mesh.disconnected(PeerId(f"liar{n}"), list(Parting)[n % 3], 1.0)
+    hear(mesh, "t1", *(address.partition(":")[0] for address in known), now=1.0)
+    assert set(mesh.view) == known
+    step(mesh, 0.9 * LIVENESS_S)
+    assert set(mesh.dialled) >= set(dialled)
+
+
+def test_a_dial_that_ends_at_a_caller_makes_it_one_of_our_own_choice() -> None:
+    mesh = make(seeds=())
+    meet(mesh, "a")
+    hear(mesh, "a", "a")
+    assert dials(step(mesh, 0.0)) == [at("a")], "where it says it is, another may be"
+    assert mesh.led_to(PeerId("a"), at("a"), 0.1) == [Forget(at("a"))]
+    for second in range(1, 300):
+        hear(mesh, "a", "a", now=float(second))
+        assert dials(step(mesh, float(second))) == []
+    assert mesh._links[PeerId("a")].is_chosen
+    assert mesh.num_links == 1
+    mesh.disconnected(PeerId("a"), Parting.LOST, 300.0)
+    assert dials(step(mesh, 300.0)) == [at("a")]
+
+
+def test_who_called_before_it_was_chosen_replaces_nobody_that_was_chosen_first() -> None:
+    mesh = make(seeds=())
+    for n in range(K):
+        meet(mesh, f"caller{n}", 0.0)
+    for n in range(mesh.cfg.own_links):
+        meet(mesh, f"first{n}", 1.0, dialled=True)
+    for n in range(K):
+        mesh.led_to(PeerId(f"caller{n}"), at(f"caller{n}"), 2.0)
+    for n in range(2 * K):
+        meet(mesh, f"late{n}", 3.0)
+    others = {f"caller{n}": K for n in range(K)} | {f"late{n}": K - 2 for n in range(2 * K)}
+    gone = {hang_up.peer for hang_up in only(step(mesh, 4.0, others), HangUp)}
+    assert gone
+    assert not gone & {f"first{n}" for n in range(mesh.cfg.own_links)}
+
+
+def test_a_dial_that_ends_at_whom_we_have_let_go_changes_nothing() -> None:
+    mesh = make()
+    step(mesh, 0.0)
+    assert mesh.led_to(PeerId("gone"), SEED, 0.1) == []
+    assert set(mesh.dialled) == {SEED}
+
+
+def test_addresses_that_lead_to_one_neighbour_are_bounded() -> None:
+    mesh = make()
+    meet(mesh, "a", dialled=True)
+    for n in range(3 * MAX_NAMES):
+        mesh.led_to(PeerId("a"), f"other-name{n}:1", 1.0)
+    assert len(mesh._links[PeerId("a")].addresses) == MAX_NAMES
 
 
 def test_a_dial_ends_and_another_begins() -> None:
@@ -173,6 +243,22 @@ def test_where_all_began_is_looked_at_again_if_nobody_is_heard_to_be_there() -> 
     assert dialled(2400, 4000)
 
 
+def test_who_is_told_again_and_again_of_where_it_began_looks_there_all_the_same() -> None:
+    mesh = linked(K + 2, seeds=(SEED,))
+    silent_s = SEED_LIVES * LIVENESS_S
+    found = []
+    for second in range(0, 12 * round(silent_s), 5):
+        mesh.told(PeerId("n0"), Hints((Hint(SEED, 0),)), float(second))
+        mesh.view.drop(SEED)
+        hear(mesh, "n0", f"other{second}", now=float(second))
+        found += [second for dial in dials(step(mesh, float(second))) if dial == SEED]
+        for address in list(mesh.dialled):
+            mesh._give_up(address, float(second))
+    waits = [b - a for a, b in itertools.pairwise(found)]
+    assert len(waits) == 2, "rarely, so that not all of a large fleet do at once"
+    assert all(wait_s > SEED_DEFERRALS * silent_s for wait_s in waits)
+
+
 def test_a_small_group_that_knows_nobody_else_looks_again_where_it_began() -> None:
     mesh = make()
     for number in range(K):
@@ -213,6 +299,56 @@ def test_however_many_others_each_has_enough_stay(others: list[int], links: int)
     assert mesh.num_links == len(others) - len(gone) >= min(len(others), 2 * links)
     least = links - 1 if len(others) <= 4 * links else 1
     assert all(others[int(hang_up.peer)] >= least for hang_up in gone)
+
+
+def test_callers_who_claim_no_others_do_not_push_out_whom_we_have_chosen() -> None:
+    mesh = linked(2 * K)
+    others = {f"n{n}": 2 * K - 1 for n in range(2 * K)}
+    now = GUEST_S
+    for n in range(4 * K):
+        others[f"idle{n}"] = 0
+        meet(mesh, f"idle{n}", now)
+    gone = {hang_up.peer for hang_up in only(step(mesh, now, others), HangUp)}
+    assert gone < {f"n{n}" for n in range(mesh.cfg.own_links, 2 * K)}
+    assert len(gone) == K, "places of as many as we want links, and no more"
+    assert only(step(mesh, now + GUEST_S - 3, others), HangUp) == []
+    gone = {hang_up.peer for hang_up in only(step(mesh, now + GUEST_S, others), HangUp)}
+    assert gone == {f"idle{n}" for n in range(K, 4 * K)}, "the youngest"
+    assert mesh.num_links == 2 * K
+
+
+def test_who_calls_again_and_again_without_others_leaves_room_for_newcomers() -> None:
+    mesh = linked(2 * K)
+    most, now = 0, 10.0
+    for n in range(2000):
+        now = 10.0 + n / 10
+        if mesh.num_links < 64:  # as many as a transport lets call
+            meet(mesh, f"idle{n}", now)
+        step(mesh, now, lambda peer: 0 if peer.startswith("idle") else 2 * K - 1)
+        most = max(most, mesh.num_links)
+    assert most == 64
+    step(mesh, now + GUEST_S, 0)
+    assert mesh.num_links == 2 * K
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.floats(0, 20)), max_size=80),
+    st.integers(2, 9),
+)
+def test_whatever_others_claim_links_are_bounded_and_our_own_choice_stays(
+    callers: list[tuple[bool, int, float]], links: int
+) -> None:
+    mesh = make(links)
+    for n, (is_dialled, _, at_s) in enumerate(sorted(callers, key=lambda caller: caller[2])):
+        if is_dialled:
+            mesh._dial(at(str(n)), at_s)
+        meet(mesh, str(n), at_s, dialled=is_dialled)
+    others = {str(n): num for n, (_, num, _) in enumerate(callers)}
+    chosen = [p for p, link in mesh._links.items() if link.is_chosen][: mesh.cfg.own_links]
+    for now in (20.0, 20.0 + GUEST_S):
+        step(mesh, now, others)
+        assert set(chosen) <= mesh._links.keys()
+    assert mesh.num_links <= mesh.cfg.max_links
 
 
 def test_who_lets_us_go_is_not_dialled_for_a_while_and_never_forgotten() -> None:

@@ -12,11 +12,13 @@ from dataclasses import replace
 import pytest
 from transport_support import MemoryWorld, Probe, hello_content, play_in_memory, signer
 
+from semantic_net.protocol.handshake import HelloContent
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.address import Address
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
+    Duplicate,
     Refused,
     TransportEvent,
     Unreachable,
@@ -27,7 +29,7 @@ from semantic_net.transport.hub import Hub
 from semantic_net.transport.memory import MemoryTransport
 from semantic_net.transport.settings import TransportSettings
 
-A, B = signer(1), signer(2)
+A, B, C = signer(1), signer(2), signer(3)
 SETTINGS = TransportSettings()
 
 
@@ -175,6 +177,20 @@ def test_what_hears_of_a_vain_dial_may_forget_its_address() -> None:
     run_virtual(main())
 
 
+def test_an_address_that_no_resolver_takes_is_unreachable() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.answer = lambda: UnicodeError("label empty or too long")
+        desert.dialer.add("h:1", learned=True)
+        await asyncio.sleep(10.0)
+        assert desert.events == [Unreachable("h:1", "label empty or too long")]
+        assert len(desert.times[Address("h", 1)]) > 1
+        assert not desert.hub.failure.done()
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
 def test_a_bug_in_dialling_surfaces() -> None:
     async def main() -> None:
         desert = Desert()
@@ -285,5 +301,79 @@ def test_addresses_to_wait_for_are_met_by_a_hello() -> None:
         assert transport.unmet_addresses() == ("nobody:5000",), "and we are not others"
         await transport.close()
         await a.transport.close()
+
+    play(scenario)
+
+
+def claiming(*addresses: str) -> HelloContent:
+    """Return the hello of somebody who says that it can be dialled there."""
+    return replace(hello_content(), addresses=addresses)
+
+
+def test_where_a_stranger_says_it_is_others_are_dialled_all_the_same() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", A)
+        a.transport.add_address("b:5000")
+        await world.peer("c", C, dial=[a], hello=claiming("b:5000"))
+        assert (await a.expect(Connected)).peer == C.peer_id
+        await world.peer("b", B)
+        found = await a.expect(Connected)
+        assert (found.peer, found.address, found.dialled) == (B.peer_id, "b:5000", True)
+        assert now() < 10.0, "though the stranger is still there"
+
+    play(scenario)
+
+
+def test_peers_find_each_other_again_whoever_claims_their_addresses() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await b.expect(Connected)
+        a.transport.add_address("b:5000")
+        await a.expect(Duplicate)
+        c = await world.peer("c", C, dial=[a], hello=claiming("b:5000"))
+        d = await world.peer("d", signer(4), dial=[b], hello=claiming("a:5000"))
+        await c.expect(Connected)
+        await d.expect(Connected)
+        await asyncio.sleep(10.0)
+        world.reset(a, b)
+        lost = now()
+        await b.expect(Disconnected)
+        await b.until(lambda: len([e for e in b.of(Connected) if e.peer == A.peer_id]) == 2)
+        assert now() < lost + 1.0
+
+    play(scenario)
+
+
+def test_a_dial_of_who_is_connected_ends_as_a_duplicate_and_is_not_tried_again() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a], hello=claiming("other-name:5000"))
+        await a.expect(Connected)
+        assert [event.dialled for event in (*a.of(Connected), *b.of(Connected))] == [False, True]
+        times = await dial_times(a)
+        a.transport.add_address("b:5000")
+        assert await a.expect(Duplicate) == Duplicate("b:5000", B.peer_id)
+        await asyncio.sleep(300.0)
+        assert len(times) == len(a.of(Duplicate)) == 1
+        assert not a.of(Disconnected)
+        world.reset(a, b)
+        await a.expect(Disconnected)
+        await a.expect(Connected)
+
+    play(scenario)
+
+
+def test_who_only_calls_is_not_waited_for_where_it_says_it_is() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        transport = MemoryTransport(
+            world.network, "b", B, replace(SETTINGS, peers=("hidden:5000",)), hello_content()
+        )
+        b = Probe("b", B, transport)
+        await transport.start(b.handle)
+        await world.peer("c", C, dial=[b], hello=claiming("hidden:5000"))
+        await b.expect(Connected)
+        assert transport.unmet_addresses() == (), "nobody can dial it, but it is there"
+        await transport.close()
 
     play(scenario)

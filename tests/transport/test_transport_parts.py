@@ -55,6 +55,7 @@ def hello(*addresses: str, incarnation: int = 1) -> Hello:
         ("[FE80:0::1%eth0]:1", "fe80::1%eth0", 1, "[fe80::1%eth0]:1"),
         (":5000", "", 5000, ":5000"),
         ("_a.b_:0", "_a.b_", 0, "_a.b_:0"),
+        (f"{'a' * 63}.b.:1", f"{'a' * 63}.b.", 1, f"{'a' * 63}.b.:1"),
     ],
 )
 def test_addresses_are_read_and_shown(text: str, host: str, port: int, shown: str) -> None:
@@ -65,11 +66,22 @@ def test_addresses_are_read_and_shown(text: str, host: str, port: int, shown: st
 @pytest.mark.parametrize(
     "text",
     ["", "host", "host:", "host:port", "::1:5000", "[::1]", "[nonsense]:1", "h:65536", "h:123456",
-     "-h:1", "a b:1", "h/x:1", "http://h:1", "h:1:2", "h\n:1", "h:-1"],
+     "-h:1", "a b:1", "h/x:1", "http://h:1", "h:1:2", "h\n:1", "h:-1",
+     "a..b:1", "a..:1", ".a:1", ".:1", f"{'a' * 64}:1", f"a.{'b' * 64}.c:1"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"address|port|host name"):
         parse_address(text)
+
+
+@given(st.lists(st.integers(0, 66), min_size=1, max_size=4))
+def test_whatever_is_a_name_a_resolver_takes(label_chars: list[int]) -> None:
+    host = ".".join("a" * num_chars for num_chars in label_chars)
+    try:
+        parse_address(f"{host}:1")
+    except ValueError:
+        return
+    host.encode("idna")  # as `socket.getaddrinfo` does
 
 
 @given(st.text(max_size=30))

@@ -27,9 +27,9 @@ from semantic_net.protocol.facts import run_digest
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import SignatureCheck, Signer, signature_valid
+from semantic_net.protocol.links import MeshConfig
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record
-from semantic_net.protocol.mesh import MeshConfig
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns
 from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage

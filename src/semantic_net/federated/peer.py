@@ -79,6 +79,7 @@ from semantic_net.transport.address import dialable_addresses, parse_address
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
+    Duplicate,
     Found,
     Received,
     Refused,
@@ -230,9 +231,10 @@ class Peer(Generic[Parsed]):
             for known in (event.device or event.peer, event.peer):
                 self._refusers.pop(known, None)
             sums_up = event.hello.sums_up
+            seen_at = event.address if event.dialled else ""
             self.carry_out(
                 self._machine.connected(
-                    event.peer, now, addresses, seen_at=event.address, sums_up=sums_up
+                    event.peer, now, addresses, seen_at=seen_at, sums_up=sums_up
                 )
             )
         elif isinstance(event, Disconnected):
@@ -254,7 +256,11 @@ class Peer(Generic[Parsed]):
             self._refused(event)
             self._look_for_peers()
             self.carry_out([])  # it may be the last one that was waited for
-            self._not_reached(event.address)
+            if event.dialled:
+                self._not_reached(event.address)
+        elif isinstance(event, Duplicate):
+            self._look_for_peers()
+            self.carry_out(self._machine.led_to(event.peer, event.address, now))
         elif isinstance(event, Found):
             self.found(event.address)
         elif isinstance(event, TrustChanged):

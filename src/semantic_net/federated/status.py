@@ -19,6 +19,7 @@ from semantic_net.status import DeviceVitals, PeerStatus, Status
 from semantic_net.transport.base import (
     Connected,
     Disconnected,
+    Duplicate,
     LinkTotals,
     Refused,
     Traffic,
@@ -51,7 +52,7 @@ class StatusKeeper:
 
     def saw(self, event: TransportEvent) -> None:
         """Note why somebody is not connected, or that it is."""
-        if isinstance(event, Connected):
+        if isinstance(event, Connected | Duplicate):
             self._problems.pop(event.peer, None)
             self._problems.pop(event.address, None)
         elif isinstance(event, Disconnected):

@@ -30,13 +30,14 @@ from semantic_net.protocol.divergence import ClosedRounds
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, peer_id_of, short_id
 from semantic_net.protocol.item import Item
+from semantic_net.protocol.links import MeshConfig
 from semantic_net.protocol.membership import (
     Binding,
     Membership,
     Standing,
     Statement,
 )
-from semantic_net.protocol.mesh import Mesh, MeshConfig, Parting
+from semantic_net.protocol.mesh import Mesh, Parting
 from semantic_net.protocol.messages import (
     MAX_ADDRESS_CHARS,
     MAX_ADDRESSES,
@@ -279,7 +280,7 @@ class PeerMachine:
         Args:
             peer: Who is at the other end.
             now: The time.
-            addresses: Where it can be dialled.
+            addresses: Where it says that it can be dialled.
             seen_at: Where it was dialled, if we have dialled it.
             sums_up: It begins with digests of what it holds.
         """
@@ -295,6 +296,11 @@ class PeerMachine:
         if self.mesh is not None:
             actions += self.mesh.connected(peer, usable[:MAX_ADDRESSES], seen_at, now)
         return self._after([*actions, *self.sync.connected(peer, now, sums_up=sums_up)], now)
+
+    def led_to(self, peer: PeerId, address: str, now: float) -> list[Action]:
+        """A dial of ours has ended at a neighbour: there was a session with it already."""
+        actions = [] if self.mesh is None else self.mesh.led_to(peer, address, now)
+        return self._after(actions, now)
 
     def disconnected(self, peer: PeerId, now: float, how: Parting = Parting.LOST) -> list[Action]:
         """A session is gone; the peer may still be alive, and heard through others."""

@@ -7,10 +7,12 @@ addresses as its view holds, whatever the size of the fleet (Leitao et al. 2007,
 tells its neighbours of some of those that it knows (Voulgaris et al. 2005, "CYCLON"), so views
 are nearly random samples of the fleet, and so are links: a graph with few steps between any two.
 
-Nothing flaps: over 2k somebody is let go who has enough other links, and nobody who has no other.
-Once in a while a link is exchanged for another, so that no group stays among itself; lost links are
-tried again, so that the halves of a network that was cut find each other. Hashes under a secret
-stand in for random numbers: nobody can make up an address that is surely chosen.
+Nothing flaps: over 2k somebody is let go who has enough other links, and nobody who has no other
+before it had time to find some. Once in a while a link is exchanged for another, so that no group
+stays among itself; lost links are tried again, so that the halves of a network that was cut find
+each other. Hashes under a secret stand in for random numbers: nobody can make up an address that
+is surely chosen. Who is at an address only a dial of our own shows: where a caller says that it is,
+others may be, whom that shall cost nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +20,21 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import Action, Dial, Forget, HangUp, Send
 from semantic_net.protocol.identity import PeerId
+from semantic_net.protocol.links import (
+    GUEST_LIVES,
+    Link,
+    MeshConfig,
+    OthersOf,
+    exchanged,
+    surplus,
+)
 from semantic_net.protocol.messages import Hint, Hints
 from semantic_net.protocol.view import View
-
-VIEW_PER_LINK = 6
-MIN_VIEW = 32
 
 FIRST_HINTS, LATER_HINTS = 12, 6
 """Addresses that a new neighbour is told, and how many later on, once a liveness."""
@@ -37,6 +44,9 @@ NEAR_SHARE = 1 / 3
 
 MAX_PAST = 32
 """Former neighbours that are remembered."""
+
+MAX_NAMES = 8
+"""Addresses of one neighbour that are remembered."""
 
 MAX_SHUNNED = 256
 """Addresses that are not dialled for a while."""
@@ -56,13 +66,12 @@ RETRY_LIVES = (1.0, 4.0)
 """Time between two dials of neighbours that were lost; in the same way."""
 SEED_LIVES = 64.0
 """How long nobody is heard to be connected where we began, before we look there ourselves."""
+SEED_DEFERRALS = 4
+"""How many times as long we look at the latest, whatever we hear: it is anybody's word."""
 SETTLE_LIVES = 0.2
 """How long a link lasts before it is exchanged, and time between two looks at all of them."""
 
 NEVER = (-math.inf, -math.inf)
-
-CROWD = 2
-"""Times the most links, from which on a peer has become the beginning of many others."""
 
 RETRIES = 60
 """Dials of a lost neighbour before it is one of the past."""
@@ -79,44 +88,25 @@ class Parting(enum.Enum):
     """One side wants nothing of the other any more, or has said goodbye."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeshConfig:
-    """How many neighbours a peer wants, and where it begins."""
-
-    links: int
-    """k, at least 2: there are more, up to twice as many."""
-    seeds: tuple[str, ...] = ()
-    """Addresses that it is told of at the start."""
-
-    @property
-    def max_links(self) -> int:
-        """Links beyond which neighbours are let go."""
-        return 2 * self.links
-
-    @property
-    def own_links(self) -> int:
-        """Links of one's own choice: whoever calls cannot take their place."""
-        return (self.links + 1) // 2
-
-    @property
-    def view_size(self) -> int:
-        """Most addresses that are remembered."""
-        return max(VIEW_PER_LINK * self.links, MIN_VIEW)
-
-
-@dataclass(slots=True)
-class _Link:
-    addresses: tuple[str, ...]
-    since: float
-    is_chosen: bool
-    tell_at: float
-
-
 @dataclass(frozen=True, slots=True)
 class _Dialled:
     until: float
     explores: bool
     """Beyond the need for it."""
+
+
+@dataclass(slots=True)
+class _Seed:
+    """Where we began."""
+
+    dialled_at: float = -math.inf
+    heard_at: float = -math.inf
+    """When somebody was connected there, by what is said."""
+
+    def is_unheard(self, now: float, silent_s: float) -> bool:
+        """Tell whether it is time to look there; what is said puts that off a few times."""
+        heard_at = min(self.heard_at, self.dialled_at + SEED_DEFERRALS * silent_s)
+        return now >= heard_at + silent_s
 
 
 class _Pace:
@@ -158,10 +148,10 @@ class Mesh:
         self.cfg = cfg
         self._secret = secret
         self._liveness_s = liveness_s
-        self._links: dict[PeerId, _Link] = {}
+        self._links: dict[PeerId, Link] = {}
         self._dialled: dict[str, _Dialled] = {}
         self._shunned: dict[str, tuple[float, float]] = {}  # since and until when, in order
-        self._seeds = dict.fromkeys(cfg.seeds, -math.inf)  # when each was heard to be connected
+        self._seeds = {address: _Seed() for address in cfg.seeds}
         self._past: dict[str, int] = {}  # how often each is tried again, the first lost first
         spread = 0.75 + hashlib.sha256(secret).digest()[0] / 512  # not all at the same time
         self._explore = _Pace(EXPLORE_LIVES, liveness_s * spread)
@@ -187,20 +177,36 @@ class Mesh:
     def connected(
         self, peer: PeerId, addresses: tuple[str, ...], seen_at: str, now: float
     ) -> list[Action]:
-        """Note a session: what was dialled for it is not any more; return what to tell it."""
-        led_here = {seen_at, *addresses} & self._dialled.keys()
-        actions: list[Action] = [Forget(address) for address in sorted(led_here)]
-        self._num_swaps += any(self._dialled.pop(address).explores for address in led_here)
-        if led_here:  # it may be known to itself by another address than to us
-            addresses = tuple(dict.fromkeys((*addresses, *sorted(led_here))))
-        for address in addresses:
-            self.view.drop(address)
-            self._past.pop(address, None)
-            self._heard_of(address, now)
-        self._links[peer] = _Link(addresses, now, bool(led_here), now + self._liveness_s)
+        """Note a session: what was dialled for it is not any more; return what to tell it.
+
+        Args:
+            peer: Who is at the other end.
+            addresses: Where it says that it can be dialled.
+            seen_at: Where we have dialled it; empty if it has called.
+            now: The time.
+        """
+        self._links[peer] = Link(addresses, now, now + self._liveness_s)
         self._is_changed = True
+        for address in addresses:
+            self._heard_of(address, now)
+        dialled = self._dialled.get(seen_at)
+        self._num_swaps += dialled is not None and dialled.explores
+        actions = self.led_to(peer, seen_at, now) if seen_at else []
         hints = self._hints(peer, FIRST_HINTS, now)
         return [*actions, Send((peer,), hints)] if hints.known else actions
+
+    def led_to(self, peer: PeerId, address: str, now: float) -> list[Action]:
+        """Note which neighbour is at an address that was dialled, whoever called first."""
+        link = self._links.get(peer)
+        if link is None:
+            return []  # let go by us
+        link.addresses = (*link.addresses, address)[-MAX_NAMES:]
+        link.chosen_at = min(link.chosen_at, now)
+        self.view.drop(address)
+        self._past.pop(address, None)
+        self._heard_of(address, now)
+        self._is_changed = True
+        return [] if self._dialled.pop(address, None) is None else [Forget(address)]
 
     def disconnected(self, peer: PeerId, how: Parting, now: float) -> None:
         """Note the end of a session."""
@@ -243,9 +249,7 @@ class Mesh:
 
     # What to do.
 
-    def step(
-        self, now: float, others_of: Callable[[PeerId], int], near: Iterable[str]
-    ) -> list[Action]:
+    def step(self, now: float, others_of: OthersOf, near: Iterable[str]) -> list[Action]:
         """Return what to dial, whom to let go and what to tell.
 
         Args:
@@ -314,13 +318,13 @@ class Mesh:
 
         Where we began we only look again if nobody has been heard to be connected there for long:
         with so many others perhaps, of whom nobody knows us. So one address that all know is not
-        dialled by all of a large fleet.
+        dialled by all of a large fleet, or rarely.
         """
         if self._num_needed() > 0 or not self._explore.is_due(now):
             return []
         view, past = list(self.view), list(self._past)
         silent_s = SEED_LIVES * self._liveness_s
-        unheard = [a for a, heard_at in self._seeds.items() if now >= heard_at + silent_s]
+        unheard = [a for a, seed in self._seeds.items() if seed.is_unheard(now, silent_s)]
         for source in (unheard, *((view, past) if self._epoch % 2 else (past, view))):
             if usable := self._usable(source, now):
                 return [self._dial(min(usable, key=self._rank), now, explores=True)]
@@ -330,29 +334,16 @@ class Mesh:
         usable = self._usable(self._seeds, now)
         return [self._dial(a, now, explores=True) for a in sorted(usable, key=self._rank)[:1]]
 
-    def _let_go(self, now: float, others_of: Callable[[PeerId], int]) -> list[Action]:
-        """Hang up on those with the most other links; never on anybody's only one."""
-        cfg, degree = self.cfg, len(self._links)
+    def _let_go(self, now: float, others_of: OthersOf) -> list[Action]:
+        """Hang up on those with the most other links, where there are such."""
         swaps, self._num_swaps = self._num_swaps, 0
-        surplus, since = degree - cfg.max_links, now
-        # Of a crowd, whoever has met another is on its way: it was told of more than it needs.
-        least = cfg.links - 1 if degree <= CROWD * cfg.max_links else 1
-        if surplus <= 0:
+        if len(self._links) > self.cfg.max_links:
+            since = now - GUEST_LIVES * self._liveness_s
+            going = surplus(self.cfg, self._links, since, others_of, self._rank)
+        else:
             # A link that was looked for takes the place of another, which is not missed.
-            surplus, least = min(swaps, degree - cfg.links - cfg.own_links), cfg.links
             since = now - SETTLE_LIVES * self._liveness_s
-        if surplus <= 0:
-            return []
-        others = {p: others_of(p) for p, link in self._links.items() if link.since <= since}
-        going = sorted(
-            (p for p in others if others[p] >= least),
-            key=lambda p: (
-                others[p] < cfg.links,
-                self._links[p].is_chosen,
-                -others[p],
-                self._rank(p),
-            ),
-        )[:surplus]
+            going = exchanged(self.cfg, self._links, swaps, since, others_of, self._rank)
         for peer in going:
             self._part(self._links.pop(peer), now)
         self._is_changed |= bool(going)
@@ -371,11 +362,11 @@ class Mesh:
 
     def _hints(self, peer: PeerId, size: int, now: float) -> Hints:
         """Return some of what we know, for a neighbour: of our own neighbours, and of the view."""
-        its_own = self._links[peer].addresses
+        its_own = self._links[peer].known_at
         near = [
-            link.addresses[0]
+            link.known_at[0]
             for other, link in self._links.items()
-            if other != peer and link.addresses
+            if other != peer and link.known_at
         ]
 
         def rank(address: str) -> bytes:
@@ -391,6 +382,8 @@ class Mesh:
 
     def _dial(self, address: str, now: float, *, explores: bool = False) -> Action:
         self._dialled[address] = _Dialled(now + DIAL_LIVES * self._liveness_s, explores)
+        if seed := self._seeds.get(address):
+            seed.dialled_at = now
         return Dial(address)
 
     def _give_up(self, address: str, now: float) -> list[Action]:
@@ -399,13 +392,13 @@ class Mesh:
         self._shun((address,), now, VAIN_LIVES)
         return [Forget(address)]
 
-    def _part(self, link: _Link, now: float, *, is_over: bool = False) -> None:
+    def _part(self, link: Link, now: float, *, is_over: bool = False) -> None:
         self._shun(link.addresses, now, CROWDED_LIVES)
         if not is_over:
             self._remember(link, 0)
 
-    def _remember(self, link: _Link, tries: int) -> None:
-        for address in link.addresses[:1]:
+    def _remember(self, link: Link, tries: int) -> None:
+        for address in (link.addresses or link.claimed)[:1]:
             self._past.pop(address, None)
             self._past[address] = tries
             if len(self._past) > MAX_PAST:
@@ -423,8 +416,8 @@ class Mesh:
         return now < until
 
     def _heard_of(self, address: str, alive_at: float) -> None:
-        if address in self._seeds:
-            self._seeds[address] = max(self._seeds[address], alive_at)
+        if seed := self._seeds.get(address):
+            seed.heard_at = max(seed.heard_at, alive_at)
 
     def _usable(self, addresses: Iterable[str], now: float) -> set[str]:
         taken = self._linked() | self._dialled.keys()

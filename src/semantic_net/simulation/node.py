@@ -41,9 +41,10 @@ from semantic_net.protocol.actions import (
 from semantic_net.protocol.bases import BaseConfig
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
+from semantic_net.protocol.links import MeshConfig
 from semantic_net.protocol.machine import MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Membership, Record, Standing
-from semantic_net.protocol.mesh import MeshConfig, Parting
+from semantic_net.protocol.mesh import Parting
 from semantic_net.protocol.messages import Absent, Message
 from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns

@@ -306,37 +306,41 @@ class World:
         if (caller, called) not in self._dialled:
             return
         if called in self.nodes and called != caller:
-            if self._num_sessions[called] < self.max_sessions:
-                self._meet(frozenset((caller, called)))
+            node, other = self.nodes[caller], self.nodes[called].id
+            if (caller, other) in self._ways:
+                node.feed(lambda m, now: m.led_to(other, called, now))
+            elif self._num_sessions[called] < self.max_sessions:
+                self._meet(frozenset((caller, called)), caller)
             else:
-                self.nodes[caller].feed(lambda m, now: m.not_reached(called, now))
+                node.feed(lambda m, now: m.not_reached(called, now))
         self.after(self._draw(self.link.redial_s), lambda: self._call(caller, called))
 
-    def _meet(self, pair: Pair) -> None:
+    def _meet(self, pair: Pair, caller: str | None = None) -> None:
         if pair not in self._down and pair not in self._sessions:
             a, b = (self.nodes[name] for name in sorted(pair))
             both_run = a.machine is not None and b.machine is not None
             # One session a peer: a second instance of a connected one is refused at the hello.
             if both_run and (a.name, b.id) not in self._ways and (b.name, a.id) not in self._ways:
-                self._connect(pair, a, b)
+                self._connect(pair, a, b, caller)
 
-    def _connect(self, pair: Pair, a: Node, b: Node) -> None:
+    def _connect(self, pair: Pair, a: Node, b: Node, caller: str | None) -> None:
         there, back = _Way(a, b, a.id), _Way(b, a, b.id)
         self._sessions[pair] = (there, back)
         self._ways[a.name, b.id], self._ways[b.name, a.id] = there, back
         for node, other in ((a, b), (b, a)):
             self._num_sessions[node.name] += 1
             self._met.setdefault(node.name, set()).add(other.name)
-            _feed_both(node, other, self.not_met(node))
+            seen_at = other.name if node.name == caller else ""
+            _feed_both(node, other, seen_at, self.not_met(node))
 
 
-def _feed_both(node: Node, other: Node, not_met: tuple[str, ...]) -> None:
+def _feed_both(node: Node, other: Node, seen_at: str, not_met: tuple[str, ...]) -> None:
     # Some pairs list all that they hold at once, as with a peer that sums nothing up.
     sums_up = sum(map(ord, node.name + other.name)) % 3 > 0
     peer = other.id
 
     def connected(machine: PeerMachine, now: float) -> list[Action]:
-        return machine.connected(peer, now, (other.name,), sums_up=sums_up)
+        return machine.connected(peer, now, (other.name,), seen_at, sums_up=sums_up)
 
     def waiting(machine: PeerMachine, now: float) -> list[Action]:
         return machine.waiting_for(not_met, now)

@@ -11,6 +11,9 @@ from semantic_net.protocol.handshake import Hello
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})")
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
+MAX_LABEL_CHARS = 63
+"""Between two dots of a name, and one at least; a resolver raises `UnicodeError` for others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -47,9 +50,15 @@ def parse_address(text: str) -> Address:
             raise ValueError(f"{text!r}: no IPv6 address between the brackets") from None
         return Address(host, port)
     host = match["host"].lower()
-    if host and not _NAME.fullmatch(host):
+    if host and not _is_name(host):
         raise ValueError(f"{text!r}: {host!r} is no host name")
     return Address(host, port)
+
+
+def _is_name(host: str) -> bool:
+    labels = host.removesuffix(".").split(".")
+    fit = all(1 <= len(label) <= MAX_LABEL_CHARS for label in labels)
+    return fit and _NAME.fullmatch(host) is not None
 
 
 def dialable_addresses(hello: Hello, seen_at: str) -> list[str]:

@@ -32,6 +32,8 @@ class Connected:
     address: str
     device: PeerId | None = None
     """On which device it runs, where the connection has proven one."""
+    dialled: bool = False
+    """Whether we have dialled the address; else it is where the call came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,16 @@ class Refused:
     """Whether we refuse it, or it refuses us."""
     device: PeerId | None = None
     """Which device it is, where the connection has proven one."""
+    dialled: bool = False
+    """Whether we have dialled the address; else anybody may have said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """An address that we have dialled is that of a peer with which there is a session already."""
+
+    address: str
+    peer: PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,9 @@ class TrustChanged:
     standing: Mapping[PeerId, Standing]
 
 
-TransportEvent = Connected | Disconnected | Received | Refused | Unreachable | Found | TrustChanged
+TransportEvent = (
+    Connected | Disconnected | Received | Refused | Duplicate | Unreachable | Found | TrustChanged
+)
 TransportHandler = Callable[[TransportEvent], None]
 
 

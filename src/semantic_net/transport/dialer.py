@@ -1,7 +1,8 @@
 """Who is dialled, when, and how long to wait after it failed.
 
 One task an address: dial, wait until no session with the peer behind it is left, dial again.
-Waits grow from dial to dial, with jitter, and start over once a session has lasted.
+Waits grow from dial to dial, with jitter, and start over once a session has lasted. Who is behind
+an address only a dial shows: in its hello a stranger may write the address of anybody.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from semantic_net.protocol.handshake import (
 )
 from semantic_net.protocol.identity import PeerId
 from semantic_net.transport.address import Address, parse_address
-from semantic_net.transport.base import Unreachable
+from semantic_net.transport.base import Duplicate, Unreachable
 from semantic_net.transport.connection import CLOSED, LOST, REPLACED, Connection, reason_of
 from semantic_net.transport.hub import Hub
 
@@ -48,9 +49,9 @@ class _Target:
     learned: bool
     task: asyncio.Task[None] | None = None
     peer: PeerId | None = None
-    """Who answered there last."""
+    """Who answered there last, when we dialled it."""
     is_met: bool = False
-    """There has been a session with it."""
+    """There has been a session with it, or with somebody who said that it listens there."""
     is_refused: bool = False
     """One end has turned the other away, for a reason that does not pass by itself."""
     failures: int = 0
@@ -160,10 +161,16 @@ class Dialer:
         self._targets.clear()
 
     def _session_began(self, peer: PeerId, addresses: list[str]) -> None:
-        """Note who is at an address, whoever dialled: it need not be dialled now."""
+        """Note with whom there is a session, whoever dialled.
+
+        That somebody says it is at an address only ends the wait for a peer there, which may be one
+        that nobody can dial. The dial goes on: at worst it ends as a duplicate.
+        """
         for target in self._targets.values():
-            if target.peer == peer or str(target.address) in addresses:
-                target.peer, target.is_met, target.is_refused = peer, True, False
+            if target.peer == peer:
+                target.is_met, target.is_refused = True, False
+            elif str(target.address) in addresses:
+                target.is_met = True
 
     def _is_named(self, peer: PeerId) -> bool:
         return any(t.peer == peer and not t.learned for t in self._targets.values())
@@ -189,7 +196,7 @@ class Dialer:
         await self._no_session(target)
         try:
             connection = await self._open(target.address)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # no text that a stranger tells of ends the process
             return self._unreachable(target, reason_of(exc))
         outcome = await connection.outcome
         if isinstance(outcome, str):
@@ -251,11 +258,14 @@ class Dialer:
         passes = refusal.code in PASSING
         target.is_refused = not passes
         if refusal.code == DUPLICATE_CONNECTION and target.peer in self._hub.table:
+            assert target.peer is not None, "no session is with nobody"
             target.is_met = True  # it may call itself by another name than we do
+            self._hub.report(Duplicate(str(target.address), target.peer))
             return 0.0  # its session is there, whoever dialled it; wait for its end
         if target.reported != refusal.reason:
             target.reported = refusal.reason
-            self._hub.report_refusal(str(target.address), refusal, target.peer, device)
+            address, peer = str(target.address), target.peer
+            self._hub.report_refusal(address, refusal, peer, device, dialled=True)
         target.failures += 1
         return self._backoff_s(target.failures) if passes else self._refused_s(target.failures)
 

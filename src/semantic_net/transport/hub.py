@@ -80,7 +80,7 @@ class Hub:
         self.bytes_received = 0
         self.session_began: Callable[[PeerId, list[str]], None] = lambda peer, addresses: None
         self.session_ended: Callable[[PeerId], None] = lambda peer: None
-        """Whoever dials wants to know of both; the addresses are where the peer can be dialled."""
+        """Whoever dials wants to know of both; the addresses are where the peer says it listens."""
         self.is_named: Callable[[PeerId], bool] = lambda peer: False
         """Whoever dials knows who was named as a peer."""
         self.failure: asyncio.Future[None]
@@ -228,12 +228,19 @@ class Hub:
             self._deliver()
 
     def report_refusal(
-        self, address: str, refusal: Refusal, peer: PeerId | None, device: PeerId | None
+        self,
+        address: str,
+        refusal: Refusal,
+        peer: PeerId | None,
+        device: PeerId | None,
+        *,
+        dialled: bool,
     ) -> None:
         """Tell the handler of a refusal, unless it belongs to ordinary operation."""
         ordinary = refusal.code == DUPLICATE_CONNECTION or (refusal.code == SELF and refusal.by_us)
         if not ordinary:
-            self.report(Refused(address, refusal.code, refusal.reason, peer, refusal.by_us, device))
+            by_us, code, reason = refusal.by_us, refusal.code, refusal.reason
+            self.report(Refused(address, code, reason, peer, by_us, device, dialled))
 
     def _handshake_late(self, connection: Connection) -> None:
         late_s = self.settings.handshake_timeout_s
@@ -249,7 +256,8 @@ class Hub:
             replaced.finish()
             self.report(Disconnected(peer, "replaced by a newer connection", REPLACED))
         self.session_began(peer, dialable_addresses(established.hello, connection.address))
-        self.report(Connected(peer, established.hello, connection.address, connection.device))
+        address, device = connection.address, connection.device
+        self.report(Connected(peer, established.hello, address, device, connection.dialled))
 
     def received(self, connection: Connection, frame: Frame) -> None:
         """Hand a frame to the handler, at once: its body will not wait."""
@@ -263,7 +271,11 @@ class Hub:
         log.debug("%s: %s: %s", connection.address, refusal.code, refusal.reason)
         if not connection.dialled:
             self.report_refusal(
-                connection.listening_at, refusal, connection.peer, connection.device
+                connection.listening_at,
+                refusal,
+                connection.peer,
+                connection.device,
+                dialled=False,
             )
 
     def ended(self, connection: Connection, code: str, reason: str) -> None:
