@@ -73,11 +73,11 @@ METHODS = {
         "lossless, no outer momentum", ("semantic.preset=lossless", "aggregation.outer_momentum=0")
     ),
     "lossless": Method("lossless, outer momentum 0.5", ("semantic.preset=lossless",)),
-    "balanced": Method("preset balanced (the default)"),
+    "balanced": Method("preset balanced (the default: 5 rounds of warm-up)"),
     "balanced_plain": Method(
         "preset balanced, no outer momentum", ("aggregation.outer_momentum=0",)
     ),
-    "balanced_warm": Method("preset balanced, 5 rounds of warm-up", ("semantic.warmup_rounds=5",)),
+    "balanced_cold": Method("preset balanced, no warm-up", ("semantic.warmup_rounds=0",)),
     "extreme": Method("preset extreme", ("semantic.preset=extreme",)),
 }
 """By name, as in the commands."""

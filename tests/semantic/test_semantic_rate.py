@@ -96,6 +96,22 @@ def test_warm_up_sends_more_in_the_first_rounds() -> None:
     ] * 2
 
 
+def test_a_long_warm_up_begins_no_higher_and_falls_evenly() -> None:
+    rate = FixedRate(SemanticConfig(topk=0.01, warmup_rounds=30), SCHEMA)
+    found = [rate.choose(number, []).codec.topk for number in range(1, 32)]
+    assert found[0] == pytest.approx(0.06)
+    assert found[15] == pytest.approx(0.01 * (1 + 5 * 15 / 30))
+    assert found[30] == 0.01
+    assert found == sorted(found, reverse=True)
+
+
+def test_who_trains_in_every_fifth_round_warms_up_for_five_unless_told_otherwise() -> None:
+    assert SemanticConfig().resolved().warmup_rounds == 0
+    assert SemanticConfig().resolved(5).warmup_rounds == 5
+    assert SemanticConfig().resolved(5).resolved(7).warmup_rounds == 5
+    assert SemanticConfig(warmup_rounds=0).resolved(5).warmup_rounds == 0
+
+
 def test_warm_up_leaves_dense_codecs_alone() -> None:
     rate = FixedRate(SemanticConfig(mode="none", warmup_rounds=3), SCHEMA)
     assert rate.choose(1, []) == Choice(Codec("none"), "as configured")

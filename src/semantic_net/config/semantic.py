@@ -38,7 +38,8 @@ class SemanticConfig:
     bit_width: int = 4
     """Bits an entry of weights_quantize, 1 to 8."""
     warmup_rounds: int | None = None
-    """First rounds in which the sparse modes keep more. None: the preset's, else 0."""
+    """First rounds in which the sparse modes keep more. None: the preset's, else as many as each
+    peer has one turn in (`p2p.participants`), where that is not every round, else 0."""
     budget_bytes: int | None = None
     """Most bytes that a round's own update may cost, to all neighbours together. A budget asks
     for mode auto; beside another it is an error. At least the sparsest update always goes."""
@@ -80,9 +81,17 @@ class SemanticConfig:
                 getattr(self, key),
             )
 
-    def resolved(self) -> SemanticConfig:
-        """Return the same with every key set that a preset says something of."""
-        return replace(self, **asdict(self.trade))
+    def resolved(self, turn_period: int = 1) -> SemanticConfig:
+        """Return the same with every key set that a preset says something of.
+
+        Args:
+            turn_period: Rounds in which each peer has one turn. What a peer leaves out waits as
+                long for its next update: so the first, which counts most, keeps more.
+        """
+        made = replace(self, **asdict(self.trade))
+        if self.warmup_rounds is None and made.warmup_rounds == 0 and turn_period > 1:
+            made = replace(made, warmup_rounds=turn_period)
+        return made
 
     @property
     def trade(self) -> Trade:

@@ -100,7 +100,9 @@ class LoadedRun:
             learner=learner,
             store=self.store,
             bases=self.folder.bases,
-            rate=rate_controller(config.semantic, learner.schema, max_rate),
+            rate=rate_controller(
+                config.semantic.resolved(config.p2p.turn_period), learner.schema, max_rate
+            ),
             runner=runner,
             turn_s=turn_s(config.p2p),
             journal=lambda number, own: journal.author(number, own, learner.taken_back),
@@ -204,7 +206,7 @@ def load_run(
     if closed_round < config.training.rounds:
         resolved = replace(
             config,
-            semantic=config.semantic.resolved(),
+            semantic=config.semantic.resolved(config.p2p.turn_period),
             security=replace(config.security, mode=security_mode(config)),
         )
         leave(folder.config, dump_config(resolved))  # else it says how the model was made

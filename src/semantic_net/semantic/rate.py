@@ -93,6 +93,10 @@ def rate_controller(
     return FixedRate(cfg, schema)
 
 
+MAX_WARMUP = 6
+"""Times as much as later that is kept in the very first round, at most."""
+
+
 class FixedRate:
     """The configured codec; sparse ones keep more in the first rounds.
 
@@ -110,11 +114,19 @@ class FixedRate:
 
     def choose(self, round_index: int, links: Iterable[LinkUse]) -> Choice:
         """See `RateController.choose`."""
-        factor = max(self._warmup_rounds + 2 - round_index, 1)
+        factor = self._factor(round_index)
         if factor == 1 or self._codec.is_dense:
             return Choice(self._codec, self._name)
         codec = replace(self._codec, topk=min(factor * self._codec.topk, 1.0))
         return Choice(codec, f"{self._name}, warm-up")
+
+    def _factor(self, round_index: int) -> float:
+        """Return how many times as much is kept: it falls evenly, to once behind the warm-up."""
+        left = self._warmup_rounds + 1 - round_index
+        if left <= 0:
+            return 1
+        most = min(self._warmup_rounds + 1, MAX_WARMUP)
+        return 1 + (most - 1) * left / self._warmup_rounds
 
     def encoded(self, payload_bytes: int, kept_ratio: float | None) -> None:
         """See `RateController.encoded`."""
