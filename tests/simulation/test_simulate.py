@@ -231,6 +231,36 @@ def test_a_folder_of_something_else_is_not_emptied(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "p2p.transport=zenoh",
+        "training.local_layers=[nothing.*]",  # which only the model tells
+        f"task.name={ROOT / 'nowhere.py'}",
+    ],
+)
+def test_what_is_refused_costs_no_earlier_results(
+    refused: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    play(planned("training.rounds=1", noise=True, peers=2), out)
+    before = digest_of(out)
+    flags = ["--peers", "2", "--workers", "1", "--out", str(out)]
+    for override in (*LEARNS, refused):
+        flags += ["--set", override]
+    assert main(["simulate", *flags]) != 0
+    assert capsys.readouterr().out == "", "nothing is announced"
+    assert digest_of(out) == before
+
+
+def test_a_files_list_of_real_devices_says_nothing_of_a_simulation(tmp_path: Path) -> None:
+    path = tmp_path / "field.yaml"
+    path.write_text("{p2p: {fleet: 500, participants: 3}, data: {partition: {num_shards: 7}}}")
+    found = scenario(path, [], num_peers=6, network="lan", seed=0)
+    assert found.config.p2p.fleet == 6
+    assert found.config.data.partition.num_shards == 6
+
+
 def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     play(planned("training.rounds=1", noise=True, peers=3), tmp_path / "run")
     play(planned("training.rounds=1", noise=True, peers=2), tmp_path / "run")
@@ -249,6 +279,14 @@ def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) ->
         (["--until", "0"], "--until: must be positive, got 0"),
         (["--network", "wify"], "did you mean wifi?"),
         (["--set", "p2p.discovery=mdns"], "p2p.discovery: simulated peers know each other"),
+        (["--set", "p2p.transport=zenoh"], "p2p.transport: simulated peers meet in memory; set"),
+        (["--set", "p2p.peers=['a:1']"], "p2p.peers: simulated peers have addresses of their own"),
+        (["--set", "security.mode=pinned"], "security.mode: simulated peers are not paired"),
+        (["--set", "monitoring.dashboard=':1'"], "monitoring.dashboard: simulated peers serve no"),
+        (["--set", "data.partition.num_shards=9"], "--set data.partition.num_shards: each simul"),
+        (["--set", "p2p.participants=40"], "p2p.participants must be at most --peers, got 40 with"),
+        (["--set", "p2p.fleet=40"], "p2p.fleet must be at most --peers, got 40 with 10 peers"),
+        (["--protocol-only", "--engine", "ray"], "--engine ray: with --protocol-only nobody"),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -117,7 +117,6 @@ def _simulate(arguments: argparse.Namespace) -> int:
         train_s=DEFAULT_TRAIN_S if train_s is None else train_s,
     )
     console = Console(highlight=False)
-    _tell_begin(found, arguments, console)
     make_engine = ray_engine if arguments.engine == "ray" else local_engine
     workers = arguments.workers or min(os.cpu_count() or 1, found.num_peers)
     level = found.config.monitoring.log_level
@@ -130,11 +129,14 @@ def _simulate(arguments: argparse.Namespace) -> int:
             functools.partial(make_engine, num_workers=workers),
             until_s=arguments.until,
             show=lambda of_all: console.print(_line(of_all, found), soft_wrap=True),
+            begin=lambda: _tell_begin(found, arguments, console),
         )
     return _tell_end(outcome, found, arguments.out, console)
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if arguments.protocol_only and arguments.engine != "local":
+        raise ConfigError(f"--engine {arguments.engine}: with --protocol-only nobody trains")
     if not arguments.protocol_only:
         for flag, value in (
             ("--payload-kb", arguments.payload_kb),
