@@ -12,6 +12,9 @@ import msgspec
 
 SCHEMA = 1
 
+NOISE = "noise"
+"""The task and the mode of a run in which nothing is learned: a simulation of the protocol only."""
+
 Role = Literal["peer", "server", "client", "single"]
 """What kind of a process left the record of a run."""
 

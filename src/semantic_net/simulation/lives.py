@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from semantic_net.config import Config
 from semantic_net.federated.assembly import MakeTransport, Process, assemble, turn_s
 from semantic_net.federated.folder import Identity, RunFolder
@@ -30,7 +32,7 @@ from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer, signature_valid
 from semantic_net.protocol.update import UpdateId
-from semantic_net.records import RoundRecord
+from semantic_net.records import NOISE, RoundRecord
 from semantic_net.semantic.rate import FixedRate
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.simulation.costs import VirtualRunner
@@ -41,7 +43,7 @@ from semantic_net.simulation.learning import (
     SharedParsing,
     SimulatedLearner,
 )
-from semantic_net.simulation.protocol_only import NoiseLearner
+from semantic_net.simulation.protocol_only import CODEC, NoiseLearner
 from semantic_net.simulation.scenario import Scenario
 from semantic_net.transport.base import Transport
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
@@ -237,6 +239,8 @@ class NoisePeers(_Peers):
         def on_round(closed: ClosedRound) -> None:
             me, energy_j = assembled.machine.me, self._energy_of(closed)
             record = record_of(closed, me, own.privacy.delta, energy_j=energy_j)
+            if record.codec:  # that of the configuration, which nobody has used
+                record = msgspec.structs.replace(record, codec=CODEC, codec_reason="")
             kept[record.round] = record
             self._show(index, record)
 
@@ -283,5 +287,5 @@ class NoisePeers(_Peers):
             best_metrics={},
             num_parameters=0,
         )
-        recorder.summary(summary)
+        recorder.summary(msgspec.structs.replace(summary, task=NOISE, mode=NOISE))
         recorder.close()
