@@ -170,11 +170,20 @@ def _name_peers() -> None:
 
 
 def _tell_begin(found: Scenario, arguments: argparse.Namespace, console: Console) -> None:
+    from semantic_net.monitoring.text import format_bytes
+
     p2p = found.config.p2p
-    what = "exchange noise" if arguments.protocol_only else f"learn {found.config.task.name}"
-    each = f", {p2p.participants} of them a round" if p2p.turn_period > 1 else ""
+    alone = found.num_peers == 1
+    who = "1 peer" if alone else f"{found.num_peers} peers"
+    verb, what = "learn", found.config.task.name
+    if arguments.protocol_only:
+        verb, what = "exchange", f"noise, {format_bytes(found.payload_bytes or 0)} an update"
+    each = ""
+    if p2p.participants is not None:  # a mean: turns are drawn, and whole rounds apart
+        of_them = round(found.num_peers / p2p.turn_period)
+        each = f", {'all' if p2p.turn_period == 1 else f'about {of_them}'} of them a round"
     console.print(
-        f"{found.num_peers} peers {what}{each}: network {arguments.network}, topology "
+        f"{who} {verb}{'s' * alone} {what}{each}: network {arguments.network}, topology "
         f"{p2p.topology}, seed {arguments.seed}; their files are in {arguments.out}",
         soft_wrap=True,
     )
@@ -213,12 +222,15 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
 
 def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) -> int:
     from semantic_net.monitoring.digests import Agreement
-    from semantic_net.monitoring.text import format_duration
+    from semantic_net.monitoring.text import format_duration, format_energy
 
     took = (
         f"{format_duration(outcome.virtual_s)} of the network in "
         f"{format_duration(outcome.real_s)} of this machine"
     )
+    joules = [r.energy_j for o in outcome.rounds for r in o.records.values()]
+    if known := [each for each in joules if each is not None]:
+        took += f"; {format_energy(sum(known))} of all devices"
     if not outcome.rounds:
         console.print(f"no round was closed; {took}", soft_wrap=True)
         return DONE
