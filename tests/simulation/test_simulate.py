@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from semantic_net.cli import main
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.monitoring.runs import read_run
+from semantic_net.monitoring.text import format_energy
 from semantic_net.records import RoundRecord, Summary
 from semantic_net.simulation.costs import VirtualRunner
 from semantic_net.simulation.engines import local_engine
@@ -311,6 +312,49 @@ def test_the_command_tells_of_each_round(
     assert "3 updates" in out[1]
     assert "one model" in out[1]
     assert out[3].startswith("3 of 3 peers closed round 2, with one model; ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--peers", "1"], "1 peer exchanges noise, 3.0 kB an update: network"),
+        (
+            ["--peers", "10", "--set", "p2p.participants=4"],
+            "10 peers exchange noise, 3.0 kB an update, about 5 of them a round: network",
+        ),
+        (
+            ["--peers", "3", "--set", "p2p.participants=2"],
+            "3 peers exchange noise, 3.0 kB an update, all of them a round: network",
+        ),
+    ],
+)
+def test_what_is_announced_is_what_is_run(
+    flags: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = ["--protocol-only", "--payload-kb", "3", "--rounds", "1"]
+    assert main(["simulate", *noise, *flags, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.startswith(told)
+
+
+def test_of_a_run_of_the_protocol_nothing_is_told_that_was_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    energy = network(tmp_path, "{energy: {idle_w: 5, training_w: 12}}")
+    flags = ["--peers", "3", "--rounds", "2", "--network", energy, "--out", str(out)]
+    assert main(["simulate", "--protocol-only", "--payload-kb", "3", *flags]) == 0
+    joules = sum(record.energy_j or 0.0 for each in records(out).values() for record in each)
+    assert f"; {format_energy(joules)} of all devices" in capsys.readouterr().out
+    assert {record.codec for each in records(out).values() for record in each} == {"noise"}
+    assert main(["report", str(out)]) == 0
+    page = (out / "report" / "report.html").read_text()
+    assert "<h1>noise: 3 processes</h1>" in page
+    assert "Updates went out as noise, 3.0 kB an update." in page
+    assert ">energy</th>" in page
+    for word in ("disaster", "float32", "best", "metric", "parameters", "topk"):
+        assert word not in page
+    assert main(["compare", str(out), "--out", str(tmp_path / "compared")]) == 0
+    assert "energy of a device" in (tmp_path / "compared" / "compare.md").read_text()
 
 
 def test_work_takes_as_long_as_it_says_one_after_the_other() -> None:
