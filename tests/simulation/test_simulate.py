@@ -60,8 +60,8 @@ def network(tmp_path: Path, text: str) -> str:
 
 def digest_of(out: Path) -> str:
     hasher = hashlib.sha256()
-    for path in sorted(out.glob("*/*.json*")):
-        hasher.update(path.name.encode() + path.read_bytes())
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        hasher.update(str(path.relative_to(out)).encode() + path.read_bytes())
     return hasher.hexdigest()
 
 
