@@ -21,6 +21,7 @@ from pathlib import Path
 from semantic_net.config import Config, dump_config
 from semantic_net.errors import StartError
 from semantic_net.monitoring.digests import Agreement, agreement
+from semantic_net.monitoring.presence import SIMULATION_FILE
 from semantic_net.records import RoundRecord
 from semantic_net.simulation.engines import Engine, Jobs
 from semantic_net.simulation.fleet import Fleet
@@ -30,9 +31,6 @@ from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.memory import MemoryNetwork
 
 log = logging.getLogger(__name__)
-
-CONFIG_FILE = "simulation.yaml"
-"""What all peers share; also what marks a folder as a simulation's own."""
 
 FILES_A_PEER = 4
 """Descriptors that a peer that learns keeps open."""
@@ -173,7 +171,7 @@ def _lives(
 def _refuse_anothers(out: Path) -> None:
     """Refuse a folder that holds something else than an earlier simulation."""
     try:
-        if out.exists() and any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
+        if out.exists() and any(out.iterdir()) and not (out / SIMULATION_FILE).is_file():
             raise StartError(
                 f"--out {out}: holds something that is no simulation's; name another folder"
             )
@@ -187,7 +185,7 @@ def _make_fresh(out: Path, config: Config) -> None:
         if out.exists():
             shutil.rmtree(out)
         out.mkdir(parents=True)
-        (out / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+        (out / SIMULATION_FILE).write_text(dump_config(config), encoding="utf-8")
     except OSError as exc:
         raise StartError(f"--out {out}: cannot be used: {exc.strerror or exc}") from exc
 
