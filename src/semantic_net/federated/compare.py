@@ -172,7 +172,8 @@ def compare_runs(folders: Sequence[Path], out: Path, last: int, console: Console
         metric=metric,
         higher_is_better=higher,
         last=last,
-        reference=labels[0],
+        # What the others are held against has something to hold them against.
+        reference=next((way.name for way in ways if any(way.outcomes[0].devices)), labels[0]),
         ways=ways,
     )
     facts = machine_facts()
