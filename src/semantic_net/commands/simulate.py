@@ -209,7 +209,8 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
         mean = sum(metrics.get(name, 0.0) for metrics in judged) / len(judged)
         parts.append(f"{metric_label(name)} {format_metric(name, mean)}")
     sent = sum(record.bytes_sent for record in records) / len(records)
-    parts.append(f"{of_all.num_participants} updates")
+    updates = of_all.num_participants
+    parts.append(f"{updates} update{'s' * (updates != 1)}")
     parts.append(f"{format_bytes(sent)} sent by each")
     found_out = of_all.agreement
     if found_out is Agreement.EQUAL:
