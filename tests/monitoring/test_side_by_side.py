@@ -111,15 +111,17 @@ def test_energy_of_devices_is_shown_where_all_runs_tell_it() -> None:
 
 
 def test_of_a_run_that_learns_nothing_what_it_costs_is_shown() -> None:
-    records = tuple(make_record(round=n, metrics={}, loss=None) for n in (1, 2))
+    records = tuple(
+        make_record(round=n, metrics={}, loss=None, messages_received=4 + n) for n in (1, 2)
+    )
     run = [Participant("a", records, make_summary(task=NOISE, mode=NOISE, metric=""))]
     outcome = outcome_of(run, last=1)
     assert outcome.notes == []
     noise = Way(name="po", title="po", text="", outcomes=[outcome])
     found = msgspec.structs.replace(TWO, metric="", reference="po", ways=[noise])
     assert main_cells(found) == Cells(
-        ("way of training", "sent by a device", "received", "time"),
-        (("po", "24.7 kB", "50.0 kB", "12.3 s"),),
+        ("way of training", "sent by a device", "received", "messages in a round", "time"),
+        (("po", "24.7 kB", "50.0 kB", "5.5", "12.3 s"),),
     )
     assert "Nothing was learned: these runs are of the protocol only." in notes(found)
     assert "Every metric" not in markdown(found, None, []) + html(found, None, [])

@@ -354,7 +354,10 @@ def test_of_a_run_of_the_protocol_nothing_is_told_that_was_not_run(
     for word in ("disaster", "float32", "best", "metric", "parameters", "topk"):
         assert word not in page
     assert main(["compare", str(out), "--out", str(tmp_path / "compared")]) == 0
-    assert "energy of a device" in (tmp_path / "compared" / "compare.md").read_text()
+    table = (tmp_path / "compared" / "compare.md").read_text()
+    assert "| messages in a round | time | energy of a device |" in table
+    counts = [r.messages_received for each in records(out).values() for r in each]
+    assert all(count is not None and count >= 2 for count in counts), "one of each other at least"
 
 
 def test_work_takes_as_long_as_it_says_one_after_the_other() -> None:

@@ -35,6 +35,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     bytes_sent: float
     """By a device, the mean."""
     bytes_received: float
+    messages_received: float | None
+    """By a device in a round, the mean; None where one does not count them."""
     server_bytes: int | None
     """Sent and received by the server; None where there is none."""
     time_s: float
@@ -127,6 +129,7 @@ def outcome_of(
     clocks = servers or judges or at_end
     digests = {each.records[-1].state_digest for each in at_end}
     sent = [_running_sum(each.records) for each in devices]
+    messages = [r.messages_received for each in devices for r in each.records]
     energies = [each.energy_j for each in devices]
     return Outcome(
         seed=seed,
@@ -146,6 +149,9 @@ def outcome_of(
         bytes_received=statistics.mean(
             sum(r.bytes_received for r in each.records) for each in devices
         ),
+        messages_received=None
+        if None in messages
+        else statistics.mean(number for number in messages if number is not None),
         server_bytes=sum(r.bytes_sent + r.bytes_received for s in servers for r in s.records)
         if servers
         else None,

@@ -57,6 +57,7 @@ def main_cells(found: SideBySide) -> Cells:
     if name:
         head += [f"{metric_label(name)}{unit}", f"against {reference.name}, {of_difference}"]
     head += ["sent by a device", _RECEIVED]
+    head += ["messages in a round"] if _all_tell_messages(found) else []
     head += [_SERVER] if has_server else []
     head += ["time"]
     head += ["energy"] if has_energy else []
@@ -107,6 +108,8 @@ def notes(found: SideBySide) -> list[str]:
         lines.append(f"Every metric is the mean over the last {found.last} rounds.")
     if not found.metric:
         lines.append("Nothing was learned: these runs are of the protocol only.")
+    if _all_tell_messages(found):
+        lines.append("Messages are the frames that a device received, the mean over its rounds.")
     lines.append(
         "Bytes are those of sockets, all traffic of a run; time is that of training, encoding, "
         "exchange and fold, without evaluations."
@@ -193,6 +196,9 @@ def _main_row(
         _bytes(o.bytes_sent for o in outcomes),
         _bytes(o.bytes_received for o in outcomes),
     ]
+    if _all_tell_messages(found):
+        messages = [o.messages_received for o in outcomes if o.messages_received is not None]
+        row.append(f"{statistics.mean(messages):.1f}")
     if has_server:
         through = [o.server_bytes for o in outcomes if o.server_bytes is not None]
         row.append(_bytes(through) if through else "")
@@ -213,6 +219,10 @@ def _metric_of_row(way: Way, found: SideBySide, reference: Way) -> list[str]:
         _spread_text([final(o, name) for o in way.outcomes], factor),
         _spread_text(compared, factor, beside=beside),
     ]
+
+
+def _all_tell_messages(found: SideBySide) -> bool:
+    return all(o.messages_received is not None for way in found.ways for o in way.outcomes)
 
 
 def _those_that_tell_energy(found: SideBySide) -> list[str]:

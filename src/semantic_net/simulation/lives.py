@@ -235,10 +235,15 @@ class NoisePeers(_Peers):
             process=self._process,
         )
         kept = self._records.setdefault(index, {})
+        transport, num_frames = assembled.transport, 0
+        assert isinstance(transport, MemoryTransport)
 
         def on_round(closed: ClosedRound) -> None:
+            nonlocal num_frames
+            before, num_frames = num_frames, transport.frames_received
             me, energy_j = assembled.machine.me, self._energy_of(closed)
             record = record_of(closed, me, own.privacy.delta, energy_j=energy_j)
+            record = msgspec.structs.replace(record, messages_received=num_frames - before)
             if record.codec:  # that of the configuration, which nobody has used
                 record = msgspec.structs.replace(record, codec=CODEC, codec_reason="")
             kept[record.round] = record
@@ -248,7 +253,7 @@ class NoisePeers(_Peers):
             PeerParts(
                 machine=assembled.machine,
                 signer=lasting.signer,
-                transport=assembled.transport,
+                transport=transport,
                 learner=learner,
                 store=assembled.store,
                 bases=learner.bases,
@@ -259,10 +264,9 @@ class NoisePeers(_Peers):
                 on_round=on_round,
             )
         )
-        assert isinstance(assembled.transport, MemoryTransport)
         return Life(
             peer=peer,
-            transport=assembled.transport,
+            transport=transport,
             close=lambda how: self._leave(index, own, finished=how == "done"),
         )
 
