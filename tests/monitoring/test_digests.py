@@ -55,7 +55,7 @@ def test_late_updates_are_not_told_as_a_difference() -> None:
     judged = verdict([[record(1), record(2)], [record(1, "t", "v"), record(2)]], 2)
     assert not judged.agreed
     assert judged.sentence == (
-        "state_digest unequal in no round, and equal in 1: "
+        "state_digest unequal in no round, equal in 1 of 2; "
         "round 1: not all peers had the same updates when they closed it"
     )
 

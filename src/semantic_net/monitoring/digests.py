@@ -54,14 +54,15 @@ def verdict(histories: Sequence[Sequence[RoundRecord]], rounds: int) -> Verdict:
     found = {n: agreement([records.get(n) for records in by_round]) for n in numbers}
     others = [(n, each) for n, each in found.items() if each is not Agreement.EQUAL]
     if others or not histories:
-        told = "state_digest NOT equal"
+        told = "state_digest NOT equal: "
         if Agreement.UNEQUAL not in found.values():  # digests of other updates say nothing
-            told = f"state_digest unequal in no round, and equal in {rounds - len(others)}"
+            num_equal = rounds - len(others)
+            told = f"state_digest unequal in no round, equal in {num_equal} of {rounds}; "
         else:
             others.sort(key=lambda other: other[1] is not Agreement.UNEQUAL)
         whys = "; ".join(f"round {number}: {each.value}" for number, each in others[:3])
         more = f"; and {len(others) - 3} more rounds" if len(others) > 3 else ""
-        return Verdict(False, f"{told}: {whys}{more}", "")
+        return Verdict(False, f"{told}{whys}{more}", "")
     digest = by_round[0][rounds].state_digest
     sentence = f"state_digest equal on all {len(histories)} peers in all {rounds} rounds: {digest}"
     return Verdict(True, sentence, digest)
