@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_every_committed_configuration_is_valid(path: Path) -> None:
 def test_every_link_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_package_is_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["semantic_net", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("semantic_net", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("semantic-net ")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,6 +12,9 @@ import msgspec
 
 SCHEMA = 1
 
+NOISE = "noise"
+"""The task and the mode of a run in which nothing is learned: a simulation of the protocol only."""
+
 Role = Literal["peer", "server", "client", "single"]
 """What kind of a process left the record of a run."""
 
@@ -61,6 +64,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Refused connections, frames and updates since the last record, by reason."""
     energy_j: float | None = None
     """Joules that the device took for the round, where that is known: in a simulation."""
+    messages_received: int | None = None
+    """Frames since the last record, where they are counted: in a simulation of the protocol."""
     notes: list[str] = []
     """What a person should know: skipped rounds, halved batches, re-folds, cut off, ..."""
 

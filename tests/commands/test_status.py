@@ -90,6 +90,15 @@ def test_where_no_peer_has_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "cannot be read: File name too long" in capsys.readouterr().err
 
 
+def test_of_a_peer_that_was_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "simulation.yaml").touch()
+    peer = tmp_path / "peer0"
+    peer.mkdir()
+    for folder in (tmp_path, peer):
+        assert main(["status", str(folder)]) == 3
+        assert f"{folder}: was simulated, and simulated peers leave no" in capsys.readouterr().err
+
+
 def test_who_looks_keeps_no_peer_from_starting(tmp_path: Path) -> None:
     with RunFolder(tmp_path):
         pass

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import msgspec
 import pytest
+import safetensors
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from semantic_net.errors import CheckpointError
 from semantic_net.federated.base_store import BaseStore
 from semantic_net.federated.checkpoint import Checkpoint, CheckpointFolder, Progress
+from semantic_net.federated.weights import save_state_dict
 from semantic_net.protocol.update import hash_payload
 
 BASES = [bytes([value]) * 20 for value in (1, 2, 3)]
@@ -72,6 +74,19 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert torch.equal(loaded.residual, expected.residual)
     assert torch.equal(loaded.trainer["optimizer"]["0"]["m"], torch.full((3,), 3.0))
     assert loaded.trainer["optimizer"]["0"]["step"] == 7
+
+
+def test_equal_contents_are_equal_bytes(tmp_path: Path) -> None:
+    metadata = {name: f"of {name}\x07\u00e9" for name in "edcba"}
+    written = set()
+    for index in range(5):
+        path = tmp_path / f"{index}.safetensors"
+        save_state_dict(path, {"w": torch.ones(3), "b": torch.zeros(2)}, metadata)
+        written.add(path.read_bytes())
+        with safetensors.safe_open(path, framework="pt") as file:
+            assert file.metadata() == metadata
+            assert torch.equal(file.get_tensor("w"), torch.ones(3))
+    assert len(written) == 1
 
 
 def test_what_the_newest_two_need_is_known(tmp_path: Path) -> None:

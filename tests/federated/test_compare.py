@@ -21,6 +21,7 @@ from semantic_net.errors import ConfigError, DataError, StartError
 from semantic_net.federated import trainings
 from semantic_net.federated.compare import CompareOptions, compare_runs, run_comparison
 from semantic_net.monitoring import plots
+from semantic_net.records import NOISE
 
 HERE = Path(__file__).parent
 FAKE = (sys.executable, str(HERE / "compare_fake_cli.py"))
@@ -281,6 +282,26 @@ def test_runs_that_were_made_before(tmp_path: Path) -> None:
         compare_runs([tmp_path / "c"], tmp_path / "cmp", 1, Console(file=output))
     with pytest.raises(StartError, match="cannot be written"):
         compare_runs(folders, folders[0] / "rounds.jsonl", 1, Console(file=output))
+
+
+def test_a_run_of_which_no_model_was_evaluated_is_named(tmp_path: Path) -> None:
+    leave_run(tmp_path / "good", [make_record()], make_summary())
+    bad = leave_run(tmp_path / "bad", [make_record(metrics={})], None)
+    with pytest.raises(DataError, match=f"^{bad}: bad: no device has evaluated a model"):
+        compare_runs([tmp_path / "good", bad], tmp_path / "cmp", 1, Console(file=io.StringIO()))
+
+
+def test_noise_beside_a_run_that_learns_is_not_held_against(tmp_path: Path) -> None:
+    summary = make_summary(task=NOISE, mode=NOISE, metric="")
+    leave_run(tmp_path / "noise", [make_record(metrics={}, loss=None)], summary)
+    leave_run(tmp_path / "learns", [make_record()], make_summary())
+    folders = [tmp_path / "noise", tmp_path / "learns"]
+    assert compare_runs(folders, tmp_path / "cmp", 1, Console(file=io.StringIO())) == 0
+    found = json.loads((tmp_path / "cmp/compare.json").read_text())
+    assert (found["metric"], found["reference"]) == ("miou", "learns")
+    assert compare_runs(folders[:1], tmp_path / "one", 1, Console(file=io.StringIO())) == 0
+    assert json.loads((tmp_path / "one/compare.json").read_text())["metric"] == ""
+    assert not (tmp_path / "one/compare.svg").exists(), "there is no curve to draw"
 
 
 def test_a_run_without_a_summary_is_shown_by_its_first_metric(tmp_path: Path) -> None:

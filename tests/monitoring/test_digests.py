@@ -51,6 +51,21 @@ def test_a_run_that_does_not_agree_says_where() -> None:
     )
 
 
+def test_late_updates_are_not_told_as_a_difference() -> None:
+    judged = verdict([[record(1), record(2)], [record(1, "t", "v"), record(2)]], 2)
+    assert not judged.agreed
+    assert judged.sentence == (
+        "state_digest unequal in no round, equal in 1 of 2; "
+        "round 1: not all peers had the same updates when they closed it"
+    )
+
+
+def test_a_bug_is_told_first() -> None:
+    late = [record(n, "t", "v") for n in range(1, 5)]
+    judged = verdict([[record(n) for n in range(1, 6)], [*late, record(5, "t")]], 5)
+    assert judged.sentence.startswith("state_digest NOT equal: round 5: unequal digests")
+
+
 def test_a_long_list_of_rounds_is_cut() -> None:
     assert verdict([[], []], 9).sentence.endswith("; and 6 more rounds")
     assert not verdict([], 0).agreed

@@ -12,6 +12,7 @@ from monitoring_support import PEERS, make_record, make_summary
 from rich.console import Console
 
 from semantic_net.errors import DataError
+from semantic_net.monitoring.page import Cells
 from semantic_net.monitoring.plots import plot
 from semantic_net.monitoring.runs import Participant
 from semantic_net.monitoring.side_by_side import (
@@ -34,7 +35,7 @@ from semantic_net.monitoring.side_by_side_page import (
     metric_cells,
     notes,
 )
-from semantic_net.records import Role, RoundRecord
+from semantic_net.records import NOISE, Role, RoundRecord
 
 
 def participant(name: str, mious: list[float], role: Role = "peer", **changes: Any) -> Participant:
@@ -68,6 +69,62 @@ def test_an_outcome_is_the_mean_over_devices() -> None:
 def test_a_result_may_be_the_mean_of_the_last_rounds() -> None:
     found = outcome_of([participant("a", [0.9, 0.2, 0.4])], last=2)
     assert final(found, "miou") == pytest.approx(0.3)
+
+
+def test_who_left_early_does_not_count_in_what_came_of_a_run() -> None:
+    run = [
+        participant("a", [0.2, 0.6, 0.7], state_digest="x"),
+        participant("b", [0.2, 0.6, 0.9], state_digest="x", energy_j=3.0),
+        participant("c", [0.1], state_digest="early", bytes_sent=0),
+    ]
+    found = outcome_of(run, last=1)
+    assert final(found, "miou") == pytest.approx(0.8)
+    assert found.is_common
+    assert found.bytes_sent == pytest.approx(2 * 3 * 12_345 / 3), "its bytes were sent"
+    assert "1 of 3 devices did not come to round 3, and their models do not count" in found.notes
+
+
+def test_who_was_out_of_turn_could_have_trained() -> None:
+    reason = "round 1: nothing published: out of memory"
+    watched, failed, at_once = (
+        Participant(name, (make_record(loss=None, train_s=s, notes=notes),), make_summary())
+        for name, s, notes in (("a", 0.0, []), ("b", 2.0, []), ("c", 0.0, [reason]))
+    )
+    assert outcome_of([watched], last=1).notes == []
+    untrained = "2 times a device could not train in a round"
+    assert outcome_of([watched, failed, at_once], last=1).notes == [untrained]
+
+
+def test_energy_of_devices_is_shown_where_all_runs_tell_it() -> None:
+    outcome = outcome_of(
+        [participant("a", [0.5, 0.5], energy_j=40.0), participant("b", [0.5, 0.5], energy_j=60.0)],
+        last=1,
+    )
+    assert outcome.device_energy_j == 100.0
+    told = Way(name="told", title="told", text="", outcomes=[outcome])
+    found = msgspec.structs.replace(TWO, reference="told", ways=[told])
+    assert main_cells(found).head[-1] == "energy of a device"
+    assert main_cells(found).rows[0][-1] == "100 J"
+    found = msgspec.structs.replace(found, ways=[told, way("silent", 0.5)])
+    assert "energy of a device" not in main_cells(found).head
+    assert "NOTE: only some runs tell the energy of a device: told." in notes(found)
+
+
+def test_of_a_run_that_learns_nothing_what_it_costs_is_shown() -> None:
+    records = tuple(
+        make_record(round=n, metrics={}, loss=None, messages_received=4 + n) for n in (1, 2)
+    )
+    run = [Participant("a", records, make_summary(task=NOISE, mode=NOISE, metric=""))]
+    outcome = outcome_of(run, last=1)
+    assert outcome.notes == []
+    noise = Way(name="po", title="po", text="", outcomes=[outcome])
+    found = msgspec.structs.replace(TWO, metric="", reference="po", ways=[noise])
+    assert main_cells(found) == Cells(
+        ("way of training", "sent by a device", "received", "messages in a round", "time"),
+        (("po", "24.7 kB", "50.0 kB", "5.5", "12.3 s"),),
+    )
+    assert "Nothing was learned: these runs are of the protocol only." in notes(found)
+    assert "Every metric" not in markdown(found, None, []) + html(found, None, [])
 
 
 def test_a_server_is_no_device() -> None:
@@ -130,6 +187,8 @@ def test_a_run_without_an_evaluation_is_refused() -> None:
     empty = Participant("a", (make_record(metrics={}),), None)
     with pytest.raises(DataError, match="a: no device has evaluated a model; give a folder"):
         outcome_of([empty], last=1)
+    with pytest.raises(DataError, match="a, a, a, a and 96 more: no device has evaluated"):
+        outcome_of(100 * [empty], last=1)
 
 
 def way(name: str, *values: float, title: str = "", **changes: Any) -> Way:
@@ -201,6 +260,9 @@ def test_the_best_of_models_that_differ_has_a_row() -> None:
         task="t", metric="miou", higher_is_better=True, last=3, reference="alone", ways=[alone]
     )
     assert main_cells(found).rows[1][:2] == ("alone: the best", "60.00")
+    one = msgspec.structs.replace(alone.outcomes[0], is_common=True)
+    common = msgspec.structs.replace(found, ways=[msgspec.structs.replace(alone, outcomes=[one])])
+    assert len(main_cells(common).rows) == 1, "one model, judged on data that differ"
     lines = notes(found)
     assert lines[0] == "Seed 0 alone: another one may turn out otherwise."
     assert "Every metric is the mean over the last 3 rounds." in lines

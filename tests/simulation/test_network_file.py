@@ -87,7 +87,10 @@ def load_text(folder: Path, text: str) -> NetworkDescription:
             "outages[0]: expected one of peers, between and groups, got peers and groups",
         ),
         ("outages: [{peers: 1}]", "outages[0].from_s: required"),
-        ("outages: [{from_s: 1, groups: ['0-3', 3]}]", "outages[0].groups must be groups without"),
+        (
+            "outages: [{from_s: 1, groups: ['0-3', 3]}]",
+            "outages[0].groups: peer 3 is in two",
+        ),
         (
             "outages: [{from_s: 1, for_s: 5, groups: [0]}, {from_s: 5, groups: [1]}]",
             "outages[1].from_s: this partition begins before that of outages[0] ends",
@@ -131,7 +134,8 @@ def test_a_source_that_is_none_is_refused(source: str, message: str) -> None:
     [
         (
             "machines: [{peers: '0-9', up_mbit_s: 1}]",
-            "machines[0].peers: there is no peer 9; 3 peers",
+            "machines[0].peers: there is no peer 9; 3 peers are numbered from 0 to 2, and this "
+            "network needs 10 (--peers)",
         ),
         (
             "links: [{between: [0, 3]}]",
@@ -213,6 +217,15 @@ def test_a_broken_trace_is_refused(tmp_path: Path, table: str, message: str) -> 
     (tmp_path / "t.csv").write_text(table, encoding="utf-8")
     with pytest.raises(DataError, match=re.escape(message)):
         load_text(tmp_path, "link: {trace: {path: t.csv}}")
+
+
+def test_spaces_in_the_header_of_a_trace_are_no_part_of_its_names(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("t_s, mbit_s\n0, 8\n2, 16\n")
+    path = tmp_path / "network.yaml"
+    path.write_text("machine: {up_trace: {path: trace.csv, shift: false}}")
+    trace = load_network(str(path)).plan(1, 0).machine(0).up_bytes_s
+    assert isinstance(trace, RateTrace)
+    assert trace.length_s == 4.0
 
 
 def test_a_missing_trace_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from semantic_net.cli import main
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.monitoring.runs import read_run
+from semantic_net.monitoring.text import format_energy
 from semantic_net.records import RoundRecord, Summary
 from semantic_net.simulation.costs import VirtualRunner
 from semantic_net.simulation.engines import local_engine
@@ -59,8 +60,8 @@ def network(tmp_path: Path, text: str) -> str:
 
 def digest_of(out: Path) -> str:
     hasher = hashlib.sha256()
-    for path in sorted(out.glob("*/*.json*")):
-        hasher.update(path.name.encode() + path.read_bytes())
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        hasher.update(str(path.relative_to(out)).encode() + path.read_bytes())
     return hasher.hexdigest()
 
 
@@ -231,6 +232,36 @@ def test_a_folder_of_something_else_is_not_emptied(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "p2p.transport=zenoh",
+        "training.local_layers=[nothing.*]",  # which only the model tells
+        f"task.name={ROOT / 'nowhere.py'}",
+    ],
+)
+def test_what_is_refused_costs_no_earlier_results(
+    refused: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    play(planned("training.rounds=1", noise=True, peers=2), out)
+    before = digest_of(out)
+    flags = ["--peers", "2", "--workers", "1", "--out", str(out)]
+    for override in (*LEARNS, refused):
+        flags += ["--set", override]
+    assert main(["simulate", *flags]) != 0
+    assert capsys.readouterr().out == "", "nothing is announced"
+    assert digest_of(out) == before
+
+
+def test_a_files_list_of_real_devices_says_nothing_of_a_simulation(tmp_path: Path) -> None:
+    path = tmp_path / "field.yaml"
+    path.write_text("{p2p: {fleet: 500, participants: 3}, data: {partition: {num_shards: 7}}}")
+    found = scenario(path, [], num_peers=6, network="lan", seed=0)
+    assert found.config.p2p.fleet == 6
+    assert found.config.data.partition.num_shards == 6
+
+
 def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     play(planned("training.rounds=1", noise=True, peers=3), tmp_path / "run")
     play(planned("training.rounds=1", noise=True, peers=2), tmp_path / "run")
@@ -249,6 +280,14 @@ def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) ->
         (["--until", "0"], "--until: must be positive, got 0"),
         (["--network", "wify"], "did you mean wifi?"),
         (["--set", "p2p.discovery=mdns"], "p2p.discovery: simulated peers know each other"),
+        (["--set", "p2p.transport=zenoh"], "p2p.transport: simulated peers meet in memory; set"),
+        (["--set", "p2p.peers=['a:1']"], "p2p.peers: simulated peers have addresses of their own"),
+        (["--set", "security.mode=pinned"], "security.mode: simulated peers are not paired"),
+        (["--set", "monitoring.dashboard=':1'"], "monitoring.dashboard: simulated peers serve no"),
+        (["--set", "data.partition.num_shards=9"], "--set data.partition.num_shards: each simul"),
+        (["--set", "p2p.participants=40"], "p2p.participants must be at most --peers, got 40 with"),
+        (["--set", "p2p.fleet=40"], "p2p.fleet must be at most --peers, got 40 with 10 peers"),
+        (["--protocol-only", "--engine", "ray"], "--engine ray: with --protocol-only nobody"),
     ],
 )
 def test_wrong_usage_is_one_line(
@@ -273,6 +312,52 @@ def test_the_command_tells_of_each_round(
     assert "3 updates" in out[1]
     assert "one model" in out[1]
     assert out[3].startswith("3 of 3 peers closed round 2, with one model; ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--peers", "1"], "1 peer exchanges noise, 3.0 kB an update: network"),
+        (
+            ["--peers", "10", "--set", "p2p.participants=4"],
+            "10 peers exchange noise, 3.0 kB an update, about 5 of them a round: network",
+        ),
+        (
+            ["--peers", "3", "--set", "p2p.participants=2"],
+            "3 peers exchange noise, 3.0 kB an update, all of them a round: network",
+        ),
+    ],
+)
+def test_what_is_announced_is_what_is_run(
+    flags: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = ["--protocol-only", "--payload-kb", "3", "--rounds", "1"]
+    assert main(["simulate", *noise, *flags, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.startswith(told)
+
+
+def test_of_a_run_of_the_protocol_nothing_is_told_that_was_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    energy = network(tmp_path, "{energy: {idle_w: 5, training_w: 12}}")
+    flags = ["--peers", "3", "--rounds", "2", "--network", energy, "--out", str(out)]
+    assert main(["simulate", "--protocol-only", "--payload-kb", "3", *flags]) == 0
+    joules = sum(record.energy_j or 0.0 for each in records(out).values() for record in each)
+    assert f"; {format_energy(joules)} of all devices" in capsys.readouterr().out
+    assert {record.codec for each in records(out).values() for record in each} == {"noise"}
+    assert main(["report", str(out)]) == 0
+    page = (out / "report" / "report.html").read_text()
+    assert "<h1>noise: 3 processes</h1>" in page
+    assert "Updates went out as noise, 3.0 kB an update." in page
+    assert ">energy</th>" in page
+    for word in ("disaster", "float32", "best", "metric", "parameters", "topk"):
+        assert word not in page
+    assert main(["compare", str(out), "--out", str(tmp_path / "compared")]) == 0
+    table = (tmp_path / "compared" / "compare.md").read_text()
+    assert "| messages in a round | time | energy of a device |" in table
+    counts = [r.messages_received for each in records(out).values() for r in each]
+    assert all(count is not None and count >= 2 for count in counts), "one of each other at least"
 
 
 def test_work_takes_as_long_as_it_says_one_after_the_other() -> None:

@@ -117,7 +117,6 @@ def _simulate(arguments: argparse.Namespace) -> int:
         train_s=DEFAULT_TRAIN_S if train_s is None else train_s,
     )
     console = Console(highlight=False)
-    _tell_begin(found, arguments, console)
     make_engine = ray_engine if arguments.engine == "ray" else local_engine
     workers = arguments.workers or min(os.cpu_count() or 1, found.num_peers)
     level = found.config.monitoring.log_level
@@ -130,11 +129,14 @@ def _simulate(arguments: argparse.Namespace) -> int:
             functools.partial(make_engine, num_workers=workers),
             until_s=arguments.until,
             show=lambda of_all: console.print(_line(of_all, found), soft_wrap=True),
+            begin=lambda: _tell_begin(found, arguments, console),
         )
     return _tell_end(outcome, found, arguments.out, console)
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if arguments.protocol_only and arguments.engine != "local":
+        raise ConfigError(f"--engine {arguments.engine}: with --protocol-only nobody trains")
     if not arguments.protocol_only:
         for flag, value in (
             ("--payload-kb", arguments.payload_kb),
@@ -168,11 +170,20 @@ def _name_peers() -> None:
 
 
 def _tell_begin(found: Scenario, arguments: argparse.Namespace, console: Console) -> None:
+    from semantic_net.monitoring.text import format_bytes
+
     p2p = found.config.p2p
-    what = "exchange noise" if arguments.protocol_only else f"learn {found.config.task.name}"
-    each = f", {p2p.participants} of them a round" if p2p.turn_period > 1 else ""
+    alone = found.num_peers == 1
+    who = "1 peer" if alone else f"{found.num_peers} peers"
+    verb, what = "learn", found.config.task.name
+    if arguments.protocol_only:
+        verb, what = "exchange", f"noise, {format_bytes(found.payload_bytes or 0)} an update"
+    each = ""
+    if p2p.participants is not None:  # a mean: turns are drawn, and whole rounds apart
+        of_them = round(found.num_peers / p2p.turn_period)
+        each = f", {'all' if p2p.turn_period == 1 else f'about {of_them}'} of them a round"
     console.print(
-        f"{found.num_peers} peers {what}{each}: network {arguments.network}, topology "
+        f"{who} {verb}{'s' * alone} {what}{each}: network {arguments.network}, topology "
         f"{p2p.topology}, seed {arguments.seed}; their files are in {arguments.out}",
         soft_wrap=True,
     )
@@ -198,7 +209,8 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
         mean = sum(metrics.get(name, 0.0) for metrics in judged) / len(judged)
         parts.append(f"{metric_label(name)} {format_metric(name, mean)}")
     sent = sum(record.bytes_sent for record in records) / len(records)
-    parts.append(f"{of_all.num_participants} updates")
+    updates = of_all.num_participants
+    parts.append(f"{updates} update{'s' * (updates != 1)}")
     parts.append(f"{format_bytes(sent)} sent by each")
     found_out = of_all.agreement
     if found_out is Agreement.EQUAL:
@@ -211,12 +223,15 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
 
 def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) -> int:
     from semantic_net.monitoring.digests import Agreement
-    from semantic_net.monitoring.text import format_duration
+    from semantic_net.monitoring.text import format_duration, format_energy
 
     took = (
         f"{format_duration(outcome.virtual_s)} of the network in "
         f"{format_duration(outcome.real_s)} of this machine"
     )
+    joules = [r.energy_j for o in outcome.rounds for r in o.records.values()]
+    if known := [each for each in joules if each is not None]:
+        took += f"; {format_energy(sum(known))} of all devices"
     if not outcome.rounds:
         console.print(f"no round was closed; {took}", soft_wrap=True)
         return DONE

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from semantic_net.errors import DataError
-from semantic_net.monitoring.presence import ADDRESS_FILE, is_running
+from semantic_net.monitoring.presence import ADDRESS_FILE, SIMULATION_FILE, is_running
 from semantic_net.monitoring.recorder import ROUNDS_FILE
 from semantic_net.monitoring.status_file import read_status
 from semantic_net.monitoring.status_text import status_text
@@ -54,6 +54,11 @@ def _status(arguments: argparse.Namespace) -> int:
     except OSError as exc:
         raise DataError(f"{folder}: cannot be read: {exc.strerror or exc}") from exc
     if status is None:
+        if any((place / SIMULATION_FILE).is_file() for place in (folder, folder.parent)):
+            raise DataError(
+                f"{folder}: was simulated, and simulated peers leave no status; see "
+                f"semantic-net report {folder}"
+            )
         if not runs:
             raise DataError(f"{folder}: no peer has run there ({STATUS_FILE} is missing)")
         text = '{"is_running": true}' if arguments.json else f"{folder}: a peer is starting there"

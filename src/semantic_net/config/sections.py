@@ -120,8 +120,8 @@ class P2PConfig:
     topology: str = "full"
     """Whom to connect to: ``full``, ``given``, ``ring``, ``line``, ``random-k`` or ``mesh-k``."""
     participants: int | None = None
-    """Peers that train in a round, each in its turn; the others relay and fold what these learn.
-    None: all do in every round."""
+    """Peers that train in a round, on average, each in its turn; the others relay and fold what
+    these learn. None: all do in every round."""
     fleet: int | None = None
     """Peers of the run, roughly: ``participants`` is that many of these. None: as many as
     ``peers`` has addresses."""

@@ -23,13 +23,12 @@ from typing import Any
 
 import msgspec
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from semantic_net.errors import CheckpointError
 from semantic_net.federated.base_store import BaseStore
-from semantic_net.federated.weights import write_atomically
+from semantic_net.federated.weights import write_atomically, write_tensors
 from semantic_net.protocol.update import UpdateId
 from semantic_net.training.state import State, join_state, split_state
 
@@ -106,7 +105,7 @@ class CheckpointFolder:
         metadata = {_KEY: text, _CHECKSUM: _checksum(text, named)}
 
         def write(part: Path) -> None:
-            safetensors.torch.save_file(named, part, metadata)
+            write_tensors(part, named, metadata)
             self._keep_previous()
 
         write_atomically(self._newest, write)

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import semantic_net
 from semantic_net.config import Config, dump_config, load_config
-from semantic_net.errors import ConfigError, StartError
+from semantic_net.errors import ConfigError, DataError, StartError
 from semantic_net.federated.child_processes import Children, ended_by_signals, reserved_ports
 from semantic_net.federated.experiment import experiment_config
 from semantic_net.federated.trainings import (
@@ -152,28 +152,36 @@ def compare_runs(folders: Sequence[Path], out: Path, last: int, console: Console
     """Show runs side by side that were made before, each by its folder's name.
 
     Raises:
-        DataError: A folder holds no run's record.
+        DataError: A folder holds no run's record, or no model was evaluated; it is named.
         StartError: ``out`` cannot be written.
     """
     if last < 1:
         raise ConfigError(f"--last: must be >= 1, got {last}")
     labels = _labels(folders)
-    ways = [
-        Way(name=label, title=label, text="", outcomes=[outcome_of(read_run(folder), last=last)])
-        for label, folder in zip(labels, folders, strict=True)
-    ]
-    metric, higher = main_metric_of(read_run(folders[0]))
+    runs = [read_run(folder) for folder in folders]
+    ways = []
+    for label, folder, run in zip(labels, folders, runs, strict=True):
+        try:
+            outcome = outcome_of(run, last=last)
+        except DataError as exc:
+            raise DataError(f"{folder}: {exc}") from exc
+        ways.append(Way(name=label, title=label, text="", outcomes=[outcome]))
+    metric, higher = next((m for run in runs if (m := main_metric_of(run))[0]), ("", True))
     found = SideBySide(
         task="Runs side by side",
         metric=metric,
         higher_is_better=higher,
         last=last,
-        reference=labels[0],
+        # What the others are held against has something to hold them against.
+        reference=next((way.name for way in ways if any(way.outcomes[0].devices)), labels[0]),
         ways=ways,
     )
-    told = "each run's own: compare only what was evaluated on the same data"
-    console.print(f"Metrics are {told}.", soft_wrap=True)
-    show(found, out, [("metrics", told), *machine_facts()], console)
+    facts = machine_facts()
+    if metric:
+        told = "each run's own: compare only what was evaluated on the same data"
+        console.print(f"Metrics are {told}.", soft_wrap=True)
+        facts.insert(0, ("metrics", told))
+    show(found, out, facts, console)
     return 0
 
 
@@ -183,7 +191,7 @@ def show(found: SideBySide, out: Path, facts: Sequence[tuple[str, str]], console
     Raises:
         StartError: The folder cannot be written.
     """
-    pictures = plots.plot(found) if plots.can_plot() else {}
+    pictures = plots.plot(found) if found.metric and plots.can_plot() else {}
     svg = pictures.get("svg", b"").decode()
     files = {
         "compare.md": markdown(found, "compare.png" if pictures else None, facts).encode(),
@@ -201,7 +209,7 @@ def show(found: SideBySide, out: Path, facts: Sequence[tuple[str, str]], console
     for line in [*ways_in_words(found), *notes(found)]:
         style = "bold red" if line.startswith("NOTE") else None
         console.print(f"- {line}", style=style, soft_wrap=True, markup=False)
-    if not pictures:
+    if not plots.can_plot():
         console.print(plots.MISSING, style="yellow", soft_wrap=True, markup=False)
     console.print(f"The page: {out / 'compare.html'}", soft_wrap=True, markup=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -31,7 +32,27 @@ def save_state_dict(path: Path, state: Mapping[str, Tensor], metadata: dict[str,
         # safetensors refuses tensors that share memory; tied weights are written once each.
         named[name] = whole.clone() if address in memory else whole
         memory.add(address)
-    write_atomically(path, lambda part: safetensors.torch.save_file(named, part, metadata))
+    write_atomically(path, lambda part: write_tensors(part, named, metadata))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file: the same bytes of the same contents.
+
+    The library writes the metadata in an order that differs from call to call.
+
+    Raises:
+        OSError: The disk is full, or not ours to write.
+        SafetensorError: As the library says the same.
+    """
+    safetensors.torch.save_file(tensors, path, metadata)
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(metadata.items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:  # what the library pads with are spaces, too
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:

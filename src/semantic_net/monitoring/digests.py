@@ -14,7 +14,7 @@ class Agreement(Enum):
 
     OPEN = "not all peers have recorded it"
     EQUAL = "one digest"
-    OTHER_UPDATES = "other updates on some peers, so that digests do not compare"
+    OTHER_UPDATES = "not all peers had the same updates when they closed it"
     UNEQUAL = "unequal digests of the same updates: a bug"
 
 
@@ -50,14 +50,19 @@ def verdict(histories: Sequence[Sequence[RoundRecord]], rounds: int) -> Verdict:
         rounds: Rounds that each peer should have recorded.
     """
     by_round = [{record.round: record for record in history} for history in histories]
-    failed = []
-    for index in range(1, rounds + 1):
-        found = agreement([records.get(index) for records in by_round])
-        if found is not Agreement.EQUAL:
-            failed.append(f"round {index}: {found.value}")
-    if failed or not histories:
-        more = f"; and {len(failed) - 3} more rounds" if len(failed) > 3 else ""
-        return Verdict(False, f"state_digest NOT equal: {'; '.join(failed[:3])}{more}", "")
+    numbers = range(1, rounds + 1)
+    found = {n: agreement([records.get(n) for records in by_round]) for n in numbers}
+    others = [(n, each) for n, each in found.items() if each is not Agreement.EQUAL]
+    if others or not histories:
+        told = "state_digest NOT equal: "
+        if Agreement.UNEQUAL not in found.values():  # digests of other updates say nothing
+            num_equal = rounds - len(others)
+            told = f"state_digest unequal in no round, equal in {num_equal} of {rounds}; "
+        else:
+            others.sort(key=lambda other: other[1] is not Agreement.UNEQUAL)
+        whys = "; ".join(f"round {number}: {each.value}" for number, each in others[:3])
+        more = f"; and {len(others) - 3} more rounds" if len(others) > 3 else ""
+        return Verdict(False, f"{told}{whys}{more}", "")
     digest = by_round[0][rounds].state_digest
     sentence = f"state_digest equal on all {len(histories)} peers in all {rounds} rounds: {digest}"
     return Verdict(True, sentence, digest)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 LOCK_FILE = ".lock"
 """Locked for as long as a peer runs in the folder."""
+SIMULATION_FILE = "simulation.yaml"
+"""What all peers of a simulation share; also what marks a folder as a simulation's own."""
 ADDRESS_FILE = "address"
 """Where it listens; there from then on, and stale where the power failed."""
 

@@ -6,7 +6,7 @@ Read from records alone. The page is one file; its plots lie beside it as PNGs a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from semantic_net.monitoring.digests import verdict
 from semantic_net.monitoring.page import (
@@ -21,6 +21,7 @@ from semantic_net.monitoring.runs import Participant, main_metric_of
 from semantic_net.monitoring.text import (
     format_bytes,
     format_duration,
+    format_energy,
     format_metric,
     in_percent,
     metric_label,
@@ -38,40 +39,49 @@ MAX_EVENTS = 500
 def peers_cells(run: Sequence[Participant]) -> Cells:
     """Return a row a process: how far it came, what it knows, what it sent."""
     name, higher = main_metric_of(run)
-    head = (
-        "peer",
-        "round",
-        f"{metric_label(name) or 'metric'}, last",
-        "best",
-        "sent",
-        "received",
-        "smaller than float32",
-        "time",
-        "rounds without somebody",
-        "digest",
-    )
-    rows = []
-    for each in run:
-        last = each.records[-1]
-        known = [r.metrics[name] for r in each.records if name in r.metrics]
-        payload = sum(r.payload_bytes for r in each.records)
-        dense = sum(r.dense_bytes for r in each.records if r.payload_bytes)
-        best = (max if higher else min)(known) if known else None
-        rows.append(
-            (
-                f"{each.name} ({short_id(last.peer)})",
-                str(last.round) + ("" if each.summary and each.summary.finished else ", not ended"),
-                format_metric(name, last.metrics[name]) if name in last.metrics else "",
-                "" if best is None else format_metric(name, best),
-                format_bytes(sum(r.bytes_sent for r in each.records)),
-                format_bytes(sum(r.bytes_received for r in each.records)),
-                f"{dense / payload:.3g} times" if payload else "",
-                format_duration(sum(r.time_s for r in each.records)),
-                str(sum(bool(r.missing) for r in each.records)),
-                short_digest(last.state_digest),
-            )
+    columns: dict[str, Callable[[Participant], str]] = {
+        "peer": lambda each: f"{each.name} ({short_id(each.records[-1].peer)})",
+        "round": _round,
+    }
+    if any(each.learns for each in run):
+        columns[f"{metric_label(name) or 'metric'}, last"] = lambda each: _last(each, name)
+        columns["best"] = lambda each: _best(each, name, higher_is_better=higher)
+    columns["sent"] = lambda each: format_bytes(sum(r.bytes_sent for r in each.records))
+    columns["received"] = lambda each: format_bytes(sum(r.bytes_received for r in each.records))
+    if any(each.learns for each in run):
+        columns["smaller than float32"] = _smaller
+    columns["time"] = lambda each: format_duration(sum(r.time_s for r in each.records))
+    if any(each.energy_j is not None for each in run):
+        columns["energy"] = lambda each: (
+            "" if each.energy_j is None else format_energy(each.energy_j)
         )
-    return Cells(head, tuple(rows))
+    columns["rounds without somebody"] = lambda each: str(
+        sum(bool(r.missing) for r in each.records)
+    )
+    columns["digest"] = lambda each: short_digest(each.records[-1].state_digest)
+    rows = (tuple(cell(each) for cell in columns.values()) for each in run)
+    return Cells(tuple(columns), tuple(rows))
+
+
+def _round(each: Participant) -> str:
+    has_ended = each.summary is not None and each.summary.finished
+    return str(each.records[-1].round) + ("" if has_ended else ", not ended")
+
+
+def _last(each: Participant, metric: str) -> str:
+    value = each.records[-1].metrics.get(metric)
+    return "" if value is None else format_metric(metric, value)
+
+
+def _best(each: Participant, metric: str, *, higher_is_better: bool) -> str:
+    known = [r.metrics[metric] for r in each.records if metric in r.metrics]
+    return format_metric(metric, (max if higher_is_better else min)(known)) if known else ""
+
+
+def _smaller(each: Participant) -> str:
+    payload = sum(r.payload_bytes for r in each.records)
+    dense = sum(r.dense_bytes for r in each.records if r.payload_bytes)
+    return f"{dense / payload:.3g} times" if payload else ""
 
 
 def metrics_cells(run: Sequence[Participant]) -> Cells:
@@ -133,14 +143,25 @@ def facts(run: Sequence[Participant], configs: Sequence[str]) -> list[tuple[str,
     for each in run[:1] if is_fleet else run:
         if each.summary is not None:
             versions = ", ".join(f"{name} {value}" for name, value in each.summary.versions.items())
-            size = f"{each.summary.num_parameters:,} parameters"
-            told.append((each.name, f"{versions}; task {each.summary.task}, {size}"))
+            if each.learns:
+                size = f"{each.summary.num_parameters:,} parameters"
+                versions += f"; task {each.summary.task}, {size}"
+            told.append((each.name, versions))
     if is_fleet:
         first = f"configuration of {run[0].name}, one of {len(run)}"
         return [*told, *((first, text.rstrip()) for text in configs[:1])]
     distinct = list(dict.fromkeys(configs))
     name = "configuration" if len(distinct) == 1 else "configuration, as peers differ"
     return [*told, *((name, text.rstrip()) for text in distinct)]
+
+
+def _mode(each: Participant) -> str:
+    """Return what a process' updates were."""
+    assert each.summary is not None
+    sizes = [record.payload_bytes for record in each.records if record.payload_bytes]
+    if each.learns or not sizes:
+        return each.summary.mode
+    return f"{each.summary.mode}, {format_bytes(statistics.mean(sizes))} an update"
 
 
 def report(
@@ -154,7 +175,7 @@ def report(
         drawings: Pictures as (label, SVG).
     """
     tasks = {each.summary.task for each in run if each.summary is not None}
-    modes = {each.summary.mode for each in run if each.summary is not None}
+    modes = {_mode(each) for each in run if each.summary is not None}
     peers = [each for each in run if each.role == "peer"]
     words = []
     if modes:
@@ -163,12 +184,13 @@ def report(
         rounds = max(each.records[-1].round for each in peers)
         words.append(verdict([each.records for each in peers], rounds).sentence + ".")
     happened = events(run)
+    metrics = metrics_cells(run)
     return page(
         f"{', '.join(sorted(tasks)) or 'A run'}: {len(run)} process{'es' * (len(run) > 1)}",
         html_table(peers_cells(run), "Who took part"),
         html_list(words),
         *(html_figure(svg, label) for label, svg in drawings),
-        html_table(metrics_cells(run), "Every metric of the last round"),
+        html_table(metrics, "Every metric of the last round") if metrics.rows else "",
         "<h2>What happened</h2>",
         html_list(happened or ["Nobody was missing, and nothing was refused."]),
         "<h2>How it was made</h2>",

@@ -11,7 +11,10 @@ import msgspec
 from semantic_net.errors import DataError
 from semantic_net.monitoring.recorder import ROUNDS_FILE, SUMMARY_FILE, read_rounds
 from semantic_net.monitoring.text import main_metric
-from semantic_net.records import Role, RoundRecord, Summary
+from semantic_net.records import NOISE, Role, RoundRecord, Summary
+
+MAX_NAMES = 4
+"""Of processes that a message tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,17 @@ class Participant:
         if last.peer == "server":
             return "server"
         return _BY_CLOSE_REASON.get(last.close_reason, "peer")
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules of all rounds; None where those of one are not known."""
+        known = [record.energy_j for record in self.records if record.energy_j is not None]
+        return sum(known) if len(known) == len(self.records) else None
+
+    @property
+    def learns(self) -> bool:
+        """Whether there was anything to learn; noise teaches nobody."""
+        return self.summary is None or self.summary.mode != NOISE
 
 
 _BY_CLOSE_REASON: dict[str, Role] = {"server": "client", "alone": "single"}
@@ -61,6 +75,12 @@ def read_run(folder: Path) -> list[Participant]:
     return found
 
 
+def names_of(run: Sequence[Participant]) -> str:
+    """Return the names of who took part, of a fleet the first few."""
+    more = f" and {len(run) - MAX_NAMES} more" if len(run) > MAX_NAMES else ""
+    return ", ".join(each.name for each in run[:MAX_NAMES]) + more
+
+
 def check_one_run(run: Sequence[Participant]) -> None:
     """Refuse what cannot have been one run.
 
@@ -70,8 +90,7 @@ def check_one_run(run: Sequence[Participant]) -> None:
     tasks = sorted({each.summary.task for each in run if each.summary is not None})
     if len(tasks) > 1:
         raise DataError(
-            f"{', '.join(each.name for each in run)}: of more than one run: {', '.join(tasks)}; "
-            "give the folder of one run"
+            f"{names_of(run)}: of more than one run: {', '.join(tasks)}; give the folder of one run"
         )
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from semantic_net.errors import DataError
 from semantic_net.monitoring.digests import verdict
-from semantic_net.monitoring.runs import Participant, check_one_run
+from semantic_net.monitoring.runs import Participant, check_one_run, names_of
 from semantic_net.records import RoundRecord
 
 Metrics = dict[str, float]
@@ -29,12 +29,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     sent: dict[int, float]
     """By round: bytes that a device has sent until its end, the mean over devices."""
     devices: list[Metrics]
-    """Of each device's model in the end."""
+    """Of the model of each device that came to the last round that any of them closed."""
     is_common: bool
-    """All devices have one state of what they share."""
+    """All of these devices have one state of what they share."""
     bytes_sent: float
     """By a device, the mean."""
     bytes_received: float
+    messages_received: float | None
+    """By a device in a round, the mean; None where one does not count them."""
     server_bytes: int | None
     """Sent and received by the server; None where there is none."""
     time_s: float
@@ -42,6 +44,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     that has no peer to wait for while another evaluates, or the server."""
     energy_j: float | None
     """Of the whole machine; None where it does not tell."""
+    device_energy_j: float | None
+    """Of a device as a simulation reckons it, the mean; None where one has none."""
     notes: list[str]
     """What makes the figures less than they seem."""
 
@@ -98,24 +102,35 @@ def outcome_of(
         energy_j: Of the whole machine, where it is known.
 
     Raises:
-        DataError: No device has evaluated a model.
+        DataError: No device has evaluated a model, though there was one to learn.
     """
     servers = [each for each in run if each.role == "server"]
     devices = [each for each in run if each.role != "server"] or servers
     notes = _notes(run)
     if devices is servers:
         notes.append("metrics are the clients' as the server heard them, and its own bytes")
-    ends = [_result(each.records, last) for each in devices]
-    if not any(ends):
+    numbers = sorted({record.round for each in devices for record in each.records})
+    # The model of who left earlier is not what the run has come to.
+    at_end = [each for each in devices if each.records[-1].round == numbers[-1]]
+    if len(at_end) < len(devices):
+        left = len(devices) - len(at_end)
+        notes.append(
+            f"{left} of {len(devices)} devices did not come to round {numbers[-1]}, and their "
+            "models do not count"
+        )
+    ends = [_result(each.records, last) for each in at_end]
+    if not any(ends) and any(each.learns for each in run):
         raise DataError(
-            f"{', '.join(each.name for each in run)}: no device has evaluated a model; give a "
+            f"{names_of(run)}: no device has evaluated a model; give a "
             "folder that holds the folder of one that has"
         )
     # Others wait in their exchange for one that evaluates for all.
-    clocks = servers or [each for each, end in zip(devices, ends, strict=True) if end]
-    digests = {each.records[-1].state_digest for each in devices}
+    judges = [each for each, end in zip(at_end, ends, strict=True) if end]
+    clocks = servers or judges or at_end
+    digests = {each.records[-1].state_digest for each in at_end}
     sent = [_running_sum(each.records) for each in devices]
-    numbers = sorted({record.round for each in devices for record in each.records})
+    messages = [r.messages_received for each in devices for r in each.records]
+    energies = [each.energy_j for each in devices]
     return Outcome(
         seed=seed,
         task=next((each.summary.task for each in run if each.summary is not None), ""),
@@ -129,16 +144,22 @@ def outcome_of(
             for number in numbers
         },
         devices=ends,
-        is_common=len(devices) > 1 and len(digests) == 1 and "" not in digests,
+        is_common=len(at_end) > 1 and len(digests) == 1 and "" not in digests,
         bytes_sent=statistics.mean(sum(r.bytes_sent for r in each.records) for each in devices),
         bytes_received=statistics.mean(
             sum(r.bytes_received for r in each.records) for each in devices
         ),
+        messages_received=None
+        if None in messages
+        else statistics.mean(number for number in messages if number is not None),
         server_bytes=sum(r.bytes_sent + r.bytes_received for s in servers for r in s.records)
         if servers
         else None,
         time_s=max(sum(map(_working_s, each.records)) for each in clocks),
         energy_j=energy_j,
+        device_energy_j=None
+        if None in energies
+        else statistics.mean(joules for joules in energies if joules is not None),
         notes=notes,
     )
 
@@ -190,6 +211,14 @@ def _working_s(record: RoundRecord) -> float:
     return record.train_s + record.encode_s + record.exchange_s + record.fold_s
 
 
+def _could_not_train(whose: Participant, record: RoundRecord) -> bool:
+    """Tell whether nothing came of a round's training; out of turn, a peer does not begin any."""
+    if record.loss is not None or not whose.learns:
+        return False
+    began = record.train_s > 0 or any("nothing published" in note for note in record.notes)
+    return began or whose.role != "peer"
+
+
 def _means(of: Iterable[Metrics]) -> Metrics:
     by_name: dict[str, list[float]] = {}
     for metrics in of:
@@ -214,7 +243,7 @@ def _notes(run: Sequence[Participant]) -> list[str]:
     if incomplete:
         notes.append(f"somebody was missing when {len(incomplete)} of the rounds closed")
     trainers = [each for each in run if each.role != "server"]
-    untrained = sum(record.loss is None for each in trainers for record in each.records)
+    untrained = sum(_could_not_train(each, record) for each in trainers for record in each.records)
     if untrained:
         notes.append(f"{untrained} times a device could not train in a round")
     peers = [each for each in run if each.role == "peer"]

@@ -24,7 +24,6 @@ from semantic_net.monitoring.page import (
     page,
 )
 from semantic_net.monitoring.side_by_side import (
-    Outcome,
     SideBySide,
     Spread,
     Way,
@@ -35,6 +34,7 @@ from semantic_net.monitoring.side_by_side import (
 from semantic_net.monitoring.text import (
     format_bytes,
     format_duration,
+    format_energy,
     in_percent,
     metric_label,
     percent_factor,
@@ -46,27 +46,28 @@ _NOT_ON_A_TERMINAL = (_RECEIVED, _SERVER)
 
 
 def main_cells(found: SideBySide) -> Cells:
-    """Return a row a way: the main metric, bytes, time and energy."""
+    """Return a row a way: the main metric, if anything was learned, bytes, time and energy."""
     name, factor = found.metric, factor_of(found, found.metric)
     unit = ", %" if in_percent(name) else ""
     of_difference = "points" if in_percent(name) else metric_label(name)
     reference = next(way for way in found.ways if way.name == found.reference)
     has_server = any(o.server_bytes is not None for way in found.ways for o in way.outcomes)
     has_energy = any(o.energy_j is not None for way in found.ways for o in way.outcomes)
-    head = [
-        "way of training",
-        f"{metric_label(name)}{unit}",
-        f"against {reference.name}, {of_difference}",
-        "sent by a device",
-        _RECEIVED,
-    ]
+    head = ["way of training"]
+    if name:
+        head += [f"{metric_label(name)}{unit}", f"against {reference.name}, {of_difference}"]
+    head += ["sent by a device", _RECEIVED]
+    head += ["messages in a round"] if _all_tell_messages(found) else []
     head += [_SERVER] if has_server else []
     head += ["time"]
     head += ["energy"] if has_energy else []
+    head += ["energy of a device"] if _all_tell_energy(found) else []
     rows = []
     for way in found.ways:
         rows.append((way.title, *_main_row(way, found, reference, has_server, has_energy)))
-        if any(len({m[name] for m in o.devices if name in m}) > 1 for o in way.outcomes):
+        # Of one model there is no best: it was judged on data that differ.
+        unlike = [o for o in way.outcomes if not o.is_common]
+        if any(len({m[name] for m in o.devices if name in m}) > 1 for o in unlike):
             each = [best(o, name, higher_is_better=found.higher_is_better) for o in way.outcomes]
             value = _spread_text(each, factor)
             rows.append((f"{way.title}: the best", value, *[""] * (len(head) - 2)))
@@ -105,12 +106,21 @@ def notes(found: SideBySide) -> list[str]:
         lines.append(f"Of {metric_label(found.metric)}, lower is better.")
     if found.last > 1:
         lines.append(f"Every metric is the mean over the last {found.last} rounds.")
+    if not found.metric:
+        lines.append("Nothing was learned: these runs are of the protocol only.")
+    if _all_tell_messages(found):
+        lines.append("Messages are the frames that a device received, the mean over its rounds.")
     lines.append(
         "Bytes are those of sockets, all traffic of a run; time is that of training, encoding, "
         "exchange and fold, without evaluations."
     )
     if any(o.energy_j is not None for way in found.ways for o in way.outcomes):
         lines.append("Energy is the whole machine's while a run took place, evaluations included.")
+    telling = _those_that_tell_energy(found)
+    if _all_tell_energy(found):
+        lines.append("Energy of a device is what the simulation reckons of all its rounds.")
+    elif telling:
+        lines.append(f"NOTE: only some runs tell the energy of a device: {', '.join(telling)}.")
     tasks = sorted({o.task for way in found.ways for o in way.outcomes if o.task})
     if len(tasks) > 1:
         lines.append(f"NOTE: the runs are of different tasks: {', '.join(tasks)}.")
@@ -137,7 +147,8 @@ def markdown(found: SideBySide, plot: str | None, facts: Sequence[tuple[str, str
     parts.append("\n".join(f"- {markdown_text(line)}" for line in words))
     if plot is not None:
         parts.append(f"![{metric_label(found.metric)} over rounds and over bytes]({plot})")
-    parts += ["## Every metric", markdown_table(metric_cells(found))]
+    if found.metric:
+        parts += ["## Every metric", markdown_table(metric_cells(found))]
     parts.append("\n".join(f"- {name}: {value}" for name, value in facts if "\n" not in value))
     parts += [f"{name}:\n\n```\n{value}\n```" for name, value in facts if "\n" in value]
     return "\n\n".join(parts) + "\n"
@@ -151,7 +162,7 @@ def html(found: SideBySide, svg: str | None, facts: Sequence[tuple[str, str]]) -
         html_table(main_cells(found), "Ways of training side by side"),
         html_list([*ways_in_words(found), *notes(found)]),
         "" if svg is None else html_figure(svg, label),
-        html_table(metric_cells(found), "Every metric"),
+        html_table(metric_cells(found), "Every metric") if found.metric else "",
         "<h2>How it was made</h2>",
         html_facts(facts),
     )
@@ -179,23 +190,47 @@ def ways_in_words(found: SideBySide) -> list[str]:
 def _main_row(
     way: Way, found: SideBySide, reference: Way, has_server: bool, has_energy: bool
 ) -> list[str]:
-    name, outcomes, factor = found.metric, way.outcomes, factor_of(found, found.metric)
-    row = [_spread_text([final(o, name) for o in outcomes], factor)]
-    compared = [] if way is reference else differences(way, reference, name)
-    known = [value for o in reference.outcomes if (value := final(o, name)) is not None]
-    beside = statistics.mean(known) if known else 0.0
-    row.append(_spread_text(compared, factor, beside=beside))
+    outcomes = way.outcomes
+    row = _metric_of_row(way, found, reference) if found.metric else []
     row += [
         _bytes(o.bytes_sent for o in outcomes),
         _bytes(o.bytes_received for o in outcomes),
     ]
+    if _all_tell_messages(found):
+        messages = [o.messages_received for o in outcomes if o.messages_received is not None]
+        row.append(f"{statistics.mean(messages):.1f}")
     if has_server:
         through = [o.server_bytes for o in outcomes if o.server_bytes is not None]
         row.append(_bytes(through) if through else "")
     row.append(format_duration(statistics.mean(o.time_s for o in outcomes)))
     if has_energy:
-        row.append(_energy(outcomes))
+        row.append(_energy(o.energy_j for o in outcomes))
+    if _all_tell_energy(found):
+        row.append(_energy(o.device_energy_j for o in outcomes))
     return row
+
+
+def _metric_of_row(way: Way, found: SideBySide, reference: Way) -> list[str]:
+    name, factor = found.metric, factor_of(found, found.metric)
+    compared = [] if way is reference else differences(way, reference, name)
+    known = [value for o in reference.outcomes if (value := final(o, name)) is not None]
+    beside = statistics.mean(known) if known else 0.0
+    return [
+        _spread_text([final(o, name) for o in way.outcomes], factor),
+        _spread_text(compared, factor, beside=beside),
+    ]
+
+
+def _all_tell_messages(found: SideBySide) -> bool:
+    return all(o.messages_received is not None for way in found.ways for o in way.outcomes)
+
+
+def _those_that_tell_energy(found: SideBySide) -> list[str]:
+    return [w.title for w in found.ways if all(o.device_energy_j is not None for o in w.outcomes)]
+
+
+def _all_tell_energy(found: SideBySide) -> bool:
+    return len(_those_that_tell_energy(found)) == len(found.ways)
 
 
 def factor_of(found: SideBySide, name: str) -> float:
@@ -232,6 +267,6 @@ def _bytes(values: Iterable[float]) -> str:
     return format_bytes(round(mean)) if mean else "none"
 
 
-def _energy(outcomes: Sequence[Outcome]) -> str:
-    known = [o.energy_j for o in outcomes if o.energy_j is not None]
-    return f"{statistics.mean(known) / 1000:.3g} kJ" if known else ""
+def _energy(joules: Iterable[float | None]) -> str:
+    known = [each for each in joules if each is not None]
+    return format_energy(statistics.mean(known)) if known else ""

@@ -22,6 +22,16 @@ def format_bytes(num_bytes: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
+def format_energy(joules: float) -> str:
+    """Return an energy with three digits and its unit: ``12.3 J``, ``4.56 kJ``."""
+    value = joules
+    for unit in ("J", "kJ"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} MJ"
+
+
 def format_duration(seconds: float) -> str:
     """Return ``6.1 s``, ``2 min 05 s`` or ``1 h 02 min``."""
     if seconds < 59.95:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
-from semantic_net.config.checks import require, require_one_of
+from semantic_net.config.checks import require_one_of
 from semantic_net.errors import ConfigError
 from semantic_net.simulation.network_sections import Peers, check_two, check_within
 
@@ -37,9 +38,9 @@ class OutageSection:
             )
         if self.between:
             check_two(f"{key}.between", self.between)
-        members = sum(len(group) for group in self.groups)
-        distinct = len(frozenset().union(*self.groups))
-        require(members == distinct, f"{key}.groups", "groups without common peers", "some twice")
+        for first, second in combinations(self.groups, 2):
+            if common := first & second:
+                raise ConfigError(f"{key}.groups: peer {min(common)} is in two groups")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

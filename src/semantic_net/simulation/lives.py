@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from semantic_net.config import Config
 from semantic_net.federated.assembly import MakeTransport, Process, assemble, turn_s
 from semantic_net.federated.folder import Identity, RunFolder
@@ -30,7 +32,7 @@ from semantic_net.monitoring.recorder import Recorder
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer, signature_valid
 from semantic_net.protocol.update import UpdateId
-from semantic_net.records import RoundRecord
+from semantic_net.records import NOISE, RoundRecord
 from semantic_net.semantic.rate import FixedRate
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.simulation.costs import VirtualRunner
@@ -41,7 +43,7 @@ from semantic_net.simulation.learning import (
     SharedParsing,
     SimulatedLearner,
 )
-from semantic_net.simulation.protocol_only import NoiseLearner
+from semantic_net.simulation.protocol_only import CODEC, NoiseLearner
 from semantic_net.simulation.scenario import Scenario
 from semantic_net.transport.base import Transport
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
@@ -233,10 +235,17 @@ class NoisePeers(_Peers):
             process=self._process,
         )
         kept = self._records.setdefault(index, {})
+        transport, num_frames = assembled.transport, 0
+        assert isinstance(transport, MemoryTransport)
 
         def on_round(closed: ClosedRound) -> None:
+            nonlocal num_frames
+            before, num_frames = num_frames, transport.frames_received
             me, energy_j = assembled.machine.me, self._energy_of(closed)
             record = record_of(closed, me, own.privacy.delta, energy_j=energy_j)
+            record = msgspec.structs.replace(record, messages_received=num_frames - before)
+            if record.codec:  # that of the configuration, which nobody has used
+                record = msgspec.structs.replace(record, codec=CODEC, codec_reason="")
             kept[record.round] = record
             self._show(index, record)
 
@@ -244,7 +253,7 @@ class NoisePeers(_Peers):
             PeerParts(
                 machine=assembled.machine,
                 signer=lasting.signer,
-                transport=assembled.transport,
+                transport=transport,
                 learner=learner,
                 store=assembled.store,
                 bases=learner.bases,
@@ -255,10 +264,9 @@ class NoisePeers(_Peers):
                 on_round=on_round,
             )
         )
-        assert isinstance(assembled.transport, MemoryTransport)
         return Life(
             peer=peer,
-            transport=assembled.transport,
+            transport=transport,
             close=lambda how: self._leave(index, own, finished=how == "done"),
         )
 
@@ -283,5 +291,5 @@ class NoisePeers(_Peers):
             best_metrics={},
             num_parameters=0,
         )
-        recorder.summary(summary)
+        recorder.summary(msgspec.structs.replace(summary, task=NOISE, mode=NOISE))
         recorder.close()

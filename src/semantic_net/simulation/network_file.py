@@ -171,7 +171,7 @@ def _read_trace(folder: Path, section: TraceSection) -> RateTrace:
 
 def _read_columns(path: Path, rows: Any, section: TraceSection) -> tuple[list[float], list[float]]:
     """Return the times and the rates as they stand in the file."""
-    header: list[str] = next(rows, [])
+    header: list[str] = [name.strip() for name in next(rows, [])]
     for key, name in (("time", section.time), ("rate", section.rate)):
         if name not in header:
             raise DataError(

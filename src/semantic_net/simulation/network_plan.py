@@ -206,11 +206,12 @@ class NetworkPlan:
         for index, outage in enumerate(found.outages):
             named += [(f"outages[{index}].between", peers) for peers in outage.between]
             named += [(f"outages[{index}].groups", peers) for peers in outage.groups]
+        needed = 1 + max((max(peers, default=0) for _, peers in named), default=0)
         for key, peers in named:
             if max(peers, default=0) >= self.num_peers:
                 raise ConfigError(
                     f"{key}: there is no peer {max(peers)}; {self.num_peers} peers are numbered "
-                    f"from 0 to {self.num_peers - 1}"
+                    f"from 0 to {self.num_peers - 1}, and this network needs {needed} (--peers)"
                 )
 
 

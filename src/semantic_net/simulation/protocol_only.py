@@ -24,9 +24,10 @@ from semantic_net.protocol.history import (
     history_of_origin,
 )
 from semantic_net.protocol.update import Update, UpdateId, hash_payload
+from semantic_net.records import NOISE
 from semantic_net.semantic.codec import Codec
 
-CODEC = "noise"
+CODEC = NOISE
 
 _STATE_BYTES = 32
 

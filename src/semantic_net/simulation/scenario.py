@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from semantic_net.config import Config, load_config
+from semantic_net.config import Config, P2PConfig, load_config
 from semantic_net.errors import ConfigError
 from semantic_net.protocol.identity import Signer
 from semantic_net.simulation.network_file import load_network
@@ -103,31 +103,71 @@ def scenario(
     """
     if not 1 <= num_peers <= MAX_PEERS:
         raise ConfigError(f"--peers must be in [1, {MAX_PEERS}], got {num_peers}")
+    overrides = [*overrides]
+    _refuse_own_keys(overrides)
     seeds = [f"{key}.seed={seed}" for key in ("task", "data", "data.partition", "training")]
     config = load_config(
         file,
         [
             "training.num_threads=1",  # so that sums are the same on any machine, and in any engine
             f"p2p.run=simulation-{seed}",
-            f"p2p.fleet={num_peers}",
+            "p2p.fleet=null",  # a file's is that of the real devices
             f"data.partition.num_shards={num_peers}",
             *seeds,
             *overrides,
-            "security.mode=open",
         ],
     )
-    p2p = config.p2p
+    _refuse_what_has_no_effect(config)
+    p2p = _in_fleet(config.p2p, num_peers)
     if p2p.topology == "full" and num_peers > FULL_TO:
         p2p = dataclasses.replace(p2p, topology="random-3")
-    if p2p.discovery != "static":
-        raise ConfigError("p2p.discovery: simulated peers know each other; set it to static")
     plan = load_network(network).plan(num_peers, seed)
     if not plan.has_peer_faults:  # who never comes back needs nothing to go on from
         p2p = dataclasses.replace(p2p, checkpoint_every=0)
     return Scenario(
-        config=dataclasses.replace(config, p2p=p2p),
+        config=dataclasses.replace(
+            config, p2p=p2p, security=dataclasses.replace(config.security, mode="open")
+        ),
         plan=plan,
         seed=seed,
         payload_bytes=payload_bytes,
         train_s=train_s,
     )
+
+
+def _refuse_own_keys(overrides: Iterable[str]) -> None:
+    """Refuse overrides of what a simulation says itself; in a file they are of real devices."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in ("data.partition.num_shards", "data.partition.shard"):
+            raise ConfigError(f"--set {key}: each simulated peer has its own shard; use --peers")
+
+
+def _refuse_what_has_no_effect(config: Config) -> None:
+    """Refuse settings that a person might believe to be simulated."""
+    p2p = config.p2p
+    for is_set, key, why in (
+        (p2p.transport != "ad_hoc", "p2p.transport", "meet in memory; set it to ad_hoc"),
+        (p2p.discovery != "static", "p2p.discovery", "know each other; set it to static"),
+        (p2p.peers, "p2p.peers", "have addresses of their own; leave it out, or set it to []"),
+        (
+            config.security.mode == "pinned",
+            "security.mode",
+            "are not paired, and there is no TLS; set it to open",
+        ),
+        (
+            config.monitoring.dashboard is not None,
+            "monitoring.dashboard",
+            "serve no page; set it to null",
+        ),
+    ):
+        if is_set:
+            raise ConfigError(f"{key}: simulated peers {why}")
+
+
+def _in_fleet(p2p: P2PConfig, num_peers: int) -> P2PConfig:
+    """Return who meets whom in a fleet of so many peers."""
+    for key, value in (("p2p.participants", p2p.participants), ("p2p.fleet", p2p.fleet)):
+        if value is not None and value > num_peers:
+            raise ConfigError(f"{key} must be at most --peers, got {value} with {num_peers} peers")
+    return dataclasses.replace(p2p, fleet=p2p.fleet or num_peers)

@@ -21,6 +21,7 @@ from pathlib import Path
 from semantic_net.config import Config, dump_config
 from semantic_net.errors import StartError
 from semantic_net.monitoring.digests import Agreement, agreement
+from semantic_net.monitoring.presence import SIMULATION_FILE
 from semantic_net.records import RoundRecord
 from semantic_net.simulation.engines import Engine, Jobs
 from semantic_net.simulation.fleet import Fleet
@@ -30,9 +31,6 @@ from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.memory import MemoryNetwork
 
 log = logging.getLogger(__name__)
-
-CONFIG_FILE = "simulation.yaml"
-"""What all peers share; also what marks a folder as a simulation's own."""
 
 FILES_A_PEER = 4
 """Descriptors that a peer that learns keeps open."""
@@ -108,6 +106,7 @@ def simulate(
     *,
     until_s: float | None = None,
     show: Callable[[RoundOfAll], None] = lambda round_of_all: None,
+    begin: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run a simulation to its end.
 
@@ -117,15 +116,18 @@ def simulate(
         make_engine: Makes where peers train, if they do.
         until_s: Virtual seconds after which peers that still run say goodbye; None: no limit.
         show: Told of each round that all running peers have closed.
+        begin: Told that all is well, before anything is removed.
 
     Raises:
         StartError: The folder is not usable, or the data.
         ConfigError: The configuration does not fit the task.
     """
-    _make_fresh(out, scenario.config)
+    _refuse_anothers(out)
     progress = Progress(show)
     began = time.monotonic()
     with _lives(scenario, out, make_engine, progress) as make_life, _undisturbed_by_gc():
+        begin()
+        _make_fresh(out, scenario.config)
         virtual_s = run_virtual(_run(scenario, make_life, progress, until_s))
     rounds = [progress.rounds[number] for number in sorted(progress.rounds)]
     return Outcome(rounds, virtual_s, time.monotonic() - began)
@@ -155,6 +157,7 @@ def _lives(
         else:
             _allow_files(FILES_A_PEER * scenario.num_peers)
             engine = stack.enter_context(make_engine(scenario.config))
+            engine.call("state", 0)  # what does not fit the task is found before all that it costs
             jobs = stack.enter_context(contextlib.closing(Jobs())) if engine.is_elsewhere else None
             make = LearningPeers(scenario, engine, jobs, out, progress.closed)
 
@@ -165,17 +168,24 @@ def _lives(
         yield begin
 
 
+def _refuse_anothers(out: Path) -> None:
+    """Refuse a folder that holds something else than an earlier simulation."""
+    try:
+        if out.exists() and any(out.iterdir()) and not (out / SIMULATION_FILE).is_file():
+            raise StartError(
+                f"--out {out}: holds something that is no simulation's; name another folder"
+            )
+    except OSError as exc:
+        raise StartError(f"--out {out}: cannot be used: {exc.strerror or exc}") from exc
+
+
 def _make_fresh(out: Path, config: Config) -> None:
-    """Empty the folder of an earlier simulation, or make it; refuse any other."""
+    """Empty the folder of an earlier simulation, or make it."""
     try:
         if out.exists():
-            if any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
-                raise StartError(
-                    f"--out {out}: holds something that is no simulation's; name another folder"
-                )
             shutil.rmtree(out)
         out.mkdir(parents=True)
-        (out / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+        (out / SIMULATION_FILE).write_text(dump_config(config), encoding="utf-8")
     except OSError as exc:
         raise StartError(f"--out {out}: cannot be used: {exc.strerror or exc}") from exc
 

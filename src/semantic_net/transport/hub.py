@@ -78,6 +78,8 @@ class Hub:
         self.settings = settings
         self._random_bytes = random_bytes
         self.bytes_received = 0
+        self.frames_received = 0
+        """Counted by wires in memory alone."""
         self.session_began: Callable[[PeerId, list[str]], None] = lambda peer, addresses: None
         self.session_ended: Callable[[PeerId], None] = lambda peer: None
         """Whoever dials wants to know of both; the addresses are where the peer says it listens."""

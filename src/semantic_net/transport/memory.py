@@ -56,6 +56,11 @@ class MemoryTransport(HubTransport):
         """Where this peer listens, as ``host:port``."""
         return str(self._address)
 
+    @property
+    def frames_received(self) -> int:
+        """Frames so far, handshakes included."""
+        return self._hub.frames_received
+
     async def start(self, handler: TransportHandler) -> None:
         """Listen and begin to dial.
 

@@ -335,6 +335,7 @@ class MemoryWire:
     def _take_frames(self, data: bytes) -> None:
         try:
             for frame in _split(data):
+                self._hub.frames_received += 1
                 for each in self._connection.unpack(frame):
                     if self._connection.is_over:
                         return
