@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,10 @@ from pathlib import Path
 import msgspec
 from cells import version
 
-from semantic_net.protocol.frames import HEADER, decode_header
 from semantic_net.records import RoundRecord
 from semantic_net.simulation.engines import local_engine
 from semantic_net.simulation.scenario import scenario
 from semantic_net.simulation.simulate import RoundOfAll, simulate
-from semantic_net.transport.base import Buffer
-from semantic_net.transport.memory_wire import MemoryWire
 
 SKIPPED_ROUNDS = 3
 """In which peers meet."""
@@ -53,7 +49,7 @@ class Cost:
 
     peers: int
     messages: float
-    """A peer and round."""
+    """Received, a peer and round."""
     sent: float
     """Bytes a peer and round."""
     participants: float
@@ -62,34 +58,6 @@ class Cost:
     virtual_s: float
     seconds: float
     gib: float
-
-
-class Counting:
-    """Counts the frames that all wires write, by sender."""
-
-    def __init__(self) -> None:
-        """Begin to count."""
-        self.frames: Counter[str] = Counter()
-        write = MemoryWire.write
-
-        def counted(wire: MemoryWire, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
-            self.frames[wire.source] += num_frames(buffers)
-            write(wire, buffers, is_bulk=is_bulk)
-
-        MemoryWire.write = counted  # type: ignore[method-assign,assignment]  # to count
-
-
-def num_frames(buffers: Sequence[Buffer]) -> int:
-    """Return how many whole frames lie in buffers."""
-    number = left = 0  # bytes of a frame that are still to come
-    for buffer in buffers:
-        data = memoryview(buffer)
-        while data:
-            if left == 0:
-                number += 1
-                left = HEADER.size + decode_header(data[: HEADER.size])[1]
-            left, data = max(0, left - len(data)), data[left:]
-    return number
 
 
 def play(num_peers: int, rounds: int, participants: int, network: str, seed: int) -> Cost:
@@ -108,11 +76,8 @@ def play(num_peers: int, rounds: int, participants: int, network: str, seed: int
         payload_bytes=PAYLOAD_BYTES,
         train_s=TRAIN_S,
     )
-    counting = Counting()
-    at_round: dict[int, int] = {}
 
     def show(of_all: RoundOfAll) -> None:
-        at_round[of_all.number] = counting.frames.total()
         print(f"{num_peers} peers: round {of_all.number}/{rounds}", file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as out:
@@ -126,7 +91,7 @@ def play(num_peers: int, rounds: int, participants: int, network: str, seed: int
         raise RuntimeError(f"{len(records)} records, and not {peer_rounds}")
     return Cost(
         peers=num_peers,
-        messages=(at_round[rounds] - at_round[SKIPPED_ROUNDS]) / peer_rounds,
+        messages=sum(record.messages_received or 0 for record in records) / peer_rounds,
         sent=sum(record.bytes_sent for record in records) / peer_rounds,
         participants=sum(of_all.num_participants for of_all in counted) / len(counted),
         digests=len({r.state_digest for r in outcome.rounds[-1].records.values()}),

@@ -409,8 +409,10 @@ class Peer(Generic[Parsed]):
         if isinstance(message, VitalsMessage) and message.public_key != self._own_key:
             replaces = _VITALS_OF + message.public_key  # beside, and not instead of, its heartbeat
         for peer in action.to:
-            with contextlib.suppress(TransportError):  # its Disconnected is on the way
+            try:  # noqa: SIM105  # there are too many for a context each
                 self._parts.transport.send(peer, frame, replaces)
+            except TransportError:
+                pass  # its Disconnected is on the way
 
     def _serve(self, action: Serve) -> None:
         peer, item = action.to, action.id

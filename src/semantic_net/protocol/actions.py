@@ -1,6 +1,7 @@
 """What the protocol asks its shell to do, as frozen values, each with its reason.
 
-The shell carries them out in order and feeds back what came of them; it decides nothing.
+The shell carries them out in order and feeds back what came of them; it decides nothing. Those that
+come by the thousand are structs, which are made in a third of the time.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.history import History
@@ -18,8 +21,7 @@ from semantic_net.protocol.messages import Message, PackedChunk
 from semantic_net.protocol.update import Update, UpdateId
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send a small message to these peers."""
 
     to: tuple[PeerId, ...]
@@ -33,8 +35,7 @@ class Keep:
     records: tuple[Record, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(msgspec.Struct, frozen=True):
     """Stream an item's bytes, from an offset on, to a peer; replaces an earlier Serve of it."""
 
     to: PeerId
@@ -42,8 +43,7 @@ class Serve:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """Put bytes in their place in an incoming item; ``data`` is only valid now."""
 
     item: Item
@@ -60,8 +60,7 @@ class Open:
     part: PackedChunk
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """An incoming payload is whole: hash and parse it, then call ``payload_checked``."""
 
     update: Update

@@ -17,10 +17,10 @@ a base are different items, whatever their ids.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sized
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.item import Item
@@ -97,7 +97,7 @@ class _RoundCounts:
     """How many items there are of each round; the lowest round is at hand."""
 
     def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
+        self._counts: defaultdict[int, int] = defaultdict(int)
         self._heap: list[int] = []  # each of them, and some that have gone
 
     def add(self, number: int) -> None:
@@ -116,6 +116,10 @@ class _RoundCounts:
         return self._heap[0] if self._heap else None
 
 
+def _counts() -> defaultdict[Any, int]:
+    return defaultdict(int)  # a `Counter` does all this in Python
+
+
 @dataclass(slots=True)
 class _Holder:
     """A neighbour, as somebody to ask."""
@@ -124,9 +128,9 @@ class _Holder:
     """A heap of (times in vain, round, item); what is no longer to be asked is skipped later."""
     rounds: _RoundCounts = field(default_factory=_RoundCounts)
     """The rounds of the items that it offers, as it says."""
-    authors: Counter[PeerId | None] = field(default_factory=Counter)
+    authors: defaultdict[PeerId | None, int] = field(default_factory=_counts)
     """Their authors."""
-    slots: Counter[Slot] = field(default_factory=Counter)
+    slots: defaultdict[Slot, int] = field(default_factory=_counts)
     """Both."""
     items: set[Item] = field(default_factory=set)
     """What it offers."""
@@ -219,7 +223,7 @@ class Transfers:
     def num_offered_by(self, peer: PeerId, slot: Slot | None = None) -> int:
         """Return how many wanted items a neighbour says that it holds, of a slot or of all."""
         holder = self._holders[peer]
-        return len(holder.items) if slot is None else holder.slots[slot]
+        return len(holder.items) if slot is None else holder.slots.get(slot, 0)
 
     def is_pending(self, slot: Slot, peers: Collection[PeerId]) -> bool:
         """Tell whether an item of the slot is here unchecked, or one of these peers serves it."""
@@ -550,7 +554,7 @@ class Transfers:
             del self._slots[transfer.slot]
 
 
-def _count_down(counts: Counter[T], key: T) -> None:
+def _count_down(counts: defaultdict[T, int], key: T) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]
