@@ -199,6 +199,10 @@ class Peer(Generic[Parsed]):
     async def _shut_down(self) -> None:
         self._parts.learner.stop()
         self.carry_out(self._machine.leave(self._now()))
+        # What is under way may still be recorded, but nobody looks any more: the machine would go
+        # on hanging up on a dead neighbour, as no event tells it any more that this was done.
+        self._is_over = True
+        self._set_alarm()
         await self._parts.transport.close()
         if self._tasks:
             # What a thread is at cannot be cancelled; training stops at its next step.
@@ -206,8 +210,6 @@ class Peer(Generic[Parsed]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._is_over = True
-        self._set_alarm()
 
     # From the world to the machine.
 
