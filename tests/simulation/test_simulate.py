@@ -16,17 +16,23 @@ from processes_support import ROOT
 from safetensors.torch import load_file
 
 from semantic_net.cli import main
+from semantic_net.config import Config
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.monitoring.runs import read_run
 from semantic_net.records import RoundRecord, Summary
 from semantic_net.simulation.costs import VirtualRunner
 from semantic_net.simulation.engines import local_engine
+from semantic_net.simulation.lives import Life, NoisePeers
 from semantic_net.simulation.scenario import Scenario, scenario
 from semantic_net.simulation.simulate import Outcome, RoundOfAll, simulate
 from semantic_net.simulation.virtual_time import run_virtual
+from semantic_net.transport.memory import MemoryNetwork
 
 TASK = ROOT / "tests" / "federated" / "demo_task.py"
 LEARNS = (f"task.name={TASK}", "training.steps=2", "training.batch_size=4", "training.device=cpu")
+
+OUTAGES = "random_outages: {mean_between_s: 9, mean_for_s: 3}"
+"""Faults without end."""
 
 
 def planned(
@@ -222,6 +228,71 @@ def test_an_error_of_the_task_ends_the_simulation_and_is_told(tmp_path: Path) ->
     found = planned("training.rounds=2", f"task.name={broken}")
     with pytest.raises(StartError, match="ValueError: not today"):
         play(found, tmp_path / "run")
+
+
+@pytest.mark.parametrize("away_s", [9.0, 1.0])
+def test_an_error_of_a_peer_that_comes_back_ends_the_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away_s: float
+) -> None:
+    """Whether it comes back later (9 s), or before it is quite gone."""
+    begun: list[int] = []
+    begin = NoisePeers.__call__
+
+    def broken(peers: NoisePeers, index: int, net: MemoryNetwork) -> Life:
+        if index in begun:
+            raise StartError("its disk is broken")
+        begun.append(index)
+        return begin(peers, index, net)
+
+    monkeypatch.setattr(NoisePeers, "__call__", broken)
+    text = f"{{absences: [{{peers: 1, from_s: 11, for_s: {away_s}}}]}}"
+    found = planned("training.rounds=8", noise=True, network=network(tmp_path, text))
+    with pytest.raises(StartError, match="its disk is broken"):
+        play(found, tmp_path / "run")
+    assert begun == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("text", ["{}", "{absences: [{peers: 1, from_s: 11, for_s: 30}]}"])
+def test_a_peer_that_cannot_leave_its_files_ends_the_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def leave(peers: NoisePeers, index: int, config: Config, *, finished: bool) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(NoisePeers, "_leave", leave)
+    found = planned("training.rounds=3", noise=True, network=network(tmp_path, text))
+    with pytest.raises(OSError, match="No space left on device"):
+        play(found, tmp_path / "run")
+
+
+def test_peers_that_are_all_away_at_once_come_back_and_go_on(tmp_path: Path) -> None:
+    text = "{absences: [{peers: '0-3', from_s: 14, for_s: 30}]}"
+    found = planned("training.rounds=8", noise=True, network=network(tmp_path, text))
+    outcome = play(found, tmp_path / "run")
+    assert outcome.virtual_s > 44
+    for found_records in records(tmp_path / "run").values():
+        assert found_records[-1].round == 8
+
+
+def test_where_nobody_ever_comes_is_refused(tmp_path: Path) -> None:
+    for away in ("{peers: '0-2', from_s: 0}", "{peers: '0-3', from_s: 0, for_s: 9}"):
+        planned(network=network(tmp_path, f"{{absences: [{away}]}}"))
+    with pytest.raises(ConfigError, match="absences: all peers are away from the start"):
+        planned(network=network(tmp_path, "{absences: [{peers: '0-3', from_s: 0}]}"))
+
+
+def test_nobody_comes_to_say_goodbye(tmp_path: Path) -> None:
+    text = "{absences: [{peers: 2, from_s: 12, for_s: 38.0005}]}"
+    found = planned("training.rounds=1000", noise=True, network=network(tmp_path, text))
+    outcome = play(found, tmp_path / "run", until_s=50.0)
+    assert 50 <= outcome.virtual_s < 60
+
+
+def test_nothing_befalls_peers_that_say_goodbye(tmp_path: Path) -> None:
+    text = f"{{churn: {{mean_up_s: 6, mean_down_s: 2}}, {OUTAGES}}}"
+    found = planned("training.rounds=1000", noise=True, network=network(tmp_path, text))
+    outcome = play(found, tmp_path / "run", until_s=60.0)
+    assert 60 <= outcome.virtual_s < 75
 
 
 def test_a_folder_of_something_else_is_not_emptied(tmp_path: Path) -> None:

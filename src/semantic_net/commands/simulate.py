@@ -155,7 +155,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _name_peers() -> None:
     """Let every line of the log begin with the peer that it is of."""
-    from semantic_net.simulation.fleet import PEER
+    from semantic_net.simulation.lives import PEER
 
     def named(record: logging.LogRecord) -> bool:
         if (name := PEER.get("")) and not hasattr(record, "peer"):

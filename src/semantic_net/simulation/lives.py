@@ -7,6 +7,7 @@ the same object for all peers that get it.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import random
 from collections import OrderedDict
@@ -49,6 +50,9 @@ from semantic_net.transport.tls import Pins
 
 Show = Callable[[int, RoundRecord], None]
 """Told of each round that a peer, by its number, has closed."""
+
+PEER: contextvars.ContextVar[str] = contextvars.ContextVar("peer")
+"""The name of the peer that does something, for the log."""
 
 SIGNATURES_KNOWN = 1 << 16
 """Signatures that no second peer checks again: the first has, and the answer is the same."""
