@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,12 @@ from semantic_net.config import Config
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.monitoring.runs import read_run
 from semantic_net.records import RoundRecord, Summary
+from semantic_net.simulation import simulate as module
 from semantic_net.simulation.costs import VirtualRunner
 from semantic_net.simulation.engines import local_engine
 from semantic_net.simulation.lives import Life, NoisePeers
 from semantic_net.simulation.scenario import Scenario, scenario
-from semantic_net.simulation.simulate import Outcome, RoundOfAll, simulate
+from semantic_net.simulation.simulate import Outcome, Progress, RoundOfAll, simulate
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.memory import MemoryNetwork
 
@@ -208,6 +210,101 @@ def test_in_turns_only_some_train_and_all_have_the_model(tmp_path: Path) -> None
     assert len(last) == 1
 
 
+def record_of(
+    peer: int,
+    number: int,
+    *,
+    updates_in: tuple[str, ...] = ("0", "1", "2"),
+    missing: tuple[str, ...] = (),
+    why: str = "all in",
+) -> RoundRecord:
+    return RoundRecord(
+        round=number,
+        peer=str(peer),
+        time_s=1.0,
+        train_s=1.0,
+        encode_s=0.0,
+        exchange_s=0.0,
+        fold_s=0.0,
+        loss=None,
+        metrics={},
+        payload_bytes=1,
+        dense_bytes=1,
+        bytes_sent=1,
+        bytes_received=1,
+        updates_in=[*updates_in],
+        missing=[*missing],
+        close_reason=why,
+        state_digest="",
+        set_digest="",
+        num_examples=1,
+        rejected={},
+    )
+
+
+def test_a_round_is_shown_when_all_that_run_are_through_with_it() -> None:
+    shown: list[int] = []
+    progress = Progress(lambda of_all: shown.append(of_all.number))
+    for peer in range(3):
+        progress.begun(peer)
+    for peer in range(3):
+        progress.closed(peer, record_of(peer, 1))
+    assert shown == [1]
+    progress.closed(0, record_of(0, 2))
+    progress.closed(1, record_of(1, 3))
+    assert shown == [1], "2 has not closed the second"
+    progress.gone(2)
+    assert shown == [1, 2], "1 has skipped it"
+    progress.begun(2)
+    progress.closed(0, record_of(0, 3))
+    assert shown == [1, 2], "one that has come later has closed none"
+    progress.closed(2, record_of(2, 3))
+    assert shown == [1, 2, 3]
+    progress.closed(0, record_of(0, 4))
+    for peer in (1, 2, 0):
+        progress.gone(peer)
+    assert shown == [1, 2, 3, 4], "who is gone is not waited for"
+    progress.begun(1)
+    progress.closed(1, record_of(1, 5))
+    progress.begun(0)
+    progress.gone(0)
+    progress.gone(1)
+    progress.over()
+    assert shown == [1, 2, 3, 4, 5]
+
+
+def test_a_round_tells_how_many_updates_are_missing_and_why() -> None:
+    def missing(*records: RoundRecord) -> tuple[float, str]:
+        return RoundOfAll(1, {int(record.peer): record for record in records}).missing
+
+    assert missing(*(record_of(peer, 1) for peer in range(3))) == (0, "")
+    alone = (
+        record_of(peer, 1, updates_in=(str(peer),), why=why)
+        for peer, why in enumerate(("deadline, cut off", "nobody expected", "deadline, cut off"))
+    )
+    assert missing(*alone) == (2, "cut off")
+    late = record_of(0, 1, missing=("3", "4"), why="2 gone or moved on")
+    assert missing(late, record_of(1, 1)) == (1, "gone or moved on")
+    late = record_of(0, 1, missing=("7",), why="deadline, 1 missing")
+    assert missing(late) == (1, "deadline")
+    assert missing(record_of(0, 1), record_of(5, 1)) == (1, "not expected")
+
+
+def test_signs_of_life_are_shown_while_no_round_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ALIVE_S", 0.001)
+    found, told = planned("training.rounds=4", noise=True), set[tuple[float, int]]()
+    simulate(
+        found,
+        tmp_path / "run",
+        lambda config: local_engine(config, 1),
+        show_alive=lambda virtual_s, num_running: told.add((virtual_s, num_running)),
+    )
+    assert len(told) > 1
+    assert (told.pop()[1]) in range(5)
+
+
 def test_energy_is_added_up_where_the_network_tells_of_it(tmp_path: Path) -> None:
     text = "{energy: {idle_w: 2, training_w: 10, sent_j_per_mb: 0, received_j_per_mb: 0}}"
     found = planned("training.rounds=2", noise=True, network=network(tmp_path, text))
@@ -272,6 +369,18 @@ def test_peers_that_are_all_away_at_once_come_back_and_go_on(tmp_path: Path) -> 
     assert outcome.virtual_s > 44
     for found_records in records(tmp_path / "run").values():
         assert found_records[-1].round == 8
+
+
+def test_peers_that_all_go_for_ever_end_the_simulation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"{{absences: [{{peers: '0-3', from_s: 14}}], {OUTAGES}}}"
+    flags = ["--peers", "4", "--rounds", "8", "--network", network(tmp_path, text)]
+    flags += ["--protocol-only", "--train-s", "3", "--out", str(tmp_path / "run")]
+    assert main(["simulate", *flags]) == 0
+    assert re.search(
+        r"\nended in round \d of 8: \d of 4 peers closed it, ", capsys.readouterr().out
+    )
 
 
 def test_where_nobody_ever_comes_is_refused(tmp_path: Path) -> None:

@@ -130,8 +130,11 @@ def _simulate(arguments: argparse.Namespace) -> int:
             functools.partial(make_engine, num_workers=workers),
             until_s=arguments.until,
             show=lambda of_all: console.print(_line(of_all, found), soft_wrap=True),
+            show_alive=lambda virtual_s, num_running: console.print(
+                _alive_line(virtual_s, num_running, found), soft_wrap=True
+            ),
         )
-    return _tell_end(outcome, found, arguments.out, console)
+    return _tell_end(outcome, found, arguments, console)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -193,12 +196,17 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
     records = [*of_all.records.values()]
     rounds = found.config.training.rounds
     parts = [f"round {of_all.number}/{rounds}  at {format_duration(of_all.closed_at_s)}"]
+    if len(records) < found.num_peers:
+        parts.append(f"{len(records)} of {found.num_peers} peers")
     judged = [record.metrics for record in records if record.metrics]
     if judged and (name := main_metric(judged[0])) is not None:
         mean = sum(metrics.get(name, 0.0) for metrics in judged) / len(judged)
         parts.append(f"{metric_label(name)} {format_metric(name, mean)}")
     sent = sum(record.bytes_sent for record in records) / len(records)
     parts.append(f"{of_all.num_participants} updates")
+    num_missing, why = of_all.missing
+    if num_missing:
+        parts.append(f"{num_missing:.2g} missing at each: {why}")
     parts.append(f"{format_bytes(sent)} sent by each")
     found_out = of_all.agreement
     if found_out is Agreement.EQUAL:
@@ -209,7 +217,16 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
     return "  ".join(parts)
 
 
-def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) -> int:
+def _alive_line(virtual_s: float, num_running: int, found: Scenario) -> str:
+    from semantic_net.monitoring.text import format_duration
+
+    at = format_duration(virtual_s)
+    return f"... at {at}, {num_running} of {found.num_peers} peers run"
+
+
+def _tell_end(
+    outcome: Outcome, found: Scenario, arguments: argparse.Namespace, console: Console
+) -> int:
     from semantic_net.monitoring.digests import Agreement
     from semantic_net.monitoring.text import format_duration
 
@@ -218,16 +235,18 @@ def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) ->
         f"{format_duration(outcome.real_s)} of this machine"
     )
     if not outcome.rounds:
-        console.print(f"no round was closed; {took}", soft_wrap=True)
+        hint = "" if arguments.until is None else ": set --until higher"
+        console.print(f"no round was closed{hint}; {took}", soft_wrap=True)
         return DONE
     last = outcome.rounds[-1]
     digests = {record.state_digest for record in last.records.values()}
     one = "one model" if len(digests) == 1 else f"{len(digests)} models"
-    console.print(
-        f"{len(last.records)} of {found.num_peers} peers closed round {last.number}, with {one}; "
-        f"{took}",
-        soft_wrap=True,
-    )
+    rounds, closed = found.config.training.rounds, f"{len(last.records)} of {found.num_peers} peers"
+    if last.number < rounds:
+        what = f"ended in round {last.number} of {rounds}: {closed} closed it, with {one}"
+    else:
+        what = f"{closed} closed round {last.number}, with {one}"
+    console.print(f"{what}; {took}", soft_wrap=True)
     broken = [o.number for o in outcome.rounds if o.agreement is Agreement.UNEQUAL]
     if broken:
         console.print(
@@ -236,5 +255,5 @@ def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) ->
             soft_wrap=True,
         )
         return BROKE
-    console.print(f"More: semantic-net report {out}", soft_wrap=True)
+    console.print(f"More: semantic-net report {arguments.out}", soft_wrap=True)
     return DONE
