@@ -428,6 +428,7 @@ def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) ->
         (["--workers", "0"], "--workers: must be positive, got 0"),
         (["--until", "0"], "--until: must be positive, got 0"),
         (["--network", "wify"], "did you mean wifi?"),
+        (["--set", "p2p.observe=true"], "p2p.observe: nobody would publish"),
         (["--set", "p2p.discovery=mdns"], "p2p.discovery: simulated peers know each other"),
     ],
 )

@@ -121,6 +121,8 @@ def scenario(
         p2p = dataclasses.replace(p2p, topology="random-3")
     if p2p.discovery != "static":
         raise ConfigError("p2p.discovery: simulated peers know each other; set it to static")
+    if p2p.observe:  # it is of one peer of a run, and here of all: no round would ever be closed
+        raise ConfigError("p2p.observe: nobody would publish; set it to false")
     plan = load_network(network).plan(num_peers, seed)
     if not plan.has_peer_faults:  # who never comes back needs nothing to go on from
         p2p = dataclasses.replace(p2p, checkpoint_every=0)
