@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from semantic_net.errors import ConfigError, StartError, TrainingError
-from semantic_net.simulation.engines import Engine, local_engine, ray_engine
+from semantic_net.simulation.engines import Engine, Jobs, local_engine, ray_engine
+from semantic_net.simulation.lives import PEER
 from semantic_net.simulation.scenario import Scenario, scenario
 from semantic_net.simulation.simulate import MakeEngine, simulate
 
@@ -146,3 +148,12 @@ def test_ray_gives_the_same_model_and_the_same_errors(
         assert ray.is_initialized()  # by the first of the two, whose it is to end it
     assert not ray.is_initialized()
     assert "UserWarning" not in capfd.readouterr().err
+
+
+def test_work_of_a_peer_is_done_in_its_name_in_whatever_thread() -> None:
+    with contextlib.closing(Jobs()) as jobs:
+        token = PEER.set("peer7")
+        try:
+            assert jobs.begin(PEER.get).result() == "peer7"
+        finally:
+            PEER.reset(token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 import subprocess
@@ -20,11 +21,12 @@ from semantic_net.cli import main
 from semantic_net.config import Config
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.monitoring.runs import read_run
+from semantic_net.protocol.identity import short_id
 from semantic_net.records import RoundRecord, Summary
 from semantic_net.simulation import simulate as module
 from semantic_net.simulation.costs import VirtualRunner
 from semantic_net.simulation.engines import local_engine
-from semantic_net.simulation.lives import Life, NoisePeers
+from semantic_net.simulation.lives import PEER, Life, NoisePeers
 from semantic_net.simulation.scenario import Scenario, scenario
 from semantic_net.simulation.simulate import Outcome, Progress, RoundOfAll, simulate
 from semantic_net.simulation.virtual_time import run_virtual
@@ -303,6 +305,35 @@ def test_signs_of_life_are_shown_while_no_round_is(
     )
     assert len(told) > 1
     assert (told.pop()[1]) in range(5)
+
+
+def test_each_line_of_the_log_is_its_peers(tmp_path: Path) -> None:
+    text = "{outages: [{from_s: 5, for_s: 25, peers: [1]}]}"
+    found = planned("training.rounds=6", noise=True, network=network(tmp_path, text))
+    told: list[tuple[str, str]] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append((PEER.get("nobody"), record.getMessage()))
+
+    logger, handler = logging.getLogger("semantic_net.federated.peer"), Handler()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        play(found, tmp_path / "run")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    name_of = {short_id(found.signer_of(i).peer_id): name for i, name in enumerate(found.names)}
+    ends = [
+        (name, name_of[match[1]])
+        for name, line in told
+        if (match := re.match(r"(?:lost|connected to) ([\w-]+)", line))
+    ]
+    assert len(ends) > 2 * 6, "both ends of each session tell of it"
+    assert all(one != other for one, other in ends)
+    assert all(ends.count((a, b)) == ends.count((b, a)) for a, b in ends)
+    assert {name for name, line in told if "goes on alone" in line} == {"peer1"}
 
 
 def test_energy_is_added_up_where_the_network_tells_of_it(tmp_path: Path) -> None:

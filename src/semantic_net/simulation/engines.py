@@ -7,6 +7,7 @@ there. Whatever the place, the result is the same to the last bit.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import logging
 import multiprocessing
@@ -249,7 +250,7 @@ class Jobs:
             finally:
                 waits.set()
 
-        future = self._threads.submit(run)
+        future = self._threads.submit(contextvars.copy_context().run, run)  # it is its peer's
         waits.wait()
         return future
 
