@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,23 @@ LEARNS = (f"task.name={TASK}", "training.steps=2", "training.batch_size=4", "tra
 
 OUTAGES = "random_outages: {mean_between_s: 9, mean_for_s: 3}"
 """Faults without end."""
+
+SLOW_TASK = """
+import time
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from semantic_net.task import Task, regression
+
+def load(cfg):
+    def loss(output, target):
+        time.sleep(0.1)
+        return nn.functional.mse_loss(output, target)
+
+    data = TensorDataset(torch.ones(8, 4), torch.ones(8, 4))
+    model = lambda: nn.Linear(4, 4)
+    return Task(make_model=model, train_data=data, val_data=data, loss=loss, metrics=regression)
+"""
 
 
 def planned(
@@ -433,6 +451,34 @@ def test_nothing_befalls_peers_that_say_goodbye(tmp_path: Path) -> None:
     found = planned("training.rounds=1000", noise=True, network=network(tmp_path, text))
     outcome = play(found, tmp_path / "run", until_s=60.0)
     assert 60 <= outcome.virtual_s < 75
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_ends_it_with_one_line_and_no_process_left(
+    tmp_path: Path, number: signal.Signals, workers: str
+) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(SLOW_TASK)
+    out = tmp_path / "run"
+    flags = ["simulate", "--peers", "3", "--rounds", "1000", "--workers", workers]
+    for override in (f"task.name={slow}", *LEARNS[1:]):
+        flags += ["--set", override]
+    command = [sys.executable, "-m", "semantic_net.cli", *flags, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        assert b"round 1/1000" in lines[1]
+        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        children = path.read_text().split()
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == b""
+    assert rest.splitlines()[-1].decode().startswith("interrupted; ")
+    assert len(children) == (2 if workers == "2" else 0)
+    assert not any(Path("/proc", child).exists() for child in children)
+    assert all(each.summary is not None for each in read_run(out))
 
 
 def test_a_folder_of_something_else_is_not_emptied(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from semantic_net.simulation.scenario import Scenario
     from semantic_net.simulation.simulate import Outcome, RoundOfAll
 
-DONE, BROKE = 0, 1
+DONE, BROKE, INTERRUPTED = 0, 1, 130
 DEFAULT_PAYLOAD_KB = 25.0
 DEFAULT_TRAIN_S = 10.0
 
@@ -96,6 +96,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from rich.console import Console
 
+    from semantic_net.federated.child_processes import ended_by_signals
     from semantic_net.monitoring.console import logging_to
     from semantic_net.simulation.engines import local_engine, ray_engine
     from semantic_net.simulation.scenario import scenario
@@ -122,18 +123,23 @@ def _simulate(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or min(os.cpu_count() or 1, found.num_peers)
     level = found.config.monitoring.log_level
     # What a thousand peers tell of themselves, nobody reads unless asked for.
-    with logging_to("error" if level == "info" else level):
+    with logging_to("error" if level == "info" else level), ended_by_signals():
         _name_peers()
-        outcome = simulate(
-            found,
-            arguments.out,
-            functools.partial(make_engine, num_workers=workers),
-            until_s=arguments.until,
-            show=lambda of_all: console.print(_line(of_all, found), soft_wrap=True),
-            show_alive=lambda virtual_s, num_running: console.print(
-                _alive_line(virtual_s, num_running, found), soft_wrap=True
-            ),
-        )
+        try:
+            outcome = simulate(
+                found,
+                arguments.out,
+                functools.partial(make_engine, num_workers=workers),
+                until_s=arguments.until,
+                show=lambda of_all: console.print(_line(of_all, found), soft_wrap=True),
+                show_alive=lambda virtual_s, num_running: console.print(
+                    _alive_line(virtual_s, num_running, found), soft_wrap=True
+                ),
+            )
+        except KeyboardInterrupt:
+            done = f"interrupted; what peers have left so far: semantic-net report {arguments.out}"
+            console.print(done, soft_wrap=True)
+            return INTERRUPTED
     return _tell_end(outcome, found, arguments, console)
 
 

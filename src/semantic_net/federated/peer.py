@@ -384,11 +384,13 @@ class Peer(Generic[Parsed]):
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or self._over is None or self._over.done():
+        error = None if task.cancelled() else task.exception()
+        if not isinstance(error, Exception):  # the loop itself ends with whatever else there is
             return
-        error = task.exception()
-        if error is not None:  # a bug of ours, or of a user's task: end the run, do not hang
-            self._over.set_exception(error)
+        if self._is_over:  # nobody waits for it
+            log.debug("work that was under way has ended in an error", exc_info=error)
+        elif self._over is not None and not self._over.done():
+            self._over.set_exception(error)  # of ours, or of a user's task: end, do not hang
 
     # Small actions.
 

@@ -34,6 +34,7 @@ class Fleet:
         names: Sequence[str],
         make_life: MakeLife,
         gone: Callable[[int], None] = lambda index: None,
+        interrupted: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the network, and how a peer begins.
 
@@ -43,12 +44,14 @@ class Fleet:
             names: Of the machines, in the order of the peers.
             make_life: Begins a life.
             gone: Told who does not run any more.
+            interrupted: Told that all peers are to leave, whatever they are at.
         """
         self._plan = plan
         self._network = network
         self._names = names
         self._make_life = make_life
         self._gone = gone
+        self._interrupted = interrupted
         self._running: dict[int, _Running] = {}
         self._done: set[int] = set()
         self._away_since_s = dict.fromkeys(range(plan.num_peers), -math.inf)
@@ -75,6 +78,9 @@ class Fleet:
                 running.life.stop.set()
             self._look()
             await self._all_quiet.wait()
+        except asyncio.CancelledError:
+            self._interrupted()
+            raise
         finally:
             self._is_ending = True
             faults.cancel()

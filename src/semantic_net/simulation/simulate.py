@@ -180,25 +180,29 @@ def simulate(
     progress = Progress(show)
     began = time.monotonic()
     with (
-        _lives(scenario, out, make_engine, progress) as make_life,
+        _lives(scenario, out, make_engine, progress) as (make_life, stop_training),
         _alive(progress, show_alive),
         _undisturbed_by_gc(),
     ):
-        virtual_s = run_virtual(_run(scenario, make_life, progress, until_s))
+        virtual_s = run_virtual(_run(scenario, make_life, stop_training, progress, until_s))
     progress.over()
     rounds = [progress.rounds[number] for number in sorted(progress.rounds)]
     return Outcome(rounds, virtual_s, time.monotonic() - began)
 
 
 async def _run(
-    scenario: Scenario, make_life: MakeLife, progress: Progress, until_s: float | None
+    scenario: Scenario,
+    make_life: MakeLife,
+    stop_training: Callable[[], None],
+    progress: Progress,
+    until_s: float | None,
 ) -> float:
     loop = asyncio.get_running_loop()
     progress.now = loop.time
     rng = random.Random(f"{scenario.seed}:network")  # reproducible, not secret  # nosec B311
     network = MemoryNetwork(rng=rng)
     scenario.plan.apply_to(network, scenario.names)
-    fleet = Fleet(scenario.plan, network, scenario.names, make_life, progress.gone)
+    fleet = Fleet(scenario.plan, network, scenario.names, make_life, progress.gone, stop_training)
     await fleet.run(until_s)
     return loop.time()
 
@@ -206,22 +210,26 @@ async def _run(
 @contextlib.contextmanager
 def _lives(
     scenario: Scenario, out: Path, make_engine: MakeEngine, progress: Progress
-) -> Iterator[MakeLife]:
+) -> Iterator[tuple[MakeLife, Callable[[], None]]]:
+    """Yield how a peer's life begins, and what lets no further training begin."""
     with contextlib.ExitStack() as stack:
         make: MakeLife
         if scenario.payload_bytes is not None:
+            engine = Engine([], is_elsewhere=False)
             make = NoisePeers(scenario, out, progress.closed)
         else:
             _allow_files(FILES_A_PEER * scenario.num_peers)
             engine = stack.enter_context(make_engine(scenario.config))
             jobs = stack.enter_context(contextlib.closing(Jobs())) if engine.is_elsewhere else None
             make = LearningPeers(scenario, engine, jobs, out, progress.closed)
+            # After an error nobody is told of what is under way, and it may take long.
+            stack.push(lambda kind, error, trace: None if kind is None else engine.kill())
 
         def begin(index: int, network: MemoryNetwork) -> Life:
             progress.begun(index)
             return make(index, network)
 
-        yield begin
+        yield begin, engine.stop
 
 
 @contextlib.contextmanager
