@@ -351,6 +351,38 @@ def test_a_refusal_says_who_refuses_whom(caplog: pytest.LogCaptureFixture) -> No
     assert a.peer.refused_by == ["bbbb-bbbb: why: revoked"]
 
 
+def test_a_peer_that_stops_looks_at_nothing_any_more() -> None:
+    """Its neighbour dies meanwhile: it would hang up on it at each tick, in no time at all."""
+
+    async def scenario() -> tuple[list[float], float]:
+        net = network()
+        a, b, _ = devices(net, learn_s=20.0)
+        loop = asyncio.get_running_loop()
+        running, other = asyncio.ensure_future(a.run()), asyncio.ensure_future(b.run())
+        await until(lambda: a.machine.rounds.phase is Phase.TRAINING)
+        await asyncio.sleep(3.0)
+        net.isolate("a")
+        await asyncio.sleep(3.0)
+        ticks: list[float] = []
+
+        def tick(now: float) -> NoReturn:
+            ticks.append(now)
+            raise AssertionError  # ends what would never end
+
+        a.machine.tick = tick  # type: ignore[method-assign]  # to see that it is not called
+        stopped_at = loop.time()
+        due_at = a.machine.next_wakeup(stopped_at)
+        assert stopped_at < due_at < stopped_at + module.STOP_S, "while it waits for its training"
+        a.stop.set()
+        assert await running == INTERRUPTED
+        other.cancel()
+        return ticks, loop.time() - stopped_at
+
+    ticks, took_s = run_virtual(scenario())
+    assert ticks == []
+    assert took_s < 2 * module.STOP_S
+
+
 def test_who_has_left_is_not_lost_and_is_missed_in_silence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from semantic_net.errors import ConfigError, StartError, TrainingError
-from semantic_net.simulation.engines import Engine, local_engine, ray_engine
+from semantic_net.simulation.engines import Engine, Jobs, local_engine, ray_engine
+from semantic_net.simulation.lives import PEER
 from semantic_net.simulation.scenario import Scenario, scenario
 from semantic_net.simulation.simulate import MakeEngine, simulate
+from semantic_net.training.trainer import TrainingInterrupted
 
 # Whatever else runs in the process that runs the tests has threads; what is forked uses none.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -146,3 +150,49 @@ def test_ray_gives_the_same_model_and_the_same_errors(
         assert ray.is_initialized()  # by the first of the two, whose it is to end it
     assert not ray.is_initialized()
     assert "UserWarning" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("make_engine", [here, two_processes])
+def test_once_it_is_stopped_no_training_begins_and_peers_can_leave(
+    tmp_path: Path, make_engine: MakeEngine
+) -> None:
+    with make_engine(learning(tmp_path).config) as engine:
+        train(engine, 0)
+        engine.stop()
+        with pytest.raises(TrainingInterrupted):
+            train(engine, 0)
+        assert engine.call("state", 0)
+
+
+def test_a_worker_that_is_killed_ends_in_the_middle_of_a_call(tmp_path: Path) -> None:
+    path = tmp_path / "task.py"
+    path.write_text(TASK.replace("os._exit(3)", "import time; time.sleep(600)"), encoding="utf-8")
+    found = scenario(None, [f"task.name={path}"], num_peers=ALL, network="lan", seed=1)
+    with two_processes(found.config) as engine:
+        with ThreadPoolExecutor() as threads:
+            training = threads.submit(train, engine, DIES)
+            engine.kill()
+        with pytest.raises(StartError, match="has ended"):
+            training.result()
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_end_when_the_process_that_began_them_is_gone(tmp_path: Path) -> None:
+    """Each has inherited what leads to those that were forked before."""
+    found = learning(tmp_path)
+    engine = two_processes(found.config)
+    workers = multiprocessing.active_children()
+    for place, _ in engine._places:
+        place._connection.close()  # type: ignore[attr-defined]  # as the kernel does at our end
+    for worker in workers:
+        worker.join(10)
+        assert worker.exitcode == 0
+
+
+def test_work_of_a_peer_is_done_in_its_name_in_whatever_thread() -> None:
+    with contextlib.closing(Jobs()) as jobs:
+        token = PEER.set("peer7")
+        try:
+            assert jobs.begin(PEER.get).result() == "peer7"
+        finally:
+            PEER.reset(token)

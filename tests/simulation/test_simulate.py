@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +19,43 @@ from processes_support import ROOT
 from safetensors.torch import load_file
 
 from semantic_net.cli import main
+from semantic_net.config import Config
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.monitoring.runs import read_run
 from semantic_net.monitoring.text import format_energy
+from semantic_net.protocol.identity import short_id
 from semantic_net.records import RoundRecord, Summary
+from semantic_net.simulation import simulate as module
 from semantic_net.simulation.costs import VirtualRunner
 from semantic_net.simulation.engines import local_engine
+from semantic_net.simulation.lives import PEER, Life, NoisePeers
 from semantic_net.simulation.scenario import Scenario, scenario
-from semantic_net.simulation.simulate import Outcome, RoundOfAll, simulate
+from semantic_net.simulation.simulate import Outcome, Progress, RoundOfAll, simulate
 from semantic_net.simulation.virtual_time import run_virtual
+from semantic_net.transport.memory import MemoryNetwork
 
 TASK = ROOT / "tests" / "federated" / "demo_task.py"
 LEARNS = (f"task.name={TASK}", "training.steps=2", "training.batch_size=4", "training.device=cpu")
+
+OUTAGES = "random_outages: {mean_between_s: 9, mean_for_s: 3}"
+"""Faults without end."""
+
+SLOW_TASK = """
+import time
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from semantic_net.task import Task, regression
+
+def load(cfg):
+    def loss(output, target):
+        time.sleep(0.1)
+        return nn.functional.mse_loss(output, target)
+
+    data = TensorDataset(torch.ones(8, 4), torch.ones(8, 4))
+    model = lambda: nn.Linear(4, 4)
+    return Task(make_model=model, train_data=data, val_data=data, loss=loss, metrics=regression)
+"""
 
 
 def planned(
@@ -203,6 +231,130 @@ def test_in_turns_only_some_train_and_all_have_the_model(tmp_path: Path) -> None
     assert len(last) == 1
 
 
+def record_of(
+    peer: int,
+    number: int,
+    *,
+    updates_in: tuple[str, ...] = ("0", "1", "2"),
+    missing: tuple[str, ...] = (),
+    why: str = "all in",
+) -> RoundRecord:
+    return RoundRecord(
+        round=number,
+        peer=str(peer),
+        time_s=1.0,
+        train_s=1.0,
+        encode_s=0.0,
+        exchange_s=0.0,
+        fold_s=0.0,
+        loss=None,
+        metrics={},
+        payload_bytes=1,
+        dense_bytes=1,
+        bytes_sent=1,
+        bytes_received=1,
+        updates_in=[*updates_in],
+        missing=[*missing],
+        close_reason=why,
+        state_digest="",
+        set_digest="",
+        num_examples=1,
+        rejected={},
+    )
+
+
+def test_a_round_is_shown_when_all_that_run_are_through_with_it() -> None:
+    shown: list[int] = []
+    progress = Progress(lambda of_all: shown.append(of_all.number))
+    for peer in range(3):
+        progress.begun(peer)
+    for peer in range(3):
+        progress.closed(peer, record_of(peer, 1))
+    assert shown == [1]
+    progress.closed(0, record_of(0, 2))
+    progress.closed(1, record_of(1, 3))
+    assert shown == [1], "2 has not closed the second"
+    progress.gone(2)
+    assert shown == [1, 2], "1 has skipped it"
+    progress.begun(2)
+    progress.closed(0, record_of(0, 3))
+    assert shown == [1, 2], "one that has come later has closed none"
+    progress.closed(2, record_of(2, 3))
+    assert shown == [1, 2, 3]
+    progress.closed(0, record_of(0, 4))
+    for peer in (1, 2, 0):
+        progress.gone(peer)
+    assert shown == [1, 2, 3, 4], "who is gone is not waited for"
+    progress.begun(1)
+    progress.closed(1, record_of(1, 5))
+    progress.begun(0)
+    progress.gone(0)
+    progress.gone(1)
+    progress.over()
+    assert shown == [1, 2, 3, 4, 5]
+
+
+def test_a_round_tells_how_many_updates_are_missing_and_why() -> None:
+    def missing(*records: RoundRecord) -> tuple[float, str]:
+        return RoundOfAll(1, {int(record.peer): record for record in records}).missing
+
+    assert missing(*(record_of(peer, 1) for peer in range(3))) == (0, "")
+    alone = (
+        record_of(peer, 1, updates_in=(str(peer),), why=why)
+        for peer, why in enumerate(("deadline, cut off", "nobody expected", "deadline, cut off"))
+    )
+    assert missing(*alone) == (2, "cut off")
+    late = record_of(0, 1, missing=("3", "4"), why="2 gone or moved on")
+    assert missing(late, record_of(1, 1)) == (1, "gone or moved on")
+    late = record_of(0, 1, missing=("7",), why="deadline, 1 missing")
+    assert missing(late) == (1, "deadline")
+    assert missing(record_of(0, 1), record_of(5, 1)) == (1, "not expected")
+
+
+def test_signs_of_life_are_shown_while_no_round_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ALIVE_S", 0.001)
+    found, told = planned("training.rounds=4", noise=True), set[tuple[float, int]]()
+    simulate(
+        found,
+        tmp_path / "run",
+        lambda config: local_engine(config, 1),
+        show_alive=lambda virtual_s, num_running: told.add((virtual_s, num_running)),
+    )
+    assert len(told) > 1
+    assert (told.pop()[1]) in range(5)
+
+
+def test_each_line_of_the_log_is_its_peers(tmp_path: Path) -> None:
+    text = "{outages: [{from_s: 5, for_s: 25, peers: [1]}]}"
+    found = planned("training.rounds=6", noise=True, network=network(tmp_path, text))
+    told: list[tuple[str, str]] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append((PEER.get("nobody"), record.getMessage()))
+
+    logger, handler = logging.getLogger("semantic_net.federated.peer"), Handler()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        play(found, tmp_path / "run")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    name_of = {short_id(found.signer_of(i).peer_id): name for i, name in enumerate(found.names)}
+    ends = [
+        (name, name_of[match[1]])
+        for name, line in told
+        if (match := re.match(r"(?:lost|connected to) ([\w-]+)", line))
+    ]
+    assert len(ends) > 2 * 6, "both ends of each session tell of it"
+    assert all(one != other for one, other in ends)
+    assert all(ends.count((a, b)) == ends.count((b, a)) for a, b in ends)
+    assert {name for name, line in told if "goes on alone" in line} == {"peer1"}
+
+
 def test_energy_is_added_up_where_the_network_tells_of_it(tmp_path: Path) -> None:
     text = "{energy: {idle_w: 2, training_w: 10, sent_j_per_mb: 0, received_j_per_mb: 0}}"
     found = planned("training.rounds=2", noise=True, network=network(tmp_path, text))
@@ -223,6 +375,111 @@ def test_an_error_of_the_task_ends_the_simulation_and_is_told(tmp_path: Path) ->
     found = planned("training.rounds=2", f"task.name={broken}")
     with pytest.raises(StartError, match="ValueError: not today"):
         play(found, tmp_path / "run")
+
+
+@pytest.mark.parametrize("away_s", [9.0, 1.0])
+def test_an_error_of_a_peer_that_comes_back_ends_the_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away_s: float
+) -> None:
+    """Whether it comes back later (9 s), or before it is quite gone."""
+    begun: list[int] = []
+    begin = NoisePeers.__call__
+
+    def broken(peers: NoisePeers, index: int, net: MemoryNetwork) -> Life:
+        if index in begun:
+            raise StartError("its disk is broken")
+        begun.append(index)
+        return begin(peers, index, net)
+
+    monkeypatch.setattr(NoisePeers, "__call__", broken)
+    text = f"{{absences: [{{peers: 1, from_s: 11, for_s: {away_s}}}]}}"
+    found = planned("training.rounds=8", noise=True, network=network(tmp_path, text))
+    with pytest.raises(StartError, match="its disk is broken"):
+        play(found, tmp_path / "run")
+    assert begun == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("text", ["{}", "{absences: [{peers: 1, from_s: 11, for_s: 30}]}"])
+def test_a_peer_that_cannot_leave_its_files_ends_the_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def leave(peers: NoisePeers, index: int, config: Config, *, finished: bool) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(NoisePeers, "_leave", leave)
+    found = planned("training.rounds=3", noise=True, network=network(tmp_path, text))
+    with pytest.raises(OSError, match="No space left on device"):
+        play(found, tmp_path / "run")
+
+
+def test_peers_that_are_all_away_at_once_come_back_and_go_on(tmp_path: Path) -> None:
+    text = "{absences: [{peers: '0-3', from_s: 14, for_s: 30}]}"
+    found = planned("training.rounds=8", noise=True, network=network(tmp_path, text))
+    outcome = play(found, tmp_path / "run")
+    assert outcome.virtual_s > 44
+    for found_records in records(tmp_path / "run").values():
+        assert found_records[-1].round == 8
+
+
+def test_peers_that_all_go_for_ever_end_the_simulation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"{{absences: [{{peers: '0-3', from_s: 14}}], {OUTAGES}}}"
+    flags = ["--peers", "4", "--rounds", "8", "--network", network(tmp_path, text)]
+    flags += ["--protocol-only", "--train-s", "3", "--out", str(tmp_path / "run")]
+    assert main(["simulate", *flags]) == 0
+    assert re.search(
+        r"\nended in round \d of 8: \d of 4 peers closed it, ", capsys.readouterr().out
+    )
+
+
+def test_where_nobody_ever_comes_is_refused(tmp_path: Path) -> None:
+    for away in ("{peers: '0-2', from_s: 0}", "{peers: '0-3', from_s: 0, for_s: 9}"):
+        planned(network=network(tmp_path, f"{{absences: [{away}]}}"))
+    with pytest.raises(ConfigError, match="absences: all peers are away from the start"):
+        planned(network=network(tmp_path, "{absences: [{peers: '0-3', from_s: 0}]}"))
+
+
+def test_nobody_comes_to_say_goodbye(tmp_path: Path) -> None:
+    text = "{absences: [{peers: 2, from_s: 12, for_s: 38.0005}]}"
+    found = planned("training.rounds=1000", noise=True, network=network(tmp_path, text))
+    outcome = play(found, tmp_path / "run", until_s=50.0)
+    assert 50 <= outcome.virtual_s < 60
+
+
+def test_nothing_befalls_peers_that_say_goodbye(tmp_path: Path) -> None:
+    text = f"{{churn: {{mean_up_s: 6, mean_down_s: 2}}, {OUTAGES}}}"
+    found = planned("training.rounds=1000", noise=True, network=network(tmp_path, text))
+    outcome = play(found, tmp_path / "run", until_s=60.0)
+    assert 60 <= outcome.virtual_s < 75
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_ends_it_with_one_line_and_no_process_left(
+    tmp_path: Path, number: signal.Signals, workers: str
+) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(SLOW_TASK)
+    out = tmp_path / "run"
+    flags = ["simulate", "--peers", "3", "--rounds", "1000", "--workers", workers]
+    for override in (f"task.name={slow}", *LEARNS[1:]):
+        flags += ["--set", override]
+    command = [sys.executable, "-m", "semantic_net.cli", *flags, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        assert b"round 1/1000" in lines[1]
+        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        children = path.read_text().split()
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == b""
+    assert rest.splitlines()[-1].decode().startswith("interrupted; ")
+    assert len(children) == (2 if workers == "2" else 0)
+    assert not any(Path("/proc", child).exists() for child in children)
+    assert all(each.summary is not None for each in read_run(out))
 
 
 def test_a_folder_of_something_else_is_not_emptied(tmp_path: Path) -> None:
@@ -279,6 +536,7 @@ def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) ->
         (["--workers", "0"], "--workers: must be positive, got 0"),
         (["--until", "0"], "--until: must be positive, got 0"),
         (["--network", "wify"], "did you mean wifi?"),
+        (["--set", "p2p.observe=true"], "p2p.observe: simulated peers would all watch"),
         (["--set", "p2p.discovery=mdns"], "p2p.discovery: simulated peers know each other"),
         (["--set", "p2p.transport=zenoh"], "p2p.transport: simulated peers meet in memory; set"),
         (["--set", "p2p.peers=['a:1']"], "p2p.peers: simulated peers have addresses of their own"),
@@ -287,6 +545,7 @@ def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) ->
         (["--set", "data.partition.num_shards=9"], "--set data.partition.num_shards: each simul"),
         (["--set", "p2p.participants=40"], "p2p.participants must be at most --peers, got 40 with"),
         (["--set", "p2p.fleet=40"], "p2p.fleet must be at most --peers, got 40 with 10 peers"),
+        (["--peers", "1025"], "p2p.participants: 1025 peers, of which 1024 count in a round"),
         (["--protocol-only", "--engine", "ray"], "--engine ray: with --protocol-only nobody"),
     ],
 )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from semantic_net.simulation.scenario import Scenario
     from semantic_net.simulation.simulate import Outcome, RoundOfAll
 
-DONE, BROKE = 0, 1
+DONE, BROKE, INTERRUPTED = 0, 1, 130
 DEFAULT_PAYLOAD_KB = 25.0
 DEFAULT_TRAIN_S = 10.0
 
@@ -96,6 +96,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from rich.console import Console
 
+    from semantic_net.federated.child_processes import ended_by_signals
     from semantic_net.monitoring.console import logging_to
     from semantic_net.simulation.engines import local_engine, ray_engine
     from semantic_net.simulation.scenario import scenario
@@ -121,17 +122,25 @@ def _simulate(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or min(os.cpu_count() or 1, found.num_peers)
     level = found.config.monitoring.log_level
     # What a thousand peers tell of themselves, nobody reads unless asked for.
-    with logging_to("error" if level == "info" else level):
+    with logging_to("error" if level == "info" else level), ended_by_signals():
         _name_peers()
-        outcome = simulate(
-            found,
-            arguments.out,
-            functools.partial(make_engine, num_workers=workers),
-            until_s=arguments.until,
-            show=lambda of_all: console.print(_line(of_all, found), soft_wrap=True),
-            begin=lambda: _tell_begin(found, arguments, console),
-        )
-    return _tell_end(outcome, found, arguments.out, console)
+        try:
+            outcome = simulate(
+                found,
+                arguments.out,
+                functools.partial(make_engine, num_workers=workers),
+                until_s=arguments.until,
+                show=lambda of_all: console.print(_line(of_all, found), soft_wrap=True),
+                begin=lambda: _tell_begin(found, arguments, console),
+                show_alive=lambda virtual_s, num_running: console.print(
+                    _alive_line(virtual_s, num_running, found), soft_wrap=True
+                ),
+            )
+        except KeyboardInterrupt:
+            done = f"interrupted; what peers have left so far: semantic-net report {arguments.out}"
+            console.print(done, soft_wrap=True)
+            return INTERRUPTED
+    return _tell_end(outcome, found, arguments, console)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -157,7 +166,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _name_peers() -> None:
     """Let every line of the log begin with the peer that it is of."""
-    from semantic_net.simulation.fleet import PEER
+    from semantic_net.simulation.lives import PEER
 
     def named(record: logging.LogRecord) -> bool:
         if (name := PEER.get("")) and not hasattr(record, "peer"):
@@ -204,6 +213,8 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
     records = [*of_all.records.values()]
     rounds = found.config.training.rounds
     parts = [f"round {of_all.number}/{rounds}  at {format_duration(of_all.closed_at_s)}"]
+    if len(records) < found.num_peers:
+        parts.append(f"{len(records)} of {found.num_peers} peers")
     judged = [record.metrics for record in records if record.metrics]
     if judged and (name := main_metric(judged[0])) is not None:
         mean = sum(metrics.get(name, 0.0) for metrics in judged) / len(judged)
@@ -211,6 +222,9 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
     sent = sum(record.bytes_sent for record in records) / len(records)
     updates = of_all.num_participants
     parts.append(f"{updates} update{'s' * (updates != 1)}")
+    num_missing, why = of_all.missing
+    if num_missing:
+        parts.append(f"{num_missing:.2g} missing at each: {why}")
     parts.append(f"{format_bytes(sent)} sent by each")
     found_out = of_all.agreement
     if found_out is Agreement.EQUAL:
@@ -221,7 +235,16 @@ def _line(of_all: RoundOfAll, found: Scenario) -> str:
     return "  ".join(parts)
 
 
-def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) -> int:
+def _alive_line(virtual_s: float, num_running: int, found: Scenario) -> str:
+    from semantic_net.monitoring.text import format_duration
+
+    at = format_duration(virtual_s)
+    return f"... at {at}, {num_running} of {found.num_peers} peers run"
+
+
+def _tell_end(
+    outcome: Outcome, found: Scenario, arguments: argparse.Namespace, console: Console
+) -> int:
     from semantic_net.monitoring.digests import Agreement
     from semantic_net.monitoring.text import format_duration, format_energy
 
@@ -233,16 +256,18 @@ def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) ->
     if known := [each for each in joules if each is not None]:
         took += f"; {format_energy(sum(known))} of all devices"
     if not outcome.rounds:
-        console.print(f"no round was closed; {took}", soft_wrap=True)
+        hint = "" if arguments.until is None else ": set --until higher"
+        console.print(f"no round was closed{hint}; {took}", soft_wrap=True)
         return DONE
     last = outcome.rounds[-1]
     digests = {record.state_digest for record in last.records.values()}
     one = "one model" if len(digests) == 1 else f"{len(digests)} models"
-    console.print(
-        f"{len(last.records)} of {found.num_peers} peers closed round {last.number}, with {one}; "
-        f"{took}",
-        soft_wrap=True,
-    )
+    rounds, closed = found.config.training.rounds, f"{len(last.records)} of {found.num_peers} peers"
+    if last.number < rounds:
+        what = f"ended in round {last.number} of {rounds}: {closed} closed it, with {one}"
+    else:
+        what = f"{closed} closed round {last.number}, with {one}"
+    console.print(f"{what}; {took}", soft_wrap=True)
     broken = [o.number for o in outcome.rounds if o.agreement is Agreement.UNEQUAL]
     if broken:
         console.print(
@@ -251,5 +276,5 @@ def _tell_end(outcome: Outcome, found: Scenario, out: Path, console: Console) ->
             soft_wrap=True,
         )
         return BROKE
-    console.print(f"More: semantic-net report {out}", soft_wrap=True)
+    console.print(f"More: semantic-net report {arguments.out}", soft_wrap=True)
     return DONE

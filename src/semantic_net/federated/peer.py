@@ -199,6 +199,10 @@ class Peer(Generic[Parsed]):
     async def _shut_down(self) -> None:
         self._parts.learner.stop()
         self.carry_out(self._machine.leave(self._now()))
+        # What is under way may still be recorded, but nobody looks any more: the machine would go
+        # on hanging up on a dead neighbour, as no event tells it any more that this was done.
+        self._is_over = True
+        self._set_alarm()
         await self._parts.transport.close()
         if self._tasks:
             # What a thread is at cannot be cancelled; training stops at its next step.
@@ -206,8 +210,6 @@ class Peer(Generic[Parsed]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._is_over = True
-        self._set_alarm()
 
     # From the world to the machine.
 
@@ -387,11 +389,13 @@ class Peer(Generic[Parsed]):
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or self._over is None or self._over.done():
+        error = None if task.cancelled() else task.exception()
+        if not isinstance(error, Exception):  # the loop itself ends with whatever else there is
             return
-        error = task.exception()
-        if error is not None:  # a bug of ours, or of a user's task: end the run, do not hang
-            self._over.set_exception(error)
+        if self._is_over:  # nobody waits for it
+            log.debug("work that was under way has ended in an error", exc_info=error)
+        elif self._over is not None and not self._over.done():
+            self._over.set_exception(error)  # of ours, or of a user's task: end, do not hang
 
     # Small actions.
 

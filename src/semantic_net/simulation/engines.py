@@ -7,6 +7,7 @@ there. Whatever the place, the result is the same to the last bit.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import logging
 import multiprocessing
@@ -24,6 +25,7 @@ from semantic_net.config import Config
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.extras import needed_for
 from semantic_net.simulation.worker import Worker
+from semantic_net.training.trainer import TrainingInterrupted
 
 PATIENCE_S = 5.0
 """For a process that has closed its end to be gone."""
@@ -34,6 +36,10 @@ class Place(Protocol):
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the worker, and wait for what it returns or raises."""
+        ...
+
+    def kill(self) -> None:
+        """End it now, in the middle of a call too."""
         ...
 
     def close(self) -> None:
@@ -58,13 +64,27 @@ class Engine:
             is_elsewhere: While one of them works, this process can go on.
             close: Called when all of them have ended.
         """
-        self._places = places
+        self._places = [(place, threading.Lock()) for place in places]
         self._close = close
+        self._is_stopped = False
         self.is_elsewhere = is_elsewhere
 
     def call(self, method: str, index: int, *arguments: Any) -> Any:
         """Call a method of a peer's worker."""
-        return self._places[index % len(self._places)].call(method, index, *arguments)
+        place, one_at_a_time = self._places[index % len(self._places)]
+        with one_at_a_time:
+            if self._is_stopped and method == "train":
+                raise TrainingInterrupted("the simulation was interrupted")
+            return place.call(method, index, *arguments)
+
+    def stop(self) -> None:
+        """Begin no further training; peers still leave what they have learned."""
+        self._is_stopped = True
+
+    def kill(self) -> None:
+        """End all workers now: nobody wants anything of them any more."""
+        for place, _ in self._places:
+            place.kill()
 
     def __enter__(self) -> Engine:
         return self
@@ -77,7 +97,7 @@ class Engine:
     ) -> None:
         with contextlib.ExitStack() as stack:  # all of them, even where one cannot
             stack.callback(self._close)
-            for place in self._places:
+            for place, _ in self._places:
                 stack.callback(place.close)
 
 
@@ -90,6 +110,9 @@ class _Here:
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self._worker, method)(*arguments)
 
+    def kill(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -97,31 +120,35 @@ class _Here:
 class _InProcess:
     """A worker in a process of its own, forked from this one, whose data it shares."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, earlier: Sequence[_InProcess]) -> None:
         context = multiprocessing.get_context("fork")
         self._connection, theirs = context.Pipe()
-        self._lock = threading.Lock()
-        self._process = context.Process(target=_serve, args=(worker, theirs), daemon=True)
+        # Forked as well, and held open they would keep a worker waiting for us when we are gone.
+        ours = [self._connection, *(place._connection for place in earlier)]
+        self._process = context.Process(target=_serve, args=(worker, theirs, ours), daemon=True)
         self._process.start()
         theirs.close()
 
     def call(self, method: str, *arguments: Any) -> Any:
         try:
-            with self._lock:
-                self._connection.send((method, arguments))
-                is_done, found, trace = self._connection.recv()
+            self._connection.send((method, arguments))
+            is_done, found, trace = self._connection.recv()
         except (EOFError, OSError) as exc:
             raise self._gone() from exc
+        except KeyboardInterrupt:
+            self._connection.close()  # its answer is not that of the next call
+            raise
         if not is_done:
             raise found from _ThereError(trace)
         return found
 
-    def close(self) -> None:
-        # Said in words: a process that was forked later holds our end open as well.
-        with contextlib.suppress(OSError):
-            self._connection.send(None)
+    def kill(self) -> None:
+        self._process.terminate()
         self._process.join()
+
+    def close(self) -> None:
         self._connection.close()
+        self._process.join()
 
     def _gone(self) -> StartError:
         self._process.join(PATIENCE_S)
@@ -139,11 +166,14 @@ class _ThereError(Exception):
         return f"\n{self.args[0]}"
 
 
-def _serve(worker: Worker, connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began this one ends it
-    with contextlib.suppress(EOFError):  # or is gone itself
-        while (asked := connection.recv()) is not None:
-            method, arguments = asked
+def _serve(worker: Worker, connection: Connection, inherited: Sequence[Connection]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began this one ends it ...
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for each in inherited:
+        each.close()
+    with contextlib.suppress(EOFError, OSError):  # ... or is gone itself
+        while True:
+            method, arguments = connection.recv()
             try:
                 answer = True, getattr(worker, method)(*arguments), ""
             except Exception as exc:  # whatever it is, who called gets it
@@ -176,8 +206,11 @@ class _OnRay:
         except errors.RayError as exc:
             raise StartError(f"--engine ray: {_one_line(exc)}") from exc
 
-    def close(self) -> None:
+    def kill(self) -> None:
         self._ray.kill(self._actor)
+
+    def close(self) -> None:
+        self.kill()
 
 
 def local_engine(config: Config, num_workers: int) -> Engine:
@@ -191,7 +224,10 @@ def local_engine(config: Config, num_workers: int) -> Engine:
     if num_workers == 1:
         return Engine([_Here(worker)], is_elsewhere=False)
     worker.num_examples(0)  # what the task keeps of its data, all processes share then
-    return Engine([_InProcess(worker) for _ in range(num_workers)], is_elsewhere=True)
+    places: list[_InProcess] = []
+    for _ in range(num_workers):
+        places.append(_InProcess(worker, places))
+    return Engine(places, is_elsewhere=True)
 
 
 def ray_engine(config: Config, num_workers: int) -> Engine:
@@ -249,7 +285,7 @@ class Jobs:
             finally:
                 waits.set()
 
-        future = self._threads.submit(run)
+        future = self._threads.submit(contextvars.copy_context().run, run)  # it is its peer's
         waits.wait()
         return future
 

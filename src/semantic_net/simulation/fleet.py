@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from semantic_net.federated.peer import INTERRUPTED
-from semantic_net.simulation.faults import Crash, Fault, Leave, Start, strike
-from semantic_net.simulation.lives import Life, MakeLife
+from semantic_net.simulation.faults import Crash, Leave, Start, strike
+from semantic_net.simulation.lives import PEER, Life, MakeLife
 from semantic_net.simulation.network_plan import NetworkPlan
 from semantic_net.transport.memory import MemoryNetwork
-
-PEER: contextvars.ContextVar[str] = contextvars.ContextVar("peer")
-"""The name of the peer that does something, for the log."""
 
 
 @dataclass(slots=True)
@@ -36,6 +34,7 @@ class Fleet:
         names: Sequence[str],
         make_life: MakeLife,
         gone: Callable[[int], None] = lambda index: None,
+        interrupted: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the network, and how a peer begins.
 
@@ -45,81 +44,101 @@ class Fleet:
             names: Of the machines, in the order of the peers.
             make_life: Begins a life.
             gone: Told who does not run any more.
+            interrupted: Told that all peers are to leave, whatever they are at.
         """
         self._plan = plan
         self._network = network
         self._names = names
         self._make_life = make_life
         self._gone = gone
+        self._interrupted = interrupted
         self._running: dict[int, _Running] = {}
         self._done: set[int] = set()
+        self._away_since_s = dict.fromkeys(range(plan.num_peers), -math.inf)
+        """When those went that are to be away, as the plan says it."""
+        self._is_ending = False
         self._all_quiet = asyncio.Event()
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
 
     async def run(self, until_s: float | None = None) -> None:
-        """Run until nobody runs any more, or until an instant.
+        """Run until nobody runs any more and nobody comes back, or until an instant.
 
-        Whoever is away then, and would come back, has nobody left to meet.
+        Whoever is away when others are through with all rounds has nobody left to meet.
 
         Args:
             until_s: Virtual seconds; peers that still run then say goodbye.
         """
-        for index in range(self._plan.num_peers):
-            if self._plan.is_there_at_start(index):
-                self._start(index)
-        faults = asyncio.ensure_future(self._play(self._plan.faults()))
+        faults = asyncio.ensure_future(self._play())
         try:
             await asyncio.wait_for(self._all_quiet.wait(), until_s)
         except asyncio.TimeoutError:
+            faults.cancel()
+            self._is_ending = True
             for running in self._running.values():
                 running.life.stop.set()
+            self._look()
             await self._all_quiet.wait()
+        except asyncio.CancelledError:
+            self._interrupted()
+            raise
         finally:
+            self._is_ending = True
             faults.cancel()
             for running in [*self._running.values()]:
                 running.task.cancel()
-            await asyncio.gather(faults, return_exceptions=True)
             await asyncio.gather(
-                *(running.task for running in [*self._running.values()]), return_exceptions=True
+                faults,
+                *(running.task for running in [*self._running.values()]),
+                return_exceptions=True,
             )
         if self._failure is not None:
             raise self._failure
 
-    async def _play(self, faults: Iterable[Fault]) -> None:
+    async def _play(self) -> None:
         loop = asyncio.get_running_loop()
-        for fault in faults:
-            if fault.at_s > loop.time():
-                await asyncio.sleep(fault.at_s - loop.time())
-            if isinstance(fault, Start):
-                self._start(fault.peer)
-            elif isinstance(fault, Crash):
-                self._crash(fault.peer)
-            elif isinstance(fault, Leave):
-                if (running := self._running.get(fault.peer)) is not None:
-                    running.life.stop.set()
-            else:
-                strike(self._network, fault, self._names)
+        try:
+            for index in range(self._plan.num_peers):
+                if self._plan.is_there_at_start(index):
+                    self._start(index)
+            for fault in self._plan.faults():
+                if fault.at_s > loop.time():
+                    await asyncio.sleep(fault.at_s - loop.time())
+                if isinstance(fault, Start):
+                    self._start(fault.peer)
+                elif isinstance(fault, Crash | Leave):
+                    self._away_since_s[fault.peer] = fault.at_s
+                    self._end(fault)
+                else:
+                    strike(self._network, fault, self._names)
+        except Exception as exc:  # of a peer that cannot begin: ends it all
+            self._fail(exc)
 
     def _start(self, index: int) -> None:
+        self._away_since_s.pop(index, None)
         if (running := self._running.get(index)) is not None:
             running.starts_again = running.crashes or running.life.stop.is_set()
             return
-        if index in self._done:
+        if index in self._done or self._is_ending:
             return
-        life = self._make_life(index, self._network)
-        task = asyncio.ensure_future(self._live(index, life))
+        context = contextvars.copy_context()  # for whatever it begins, whoever lets it begin
+        context.run(PEER.set, self._names[index])
+        life = context.run(self._make_life, index, self._network)
+        task = context.run(asyncio.ensure_future, self._live(index, life))
         self._running[index] = _Running(life, task)
 
-    def _crash(self, index: int) -> None:
-        running = self._running.get(index)
-        if running is not None and not running.crashes:
-            running.crashes = True
-            running.life.transport.crash(self._network.dead_after_s)
-            running.task.cancel()
+    def _end(self, fault: Crash | Leave) -> None:
+        running = self._running.get(fault.peer)
+        if running is None or running.crashes:
+            return
+        if isinstance(fault, Leave):
+            running.life.stop.set()
+            return
+        running.crashes = True
+        running.life.transport.crash(self._network.dead_after_s)
+        running.task.cancel()
 
     async def _live(self, index: int, life: Life) -> None:
         how = "left"
-        PEER.set(self._names[index])
         try:
             if await life.peer.run(life.stop) != INTERRUPTED:
                 how = "done"
@@ -127,13 +146,32 @@ class Fleet:
         except asyncio.CancelledError:
             pass  # a crash, or the end of all
         except Exception as exc:  # of a user's task, or a bug of ours: ends it all
-            self._failure = exc
-            self._all_quiet.set()
+            self._fail(exc)
         finally:
             running = self._running.pop(index)
-            life.close("crashed" if running.crashes else how)
-            self._gone(index)
-            if running.starts_again and self._failure is None:
-                self._start(index)
-            if not self._running:
-                self._all_quiet.set()
+            try:
+                life.close("crashed" if running.crashes else how)
+                self._gone(index)
+                if running.starts_again:
+                    self._start(index)
+            except Exception as exc:  # of a disk that is full, or as above
+                self._fail(exc)
+            self._look()
+
+    def _fail(self, error: Exception) -> None:
+        """End it all; what ends in an error because of that is not told."""
+        if self._failure is None:
+            self._failure = error
+        self._is_ending = True
+        self._all_quiet.set()
+
+    def _look(self) -> None:
+        """See whether it is over."""
+        if self._running:
+            return
+        waits = not (self._is_ending or self._done) and any(
+            self._plan.comes(index, away_since_s)
+            for index, away_since_s in self._away_since_s.items()
+        )
+        if not waits:
+            self._all_quiet.set()

@@ -7,6 +7,7 @@ the same object for all peers that get it.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import random
 from collections import OrderedDict
@@ -45,12 +46,15 @@ from semantic_net.simulation.learning import (
 )
 from semantic_net.simulation.protocol_only import CODEC, NoiseLearner
 from semantic_net.simulation.scenario import Scenario
-from semantic_net.transport.base import Transport
+from semantic_net.transport.base import Transport, TransportEvent, TransportHandler
 from semantic_net.transport.memory import MemoryNetwork, MemoryTransport
 from semantic_net.transport.tls import Pins
 
 Show = Callable[[int, RoundRecord], None]
 """Told of each round that a peer, by its number, has closed."""
+
+PEER: contextvars.ContextVar[str] = contextvars.ContextVar("peer")
+"""The name of the peer that does something, for the log."""
 
 SIGNATURES_KNOWN = 1 << 16
 """Signatures that no second peer checks again: the first has, and the answer is the same."""
@@ -106,6 +110,22 @@ class _Shared:
         return known
 
 
+class _NamedTransport(MemoryTransport):
+    """Says of whatever an event leads to whose it is: its timer was set by who has sent it."""
+
+    async def start(self, handler: TransportHandler) -> None:
+        """Listen and begin to dial; see `MemoryTransport.start`."""
+
+        def named(event: TransportEvent) -> None:
+            before = PEER.set(self._name)
+            try:
+                handler(event)
+            finally:
+                PEER.reset(before)
+
+        await super().start(named)
+
+
 class _Peers:
     """What lives of learning peers and of those that learn nothing have in common."""
 
@@ -132,7 +152,7 @@ class _Peers:
             text = f"{self.scenario.seed}:transport:{index}:{lives}"
             rng = random.Random(text)  # reproducible, not secret  # nosec B311
             settings = transport_settings(config.p2p)
-            return MemoryTransport(network, self._names[index], signer, settings, hello, rng)
+            return _NamedTransport(network, self._names[index], signer, settings, hello, rng)
 
         return make
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from semantic_net.config.checks import require
 from semantic_net.errors import ConfigError
 from semantic_net.simulation.faults import (
     Fault,
+    Start,
     absences,
     cuts_off,
     dice,
@@ -148,6 +150,13 @@ class NetworkPlan:
             absence.from_s == 0 and peer in absence.peers for absence in self.description.absences
         )
 
+    def comes(self, peer: int, away_since_s: float) -> bool:
+        """Whether a peer comes back that is away, or has never been there (since -inf)."""
+        found = self.description
+        faults = absences(peer, found.absences, found.churn, self.seed)
+        following = next((fault for fault in faults if fault.at_s > away_since_s), None)
+        return isinstance(following, Start)
+
     def faults(self) -> Iterator[Fault]:
         """Yield what befalls the network, sorted by time: without end where any is drawn."""
         found = self.description
@@ -213,6 +222,9 @@ class NetworkPlan:
                     f"{key}: there is no peer {max(peers)}; {self.num_peers} peers are numbered "
                     f"from 0 to {self.num_peers - 1}, and this network needs {needed} (--peers)"
                 )
+        peers = range(self.num_peers)
+        if not any(self.is_there_at_start(peer) or self.comes(peer, -inf) for peer in peers):
+            raise ConfigError("absences: all peers are away from the start, and nobody ever comes")
 
 
 def _check_channel(key: str, section: MachineSection) -> None:

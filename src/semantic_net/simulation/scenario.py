@@ -12,6 +12,7 @@ from pathlib import Path
 from semantic_net.config import Config, P2PConfig, load_config
 from semantic_net.errors import ConfigError
 from semantic_net.protocol.identity import Signer
+from semantic_net.protocol.update import MAX_AUTHORS
 from semantic_net.simulation.network_file import load_network
 from semantic_net.simulation.network_plan import NetworkPlan
 from semantic_net.simulation.worker import config_of
@@ -149,6 +150,8 @@ def _refuse_what_has_no_effect(config: Config) -> None:
     for is_set, key, why in (
         (p2p.transport != "ad_hoc", "p2p.transport", "meet in memory; set it to ad_hoc"),
         (p2p.discovery != "static", "p2p.discovery", "know each other; set it to static"),
+        # It is of one peer of a run, and here of all: no round would ever be closed.
+        (p2p.observe, "p2p.observe", "would all watch, and none publish; set it to false"),
         (p2p.peers, "p2p.peers", "have addresses of their own; leave it out, or set it to []"),
         (
             config.security.mode == "pinned",
@@ -170,4 +173,8 @@ def _in_fleet(p2p: P2PConfig, num_peers: int) -> P2PConfig:
     for key, value in (("p2p.participants", p2p.participants), ("p2p.fleet", p2p.fleet)):
         if value is not None and value > num_peers:
             raise ConfigError(f"{key} must be at most --peers, got {value} with {num_peers} peers")
+    if p2p.participants is None and num_peers > MAX_AUTHORS:
+        raise ConfigError(
+            f"p2p.participants: {num_peers} peers, of which {MAX_AUTHORS} count in a round; set it"
+        )
     return dataclasses.replace(p2p, fleet=p2p.fleet or num_peers)
