@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -10,6 +11,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -41,6 +44,7 @@ OUTAGES = "random_outages: {mean_between_s: 9, mean_for_s: 3}"
 """Faults without end."""
 
 SLOW_TASK = """
+import pathlib
 import time
 import torch
 from torch import nn
@@ -49,7 +53,7 @@ from semantic_net.task import Task, regression
 
 def load(cfg):
     def loss(output, target):
-        time.sleep(0.1)
+        time.sleep(300 if pathlib.Path(__file__).with_name("slower").exists() else 0.1)
         return nn.functional.mse_loss(output, target)
 
     data = TensorDataset(torch.ones(8, 4), torch.ones(8, 4))
@@ -454,14 +458,11 @@ def test_nothing_befalls_peers_that_say_goodbye(tmp_path: Path) -> None:
     assert 60 <= outcome.virtual_s < 75
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_signal_ends_it_with_one_line_and_no_process_left(
-    tmp_path: Path, number: signal.Signals, workers: str
-) -> None:
-    slow = tmp_path / "slow.py"
+@contextlib.contextmanager
+def training_slowly(tmp_path: Path, workers: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Yield a simulation that has closed its first round."""
+    slow, out = tmp_path / "slow.py", tmp_path / "run"
     slow.write_text(SLOW_TASK)
-    out = tmp_path / "run"
     flags = ["simulate", "--peers", "3", "--rounds", "1000", "--workers", workers]
     for override in (f"task.name={slow}", *LEARNS[1:]):
         flags += ["--set", override]
@@ -470,16 +471,47 @@ def test_a_signal_ends_it_with_one_line_and_no_process_left(
         assert process.stdout is not None
         lines = [process.stdout.readline(), process.stdout.readline()]
         assert b"round 1/1000" in lines[1]
-        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        children = path.read_text().split()
+        yield process, out
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[Path]:
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [Path("/proc", child) for child in path.read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_ends_it_with_one_line_and_no_process_left(
+    tmp_path: Path, number: signal.Signals, workers: str
+) -> None:
+    with training_slowly(tmp_path, workers) as (process, out):
+        children = children_of(process)
         process.send_signal(number)
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == b""
     assert rest.splitlines()[-1].decode().startswith("interrupted; ")
     assert len(children) == (2 if workers == "2" else 0)
-    assert not any(Path("/proc", child).exists() for child in children)
+    assert not any(child.exists() for child in children)
     assert all(each.summary is not None for each in read_run(out))
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with training_slowly(tmp_path, "2") as (process, _):
+        children = children_of(process)
+        (tmp_path / "slower").touch()
+        time.sleep(1.0)  # so that all are at it
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+        assert process.poll() is None, "it waits for what is under way"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        deadline = time.monotonic() + 10
+        while any(child.exists() for child in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert process.returncode == 130
+    assert errors == b""
 
 
 def test_a_folder_of_something_else_is_not_emptied(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import multiprocessing
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +123,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or min(os.cpu_count() or 1, found.num_peers)
     level = found.config.monitoring.log_level
     # What a thousand peers tell of themselves, nobody reads unless asked for.
-    with logging_to("error" if level == "info" else level), ended_by_signals():
+    with logging_to("error" if level == "info" else level), ended_by_signals(_end_at_once):
         _name_peers()
         try:
             outcome = simulate(
@@ -141,6 +142,13 @@ def _simulate(arguments: argparse.Namespace) -> int:
             console.print(done, soft_wrap=True)
             return INTERRUPTED
     return _tell_end(outcome, found, arguments, console)
+
+
+def _end_at_once() -> None:
+    for worker in multiprocessing.active_children():
+        worker.kill()  # else it would be through with its training first
+        worker.join()
+    os._exit(INTERRUPTED)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -130,13 +130,21 @@ def reserved_ports(count: int) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def ended_by_signals(again: Callable[[], None] | None = None) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end what runs alike, so that no child is left behind.
 
     Also where SIGINT was ignored, as a shell's background jobs and their children begin.
+
+    Args:
+        again: Called at a second signal, where what runs takes a while to end.
     """
+    is_ending = False
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal is_ending
+        if is_ending and again is not None:
+            again()
+        is_ending = True
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

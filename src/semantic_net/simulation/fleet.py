@@ -128,7 +128,10 @@ class Fleet:
 
     def _end(self, fault: Crash | Leave) -> None:
         running = self._running.get(fault.peer)
-        if running is None or running.crashes:
+        if running is None:
+            return
+        running.starts_again = False
+        if running.crashes:
             return
         if isinstance(fault, Leave):
             running.life.stop.set()
