@@ -520,18 +520,15 @@ class Peer(Generic[Parsed]):
         update = action.update
         item = Item(update.id)
         payload = self._incoming.pop(item, memoryview(b""))
-        intact = await self._parts.runner.check(
-            lambda: hash_payload(payload) == update.payload_hash
-        )
-        if not intact:
-            self._corrupt(item)
-            return
         fault = None
         try:
-            await self._parts.runner.check(lambda: self._parse_and_keep(update, payload))
+            is_intact = await self._parts.runner.check(lambda: self._take_in(update, payload))
         except RemoteProtocolError as exc:
-            fault = str(exc)
+            is_intact, fault = True, str(exc)
             self._count("payload")
+        if not is_intact:
+            self._corrupt(item)
+            return
         self.carry_out(self._machine.payload_checked(update, fault, self._now()))
         updates = self._machine.updates
         is_held = update.id in updates and not updates.is_void(update.round, update.author)
@@ -539,9 +536,13 @@ class Peer(Generic[Parsed]):
             # Void by now, or of a round that a base has passed: of no use. The disk may be slow.
             await self._parts.runner.check(lambda: self._parts.store.discard(update.id))
 
-    def _parse_and_keep(self, update: Update, payload: memoryview) -> None:
+    def _take_in(self, update: Update, payload: memoryview) -> bool:
+        """Parse and store a payload, if it matches its hash; tell whether it does."""
+        if hash_payload(payload) != update.payload_hash:
+            return False
         parsed = self._parts.learner.parse(update.codec, payload)
         self._parts.store.put(update, payload, parsed)
+        return True
 
     async def _check_base(self, action: CheckBase) -> None:
         parts, base = self._parts, action.base
