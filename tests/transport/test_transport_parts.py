@@ -148,7 +148,7 @@ def test_what_is_passed_on_waits_once_a_key_and_leaves_in_parts(
         lanes.add_latest(key, frame)
     assert lanes.control_bytes == 0, "it never counts as what the other does not read"
     assert [lanes.take_latest(), lanes.take_latest()] == [b"newbbb", b"ccc"]
-    assert not lanes.has_latest
+    assert lanes.is_empty
 
 
 def test_of_what_is_passed_on_the_oldest_goes_when_too_much_waits(
@@ -162,7 +162,7 @@ def test_of_what_is_passed_on_the_oldest_goes_when_too_much_waits(
         lanes.add_latest(b"%d" % number, b"FRAME %d" % number)
     assert lanes.take_latest() == b"FRAME 997FRAME 998FRAME 999"
     lanes.add_latest(b"", bytes(30))
-    assert lanes.has_latest
+    assert not lanes.is_empty
 
 
 def test_a_rate_limit_holds_over_time_and_lets_little_out_at_once() -> None:

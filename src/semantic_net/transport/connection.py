@@ -247,7 +247,7 @@ class Connection:
         that what is said at about the same time takes few packets.
         """
         budget = PUMP_BYTES
-        while self._phase is _Phase.UP and self._wire.ready():
+        while self._phase is _Phase.UP and not self._lanes.is_empty and self._wire.ready():
             if budget <= 0:
                 self._pump_later()
                 return
@@ -259,8 +259,6 @@ class Connection:
                 self._wire.write([*buffers, *bulk], is_bulk=bool(bulk))
             if wait_s > 0:
                 self._pump_later(wait_s)
-                return
-            if not (bulk or self._lanes.has_latest or self._lanes.control_bytes):
                 return
             budget -= _num_bytes(bulk)
 

@@ -117,9 +117,9 @@ class Lanes:
         return frames
 
     @property
-    def has_latest(self) -> bool:
-        """Whether something waits to be passed on."""
-        return bool(self._latest)
+    def is_empty(self) -> bool:
+        """Whether nothing waits; a payload does until it has said that nothing more comes of it."""
+        return not (self.control_bytes or self._latest or self._bulk)
 
     def take_latest(self) -> bytes:
         """Return some of what waits to be passed on, the oldest first, as one buffer."""
