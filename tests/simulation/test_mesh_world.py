@@ -62,7 +62,7 @@ def share_within_bounds(graph: Graph, links: int = K) -> float:
 
 
 @pytest.mark.parametrize(
-    ("num_peers", "links", "most_steps"), [(50, 4, 5), (50, 2, 9), (150, 4, 6), (300, 5, 6)]
+    ("num_peers", "links", "most_steps"), [(50, 4, 5), (50, 2, 9), (150, 4, 6), (200, 5, 6)]
 )
 def test_from_one_seed_all_are_connected_soon_and_none_has_many_links(
     num_peers: int, links: int, most_steps: int
