@@ -62,7 +62,7 @@ def share_within_bounds(graph: Graph, links: int = K) -> float:
 
 
 @pytest.mark.parametrize(
-    ("num_peers", "links", "most_steps"), [(50, 4, 5), (50, 2, 9), (150, 4, 6), (200, 5, 6)]
+    ("num_peers", "links", "most_steps"), [(50, 4, 5), (50, 2, 9), (150, 4, 6)]
 )
 def test_from_one_seed_all_are_connected_soon_and_none_has_many_links(
     num_peers: int, links: int, most_steps: int
@@ -96,7 +96,7 @@ def test_what_a_peer_keeps_and_sends_does_not_grow_with_the_fleet() -> None:
         known = [node.running.roster.num_known for node in world.nodes.values()]
         return sent / num_peers, sum(known) / num_peers
 
-    (few_sent, few_known), (many_sent, many_known) = costs(24), costs(144)
+    (few_sent, few_known), (many_sent, many_known) = costs(24), costs(96)
     assert many_sent < 1.2 * few_sent
     assert many_known < 1.2 * few_known
 
