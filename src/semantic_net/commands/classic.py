@@ -231,8 +231,10 @@ def _client(arguments: argparse.Namespace) -> int:
             finished = True
             log.info("the server %s has ended the run", arguments.server)
         finally:
-            client.finish_round()
-            recording.finish(finished=finished)
+            try:
+                client.finish_round()
+            finally:  # a signal may have come in the middle of a record
+                recording.finish(finished=finished)
     return DONE
 
 
