@@ -91,11 +91,9 @@ def test_whose_turn_comes_near_is_told_of_at_once() -> None:
 
 
 def in_round(number: int) -> PeerMachine:
-    """Return a peer with a round open since 11 s, after one that took 10 s."""
+    """Return a peer with a round open, after one that took 10 s."""
     machine = fleet_peer()
-    for each, opened_at in ((number - 1, 1.0), (number, 11.0)):
-        machine.rounds.round = each
-        machine.look(opened_at)
+    machine.rounds.round, machine.rounds.last_round_s = number, 10.0
     return machine
 
 

@@ -354,8 +354,7 @@ class Peer(Generic[Parsed]):
 
     def carry_out(self, actions: list[Action]) -> None:
         """Carry out actions in order, and look at what they lead to when the turn ends."""
-        for action in actions:
-            self._handlers[type(action)](action)
+        self._do(actions)
         if not self._turn_ends:  # once for all that happens in one turn of the loop
             self._turn_ends = True
             loop, turn_s = asyncio.get_running_loop(), self._parts.turn_s

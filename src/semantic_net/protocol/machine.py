@@ -421,7 +421,6 @@ class PeerMachine:
 
     def _step(self, now: float) -> list[Action]:
         actions = self.rounds.step(now)
-        self._relay.round_is(self.rounds.round, now)
         ahead = max(MAX_ROUNDS_AHEAD, 4 * self._cfg.bases.every)
         self.sync.horizon = self.rounds.latest_open(now) + ahead
         return actions
@@ -511,7 +510,9 @@ class PeerMachine:
                 # publishes in a later round only at leisure.
                 is_news = before is None or before.turn != body.turn
                 is_now = turn <= self.rounds.round
-                wait_s = self._relay.wait_s(is_news=is_news, is_now=is_now)
+                wait_s = self._relay.wait_s(
+                    self.rounds.last_round_s, is_news=is_news, is_now=is_now
+                )
                 self._relay.add(peer, message, sender, now + wait_s)
         self.rounds.heard(peer, body)
         if is_neighbour:  # it serves the base that it uses

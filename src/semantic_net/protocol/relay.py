@@ -43,29 +43,22 @@ class Relay:
         """
         self._liveness_s = liveness_s
         self._leisure = _leisure(me)
-        self._round_s = 0.0  # that the last round was open
-        self._opened = 0, 0.0  # which round is open since when
         self._waiting: dict[PeerId, Waiting] = {}
         self.next_due = math.inf
         """When something has to go out."""
 
-    def round_is(self, number: int, now: float) -> None:
-        """Note which round is open."""
-        if number != self._opened[0]:
-            self._round_s = now - self._opened[1]
-            self._opened = number, now
-
-    def wait_s(self, *, is_news: bool, is_now: bool) -> float:
+    def wait_s(self, round_s: float, *, is_news: bool, is_now: bool) -> float:
         """Return the seconds that a heartbeat may wait for others to go out with.
 
         Args:
+            round_s: Seconds that a round takes.
             is_news: It says of a turn what was not known.
             is_now: That turn is in the round that is open.
         """
         wait_s = self._leisure * RELAY_WAIT * self._liveness_s
         if not is_news:
             return wait_s
-        return 0.0 if is_now else min(wait_s, self._leisure * NEWS_WAIT * self._round_s)
+        return 0.0 if is_now else min(wait_s, self._leisure * NEWS_WAIT * round_s)
 
     def add(self, origin: PeerId, message: HeartbeatMessage, sender: PeerId, due_at: float) -> None:
         """Let a heartbeat wait until then, in the place of an earlier one of its peer."""

@@ -178,7 +178,8 @@ class Rounds:
         self._trained_s = 0.0  # the longest own training
         self._has_heard = False  # of anybody: a large fleet forgets those who fall silent
         self._opened_at = 0.0
-        self._round_s = 0.0  # that the last round took in which somebody published
+        self.last_round_s = 0.0
+        """Seconds that the last round took in which somebody published."""
         self._quiet_until = 0.0  # before that nobody needs to have been heard of in this round
         self._ahead = Ahead.NO
         self._served: frozenset[PeerId] = frozenset()  # who was there when serving began
@@ -463,7 +464,7 @@ class Rounds:
         self.deadline = math.inf if self._cfg.observes else now + watched_s
         # A round in which nobody publishes lasts as long as others do. Else a few that are cut off
         # from the rest, and seldom have a turn, would be many rounds ahead when they are back.
-        self._quiet_until = now + max(self._cfg.hearsay_s, self._round_s)
+        self._quiet_until = now + max(self._cfg.hearsay_s, self.last_round_s)
         return self.step(now)
 
     def _is_own_turn(self, number: int) -> bool:
@@ -604,7 +605,7 @@ class Rounds:
         self.phase, self.deadline = Phase.FOLDING, None
         self._is_watching = False
         if self._updates.live(self.round):
-            self._round_s = now - self._opened_at
+            self.last_round_s = now - self._opened_at
         late = self._tell_late()
         missing, alive = self._expected.missing(), self._roster.alive(now)
         reason = self._why_close(self._expected.num_outstanding(alive) or 0, len(missing))
