@@ -6,7 +6,6 @@ import asyncio
 import gc
 import itertools
 import logging
-import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,7 +73,7 @@ def devices(network: MemoryNetwork, **settings: object) -> list[Device]:
 
 
 def network(seed: int = 0) -> MemoryNetwork:
-    return MemoryNetwork(rng=random.Random(seed))
+    return MemoryNetwork(seed=seed)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -356,6 +356,50 @@ def test_a_cut_while_a_connection_opens_only_delays_it() -> None:
     play(scenario)
 
 
+def test_a_connection_opens_as_tcp_does() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        world.network.set_link("a", "b", LinkQuality(delay_s=0.5))
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await b.expect(Connected)
+        assert now() == pytest.approx(4 * 0.5), "asked, answered, accepted, and hello"
+        await a.expect(Connected)
+        assert now() == pytest.approx(5 * 0.5), "and confirmed"
+
+    play(scenario)
+
+
+def test_who_listens_no_more_when_a_connection_opens_resets_it() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        world.network.set_link("a", "b", LinkQuality(delay_s=0.5))
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await asyncio.sleep(1.2)  # the answer is there, and what says so is under way
+        assert isinstance(a.transport, MemoryTransport)
+        a.transport.crash()
+        assert (await b.expect(Unreachable)).reason == "Connection reset by peer"
+        assert now() == pytest.approx(2.0)
+        assert not a.events
+
+    play(scenario)
+
+
+def test_a_connection_that_opens_in_a_cut_waits_for_its_end() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        world.network.set_link("a", "b", LinkQuality(delay_s=0.5))
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await asyncio.sleep(1.2)
+        world.network.cut("a", "b")
+        await asyncio.sleep(4.0)
+        assert not a.events
+        world.network.heal()
+        await a.expect(Connected)
+        await b.expect(Connected)
+
+    play(scenario)
+
+
 def test_a_cut_off_machine_does_not_answer() -> None:
     async def scenario(world: MemoryWorld) -> None:
         settings = TransportSettings(connect_timeout_s=100.0)

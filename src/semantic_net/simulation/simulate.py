@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import random
 import re
 import resource
 import shutil
@@ -201,8 +200,7 @@ async def _run(
 ) -> float:
     loop = asyncio.get_running_loop()
     progress.now = loop.time
-    rng = random.Random(f"{scenario.seed}:network")  # reproducible, not secret  # nosec B311
-    network = MemoryNetwork(rng=rng)
+    network = MemoryNetwork(seed=f"{scenario.seed}:network")
     scenario.plan.apply_to(network, scenario.names)
     fleet = Fleet(scenario.plan, network, scenario.names, make_life, progress.gone, stop_training)
     await fleet.run(until_s)

@@ -11,12 +11,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
+
+Rank = tuple[int, str, str]
+"""What comes first of all that is due at one instant."""
+
+OWN_RANK: Rank = (1, "", "")
+"""Of timers that have none."""
 
 
 class DeadlockError(RuntimeError):
@@ -34,9 +41,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now_s = 0.0
         self._home = threading.get_ident()
-        # By time, then in the order in which they were set. BaseEventLoop's own heap compares
-        # handles, which takes several times as long, and a fleet sets millions of them.
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        # By time, by rank, and in the order in which they were set. BaseEventLoop's own heap
+        # compares handles, which takes several times as long, and a fleet sets millions of them.
+        self._timers: list[tuple[float, Rank, int, asyncio.TimerHandle]] = []
         self._num_timers = itertools.count()
 
     def time(self) -> float:
@@ -47,8 +54,28 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         """Call back at a virtual time."""
+        return self._set(when, OWN_RANK, callback, args, context)
+
+    def call_in_rank(
+        self, when: float, rank: Rank, callback: Callable[..., object], *args: Any
+    ) -> asyncio.TimerHandle:
+        """Call back at a virtual time, among all that is due then in the order of the ranks.
+
+        For what comes from elsewhere: in what order it was set is chance, and its rank is not.
+        What has no rank comes behind.
+        """
+        return self._set(when, rank, callback, args, None)
+
+    def _set(
+        self,
+        when: float,
+        rank: Rank,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Any,
+    ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._num_timers), timer))
+        heapq.heappush(self._timers, (when, rank, next(self._num_timers), timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -61,21 +88,34 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             DeadlockError: There is none.
         """
         timers, ready = self._timers, self._ready
-        while timers and timers[0][2]._cancelled:
-            heapq.heappop(timers)
         if not ready and not self._stopping:
-            if not timers:
-                waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
-                raise DeadlockError(
-                    "nothing is ready and nothing is scheduled; waiting: " + ", ".join(waiting)
-                )
-            self._now_s = max(self._now_s, timers[0][0])
+            self._now_s = max(self._now_s, self._next_s())
         while timers and timers[0][0] <= self._now_s:
-            ready.append(heapq.heappop(timers)[2])
+            ready.append(heapq.heappop(timers)[3])
         for _ in range(len(ready)):  # what these make ready comes with the next turn
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
+
+    def _next_s(self) -> float:
+        """Return when there is something to do again.
+
+        Raises:
+            DeadlockError: Never.
+        """
+        if (next_s := self._next_timer_s()) < math.inf:
+            return next_s
+        waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
+        raise DeadlockError(
+            "nothing is ready and nothing is scheduled; waiting: " + ", ".join(waiting)
+        )
+
+    def _next_timer_s(self) -> float:
+        """Return when the next timer is due; infinity without one."""
+        timers = self._timers
+        while timers and timers[0][3]._cancelled:
+            heapq.heappop(timers)
+        return timers[0][0] if timers else math.inf
 
     def run_in_executor(  # type: ignore[override]  # typeshed's takes Python 3.11 to write down
         self, executor: Any, func: Any, *args: Any
@@ -95,13 +135,17 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             self._refuse_threads()
 
 
-def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+def run_virtual(main: Coroutine[Any, Any, T], loop: VirtualTimeLoop | None = None) -> T:
     """Run ``main`` to its end in virtual time, then cancel what is left, as `asyncio.run` does.
+
+    Args:
+        main: What to run.
+        loop: A new one that runs it, if not a plain one; it is closed.
 
     Raises:
         DeadlockError: ``main`` waits for something that cannot happen.
     """
-    loop = VirtualTimeLoop()
+    loop = loop or VirtualTimeLoop()
     try:
         return loop.run_until_complete(main)
     finally:

@@ -68,7 +68,7 @@ class MemoryTransport(HubTransport):
             StartError: Another transport has this address.
         """
         try:
-            self._network.listen(self._address, self._name, self._hub)
+            self._network.listen(self._address, self._hub)
         except OSError as exc:
             raise StartError(f"cannot listen on {self._address}: the port is in use") from exc
         self._hub.start(handler, (self.address,))

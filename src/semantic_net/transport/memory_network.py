@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import attrgetter
 
 from semantic_net.protocol.frames import Kind
-from semantic_net.transport.address import Address
+from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.link import Link, LinkQuality
 from semantic_net.transport.medium import Machine, MachineQuality, Medium
-from semantic_net.transport.memory_wire import MemoryWire
+from semantic_net.transport.memory_border import Border, Dial, Elsewhere, Here, Message
+from semantic_net.transport.memory_wire import FarEnd, Mark, MemoryWire, clock
 
 SYN_RETRIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """When a machine that does not answer is asked again for a connection, as kernels do."""
@@ -39,29 +41,38 @@ class MemoryNetwork:
         *,
         quality: LinkQuality | None = None,
         dead_after_s: float = 10.0,
-        rng: random.Random | None = None,
+        seed: object = 0,
+        border: Border | None = None,
     ) -> None:
         """Make a network without machines.
 
         Args:
             quality: Of every link that is not set otherwise; machines have no limit.
             dead_after_s: How long a link must be cut for its connections to break.
-            rng: For jitter and loss.
+            seed: Of jitter, loss and windows; each machine draws its own.
+            border: To other processes, where it does not have all machines.
         """
         default = quality or LinkQuality()
         self.dead_after_s = dead_after_s
-        self.rng = rng or random.Random(0)  # nosec B311  # a simulation, no secret
+        self._seed = seed
+        self._border = border or Here()
         self._quality_of: Callable[[str, str], LinkQuality] = lambda source, target: default
         self._machine_quality_of: Callable[[str], MachineQuality] = lambda name: MachineQuality()
         self._links: dict[tuple[str, str], Link] = {}
         self._machines: dict[str, Machine] = {}
         self._channels: dict[str, Medium] = {}
-        self._listeners: dict[Address, tuple[str, Hub]] = {}
+        self._listeners: dict[Address, Hub] = {}
         self._wires_of: dict[str, dict[MemoryWire, None]] = {}  # by either machine
         self._cuts: set[frozenset[str]] = set()
         self._isolated: set[str] = set()
         self._side_of: dict[str, int] = {}
-        self._ports = itertools.cycle(EPHEMERAL_PORTS)
+        self._dice: dict[str, random.Random] = {}
+        self._num_dials: Counter[str] = Counter()
+        self._asking: dict[Dial, asyncio.Future[bool]] = {}
+        # Ends that are to be opened, with those that have dialled, where both are here; and ends
+        # of which the other is not here, by their machines.
+        self._opening: dict[Dial, tuple[MemoryWire, MemoryWire]] = {}
+        self._spread: dict[tuple[Dial, str], MemoryWire] = {}
 
     # What it is like.
 
@@ -159,20 +170,27 @@ class MemoryNetwork:
 
     # Machines.
 
-    def listen(self, address: Address, name: str, hub: Hub) -> None:
-        """Let others connect to ``address``.
+    def is_here(self, name: str) -> bool:
+        """Tell whether a machine is in this process."""
+        return self._border.is_here(name)
+
+    def listen(self, address: Address, hub: Hub) -> None:
+        """Let others connect to ``address``, whose host is a machine's name.
 
         Raises:
             OSError: Another transport listens there.
         """
         if address in self._listeners:
             raise OSError(errno.EADDRINUSE, "address in use")
-        self._listeners[address] = (name, hub)
+        self._listeners[address] = hub
 
     def stop_listening(self, address: Address, hub: Hub) -> None:
         """Let nobody connect to ``address`` any more, if it is ``hub`` that listens."""
-        if self._listeners.get(address, ("", None))[1] is hub:
+        if self._listeners.get(address) is hub:
             del self._listeners[address]
+
+    # Connections. As in TCP one is asked for, an answer comes back, and whoever asked says that it
+    # has come: with that the other end opens, too.
 
     async def connect(self, name: str, hub: Hub, address: Address) -> Connection:
         """Open a connection from the machine ``name`` and begin its handshake.
@@ -180,31 +198,114 @@ class MemoryNetwork:
         Raises:
             OSError: Nobody listens there, or the machine does not answer.
         """
-        target = await self._reach(name, address)
-        if address not in self._listeners:
+        self._num_dials[name] += 1
+        dial = name, self._num_dials[name]
+        if not await self._ask(address, dial):
             raise ConnectionRefusedError(errno.ECONNREFUSED, "connection refused")
-        listener = self._listeners[address][1]
-        ours, theirs = MemoryWire(self, hub, name, target), MemoryWire(self, listener, target, name)
-        theirs.open(ours, f"{name}:{next(self._ports)}", dialled=False)
-        return ours.open(theirs, str(address), dialled=True)
+        target = address.host
+        ours = MemoryWire(self, name, target, dial[1])
+        other: FarEnd
+        if self.is_here(target):
+            other = theirs = MemoryWire(self, target, name, dial[1])
+            self._opening[dial] = theirs, ours
+        else:
+            other = self._elsewhere(ours, dial)
+        self._tell(name, target, dial, "accepted", str(address))
+        return ours.open(hub, other, str(address), dialled=True)
 
-    async def _reach(self, name: str, address: Address) -> str:
-        for retry_s in SYN_RETRIES_S:
-            target = self._listeners[address][0] if address in self._listeners else address.host
-            if not self.is_cut(name, target):
-                there, back = self.link(name, target), self.link(target, name)
-                await asyncio.sleep(there.quality.delay_s + back.quality.delay_s)
-                if not self.is_cut(name, target):
-                    return target
-            await asyncio.sleep(retry_s)
+    async def _ask(self, address: Address, dial: Dial) -> bool:
+        """Return whether somebody listens at an address."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._asking[dial] = answer
+        try:
+            for retry_s in SYN_RETRIES_S:
+                if not self.is_cut(dial[0], address.host):
+                    self._tell(dial[0], address.host, dial, "asked", str(address))
+                await asyncio.wait((answer,), timeout=retry_s)
+                if answer.done():
+                    return answer.result()
+        finally:
+            del self._asking[dial]
         raise TimeoutError(errno.ETIMEDOUT, "timed out")
+
+    def _asked(self, message: Message) -> None:
+        if not self.is_cut(message.source, message.target):
+            (address,) = message.args
+            is_heard = parse_address(address) in self._listeners
+            self._tell(message.target, message.source, message.dial, "answered", is_heard)
+
+    def _answered(self, message: Message) -> None:
+        answer = self._asking.get(message.dial)  # None: nobody waits for it any more
+        is_lost = self.is_cut(message.source, message.target)
+        if answer is not None and not answer.done() and not is_lost:
+            (is_heard,) = message.args
+            answer.set_result(is_heard)
+
+    def _accepted(self, message: Message) -> None:
+        dialler, number = message.dial
+        other: FarEnd
+        if (both := self._opening.pop(message.dial, None)) is not None:
+            theirs, other = both
+        else:
+            theirs = MemoryWire(self, message.target, dialler, number)
+            other = self._elsewhere(theirs, message.dial)
+        (address,) = message.args
+        if (hub := self._listeners.get(parse_address(address))) is None:
+            theirs.never_open()
+            delay_s = self.link(message.target, dialler).quality.delay_s
+            other.break_at(message.at_s + delay_s, "Connection reset by peer")
+        else:
+            port = EPHEMERAL_PORTS[number % len(EPHEMERAL_PORTS)]
+            theirs.open(hub, other, f"{dialler}:{port}", dialled=False)
+
+    # What crosses links.
+
+    def _tell(self, source: str, target: str, dial: Dial, what: str, *args: object) -> None:
+        """Let something of no size cross a link."""
+        at_s = clock().time() + self.link(source, target).quality.delay_s
+        message = Message(at_s, source, target, dial, what, args)
+        if self.is_here(target):
+            self.take(message)
+        else:
+            self._border.send(message)
+
+    def _elsewhere(self, wire: MemoryWire, dial: Dial) -> FarEnd:
+        """Return the other end of a wire, which is in another process."""
+        self._spread[dial, wire.source] = wire
+        return Elsewhere(self._border, wire.source, wire.target, dial)
+
+    def take(self, message: Message) -> None:
+        """Take what is to arrive here, before it does."""
+        if message.what == "acknowledge":
+            wire = self._spread[message.dial, message.target]
+            wire.acknowledge(message.at_s, *message.args)
+        else:
+            rank = 0, message.source, message.target
+            clock().call_in_rank(message.at_s, rank, self._arrived, message)
+
+    def _arrived(self, message: Message) -> None:
+        match message.what:
+            case "asked":
+                self._asked(message)
+            case "answered":
+                self._answered(message)
+            case "accepted":
+                self._accepted(message)
+            case "arrive":
+                item, on_line, enters_s = message.args
+                item = item if isinstance(item, bytes) else Mark(item)
+                self._spread[message.dial, message.target].arrived(item, on_line, enters_s)
+            case "break":
+                self._spread[message.dial, message.target].break_(*message.args)
 
     # What wires need.
 
     def add(self, wire: MemoryWire) -> None:
-        """Count a wire in."""
+        """Count a wire in; what has befallen its link while it was opened befalls it, too."""
         for name in (wire.source, wire.target):
             self._wires_of.setdefault(name, {})[wire] = None
+        if self.is_cut(wire.source, wire.target):
+            self._cut_now([wire])
 
     def remove(self, wire: MemoryWire) -> None:
         """Forget a wire."""
@@ -224,24 +325,35 @@ class MemoryNetwork:
             self._use(machine, self._machine_quality_of(name))
         return machine
 
+    def dice(self, name: str) -> random.Random:
+        """Return a machine's dice for jitter, loss and windows, always the same ones."""
+        if (dice := self._dice.get(name)) is None:
+            dice = random.Random(f"{self._seed}:{name}")  # a simulation, no secret  # nosec B311
+            self._dice[name] = dice
+        return dice
+
     def _use(self, machine: Machine, quality: MachineQuality) -> None:
         name = quality.channel
         machine.use(quality, None if name is None else self._channels.setdefault(name, Medium()))
 
     def _changed(self, names: Iterable[str]) -> None:
         """See which connections of some machines are cut now, or no longer."""
-        loop = asyncio.get_running_loop()
-        wires = dict.fromkeys(wire for name in names for wire in self._wires_of.get(name, ()))
+        found = {wire for name in names for wire in self._wires_of.get(name, ())}
         newly_cut: list[MemoryWire] = []
-        for wire in wires:
+        for wire in sorted(found, key=attrgetter("order")):
             is_cut = self.is_cut(wire.source, wire.target)
             if is_cut and wire.cut_since_s is None:
-                wire.cut_since_s = loop.time()
                 newly_cut.append(wire)
             elif not is_cut and wire.cut_since_s is not None:
                 wire.healed()
         if newly_cut:
-            loop.call_later(self.dead_after_s, _break_if_still_cut, newly_cut, loop.time())
+            self._cut_now(newly_cut)
+
+    def _cut_now(self, wires: Sequence[MemoryWire]) -> None:
+        now = clock().time()
+        for wire in wires:
+            wire.cut_since_s = now
+        clock().call_later(self.dead_after_s, _break_if_still_cut, wires, now)
 
 
 def _break_if_still_cut(wires: Iterable[MemoryWire], since_s: float) -> None:

@@ -3,10 +3,13 @@
     uplink of the sender -> link between the two -> downlink of the receiver
 
 Bytes flow through all three at once, as packets do: what arrives last has left last, and each is
-used for as long as it takes the bytes alone. Where a machine has plain queues, no more than TCP's
-window is under way, and acknowledgements come back by the queues of the other direction. Everything
-that is sent reaches the other end from a callback of its own, never from within the sender's call,
-in the order in which it was sent.
+used for as long as it takes the bytes alone. What is under way counts until an acknowledgement is
+back, and no more than TCP's window is. Where a machine has plain queues acknowledgements come back
+by those of the other direction. Everything that is sent reaches the other end from a callback of
+its own, never from within the sender's call, in the order in which it was sent.
+
+The two ends know nothing of each other but what has had the time to get there, except in plain
+queues: so each may be in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
-from enum import Enum, auto
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum, auto
+from typing import Any, Protocol, cast
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.frames import HEADER, Frame, decode_header
@@ -30,12 +33,44 @@ from semantic_net.transport.link_meter import LinkMeter, Reading
 from semantic_net.transport.medium import QUEUE_S, Flow, Machine
 from semantic_net.transport.tcp_window import ACK_SHARE, TcpWindow
 
+CONNECTION_LOST = "Connection timed out"
+
+Rank = tuple[int, str, str]
+"""In what order things come that come at one instant: whatever crosses a link before the rest."""
+
+
+class Clock(Protocol):
+    """What the network needs of the event loop: that of a simulation."""
+
+    def time(self) -> float:
+        """Return the seconds since it began."""
+        ...
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
+        """Call back at once, but not from within the caller."""
+        ...
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any
+    ) -> asyncio.TimerHandle:
+        """Call back at an instant."""
+        ...
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any
+    ) -> asyncio.TimerHandle:
+        """Call back after some seconds."""
+        ...
+
+    def call_in_rank(
+        self, when: float, rank: Rank, callback: Callable[..., object], *args: Any
+    ) -> asyncio.TimerHandle:
+        """Call back at an instant, in an order that does not depend on who has asked first."""
+        ...
+
 
 class Fabric(Protocol):
     """What wires need of the network that they belong to."""
-
-    rng: random.Random
-    """For jitter and loss."""
 
     def add(self, wire: MemoryWire) -> None:
         """Count a wire in."""
@@ -53,54 +88,100 @@ class Fabric(Protocol):
         """Return a machine, always the same one."""
         ...
 
+    def dice(self, name: str) -> random.Random:
+        """Return a machine's dice for jitter, loss and windows, always the same ones."""
+        ...
 
-class _Mark(Enum):
+
+class Mark(IntEnum):
     """What is no frame but arrives in order behind them."""
 
     END = auto()
     RESET = auto()
 
 
-class MemoryWire:
-    """One end of a connection in memory; a `Wire`."""
+Item = bytes | Mark
+"""What is sent at once."""
 
-    def __init__(self, network: Fabric, hub: Hub, source: str, target: str) -> None:
+
+class FarEnd(Protocol):
+    """The other end of a connection; what it is told it knows at an instant to come."""
+
+    def arrive(self, at_s: float, item: Item, on_line: int, enters_s: float) -> None:
+        """Take something from the link.
+
+        Args:
+            at_s: When the last of it is there.
+            item: What it is.
+            on_line: Its bytes, headers included.
+            enters_s: When the first of it is there.
+        """
+        ...
+
+    def acknowledge(self, at_s: float, share_bytes_s: float | None) -> None:
+        """Learn that the oldest of what is under way was taken, and of the downlink our share."""
+        ...
+
+    def break_at(self, at_s: float, reason: str) -> None:
+        """Lose the connection."""
+        ...
+
+
+def clock() -> Clock:
+    """Return the loop that runs."""
+    return cast("Clock", asyncio.get_running_loop())
+
+
+class MemoryWire:
+    """One end of a connection in memory; a `Wire`, and a `FarEnd` of the other one."""
+
+    def __init__(self, network: Fabric, source: str, target: str, dial: int) -> None:
         self.source = source
         self.target = target
+        self.order = source, target, dial
+        """In which one is changed after another, in any process."""
         self.link = network.link(source, target)
         self.cut_since_s: float | None = None
         """Since when nothing passes, if so; kept by the network."""
         self.bytes_sent = 0
+        self._back = network.link(target, source)
         self._network = network
-        self._hub = hub
-        self._loop = asyncio.get_running_loop()
-        self._sender, self._receiver = network.machine(source), network.machine(target)
+        self._clock = clock()
+        self._dice = network.dice(source)
+        self._machine, self._other_machine = network.machine(source), network.machine(target)
         self._up, self._down = Flow(self._pump_now), Flow(self._deliver)
-        self._other: MemoryWire
+        self._rank, self._other_rank = (0, source, target), (0, target, source)
+        self._hub: Hub
+        self._other: FarEnd
         self._connection: Connection
-        # What is under way, its bytes on the line, and when the first of them reach the machine and
-        # when they were sent.
-        self._in_flight: deque[tuple[bytes | _Mark, int, float, float]] = deque()
+        # What we have sent and know of no acknowledgement for: its bytes, those on the line, and
+        # when it was sent.
+        self._in_flight: deque[tuple[int, int, float]] = deque()
         self._in_flight_bytes = 0
-        self._arrived_bytes = 0
+        # When those are acknowledged, as far as we know, and our share of the downlink then.
+        self._acknowledged: deque[tuple[float, float | None]] = deque()
+        self._share_bytes_s: float | None = None  # by the last that is
+        self._sent_bytes = 0  # and acknowledged
         self._busy_s = 0.0
         self._busy_from_s = 0.0  # while something is in flight
         self._idle_from_s = 0.0
         self._meter = LinkMeter(self._read_counters)
         self._window = TcpWindow()
+        self._is_held = False  # by what is in flight
+        # What has arrived for us but for a cut or the downlink: with its bytes on the line, and
+        # when the first of them reached us.
+        self._due: deque[tuple[Item, int, float]] = deque()
         self._last_through_s = 0.0  # nothing overtakes what comes later
-        self._num_queued = 0  # of those in flight, how many are in the downlink's plain queue
-        self._num_due = 0  # of those in flight, how many have arrived but for a cut or the downlink
-        self._is_passing = False  # one of them, through the downlink
-        self._is_held = False  # by the downlink's backlog
+        self._is_passing = False  # the first of them, through the downlink
+        self._is_deaf = False
         self._finishing = False
         self._gone = False
         self._linger: asyncio.TimerHandle | None = None
         self._pump: asyncio.TimerHandle | None = None
 
-    def open(self, other: MemoryWire, address: str, *, dialled: bool) -> Connection:
+    def open(self, hub: Hub, other: FarEnd, address: str, *, dialled: bool) -> Connection:
         """Begin the handshake with the other end."""
-        self._other = other
+        self._hub, self._other = hub, other
         self._network.add(self)
         self._connection = self._hub.adopt(self, address, dialled=dialled)
         return self._connection
@@ -111,42 +192,63 @@ class MemoryWire:
         """Tell whether the link takes another frame now."""
         if self._finishing or self._gone or self.cut_since_s is not None:
             return False
-        now = self._loop.time()
-        if self._in_flight_bytes and self._in_flight_bytes > self._window_bytes(now):
-            self._is_held = True
+        now = self._clock.time()
+        if self._in_flight and self._is_window_full(now):
+            self._hold()
             return False
         if self.link.busy_until_s - QUEUE_S > now:
             if self._pump is None:
                 free_s = self.link.busy_until_s - QUEUE_S
-                self._pump = self._loop.call_at(free_s, self._pump_in_time)
+                self._pump = self._clock.call_at(free_s, self._pump_in_time)
             return False
-        if self._sender.quality.up_bytes_s is None or self._sender.is_fifo:
+        if self._machine.quality.up_bytes_s is None or self._machine.is_fifo:
             return True
-        return self._sender.up.is_free_for(self._up, now)
+        return self._machine.up.is_free_for(self._up, now)
 
     @property
-    def _is_acknowledged(self) -> bool:
-        """Whether what is under way counts until an acknowledgement is back."""
-        return self._sender.is_fifo or self._receiver.is_fifo
+    def _is_queued(self) -> bool:
+        """Whether what is sent waits in a plain queue on its way."""
+        return self._machine.is_fifo or self._other_machine.is_fifo
 
-    def _window_bytes(self, now: float) -> float:
-        """Return how much may be under way: as TCP, no more than keeps the downlink busy."""
-        machine = self._receiver
-        if self._is_acknowledged:
-            quality = self.link.quality
+    def _is_window_full(self, now: float) -> bool:
+        """Tell whether as much is under way as may be: as TCP, what keeps the downlink busy."""
+        self._settle(now)
+        if not self._in_flight:
+            return False
+        quality = self.link.quality
+        round_trip_s = quality.delay_s + self._back.quality.delay_s
+        if self._is_queued:
             limits = (
                 quality.bandwidth_bytes_s,
-                self._sender.quality.up_bytes_s,
-                machine.quality.down_bytes_s,
+                self._machine.quality.up_bytes_s,
+                self._other_machine.quality.down_bytes_s,
             )
             least = min((bytes_s(each, now) for each in limits if each is not None), default=0.0)
-            held_bytes = least * (quality.delay_s + self._other.link.quality.delay_s)
             segment_bytes = quality.segment_bytes + quality.header_bytes
-            return self._window.num_bytes(segment_bytes, held_bytes, now, self._network.rng)
-        if machine.quality.down_bytes_s is None or machine.down is self._sender.up:
-            return float("inf")
-        rate = bytes_s(machine.quality.down_bytes_s, now) / (1 + machine.down.num_waiting)
-        return rate * (self.link.quality.delay_s + FRAME_S)
+            held_bytes = least * round_trip_s
+            window = self._window.num_bytes(segment_bytes, held_bytes, now, self._dice)
+            return self._in_flight_bytes > window
+        down_bytes_s = self._other_machine.quality.down_bytes_s
+        if down_bytes_s is None or self._other_machine.down is self._machine.up:
+            return False
+        share_bytes_s = self._share_bytes_s
+        if share_bytes_s is None:
+            share_bytes_s = bytes_s(down_bytes_s, now)
+        return self._in_flight_bytes > share_bytes_s * (round_trip_s + FRAME_S)
+
+    def _hold(self) -> None:
+        """Be called when something is acknowledged."""
+        if not self._is_held:
+            self._is_held = True
+            if self._acknowledged:
+                self._go_on_at(self._acknowledged[0][0])
+
+    def _go_on_at(self, at_s: float) -> None:
+        self._clock.call_in_rank(at_s, self._other_rank, self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_held = False
+        self._pump_now()
 
     def write(self, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
         """Send buffers of whole frames."""
@@ -160,13 +262,13 @@ class MemoryWire:
         """Send what was written and our end of stream; wait a little for the other end's."""
         if not (self._finishing or self._gone):
             self._finishing = True
-            self._linger = self._loop.call_later(self._hub.settings.flush_s, self.abort)
-            self._send(_Mark.END)
+            self._linger = self._clock.call_later(self._hub.settings.flush_s, self.abort)
+            self._send(Mark.END)
 
     def abort(self) -> None:
         """Close now."""
         if not self._gone:
-            self._send(_Mark.RESET)
+            self._send(Mark.RESET)
             self._close("the connection was closed")
 
     # What the network does to it.
@@ -177,101 +279,140 @@ class MemoryWire:
 
     def vanish(self, detect_s: float) -> None:
         """Fall silent as a machine does that loses its power; the other end notices later."""
-        self._loop.call_later(detect_s, self._other.break_, "Connection timed out")
+        self._other.break_at(self._clock.time() + detect_s, CONNECTION_LOST)
         self._close("this machine is gone")
+
+    def never_open(self) -> None:
+        """Let nothing arrive that the other end sends: nobody listened any more."""
+        self._is_deaf = True
 
     def healed(self) -> None:
         """Go on after a cut."""
         self.cut_since_s = None
-        self._loop.call_soon(self._deliver)
-        self._loop.call_soon(self._pump_now)
+        self._clock.call_soon(self._deliver)
+        self._clock.call_soon(self._pump_now)
 
     def totals(self) -> LinkTotals:
-        """Return what has arrived while payloads were under way; loss shows as time."""
+        """Return what was taken while payloads were under way; loss shows as time."""
         return self._meter.totals()
 
     def _read_counters(self) -> Reading:
-        under_way_s = self._loop.time() - self._busy_from_s if self._in_flight else 0.0
-        busy_s = self._busy_s + under_way_s
-        return LinkTotals(self._arrived_bytes, busy_s, 0), not self._in_flight
+        now = self._clock.time()
+        self._settle(now)
+        under_way_s = now - self._busy_from_s if self._in_flight else 0.0
+        return LinkTotals(self._sent_bytes, self._busy_s + under_way_s, 0), not self._in_flight
 
-    # On the way.
+    # On the way there.
 
-    def _send(self, item: bytes | _Mark) -> None:
-        now = self._loop.time()
+    def _send(self, item: Item) -> None:
+        now = self._clock.time()
         begin_s = now if self._up.waits_since_s is None else self._up.waits_since_s
-        on_line = self.link.quality.on_line(len(item)) if isinstance(item, bytes) else 0
+        num_bytes = len(item) if isinstance(item, bytes) else 0
+        on_line = self.link.quality.on_line(num_bytes)
         leaves_s = now
-        enters_s = max(now, self._sender.up.busy_until_s) if self._sender.is_fifo else now
-        if (up_bytes_s := self._sender.quality.up_bytes_s) is not None:
-            leaves_s = self._sender.up.carry(self._up, up_bytes_s, on_line, now)
-        arrival_s = self.link.send(on_line, now, self._network.rng, leaves_s)
+        machine = self._machine
+        enters_s = max(now, machine.up.busy_until_s) if machine.is_fifo else now
+        if (up_bytes_s := machine.quality.up_bytes_s) is not None:
+            leaves_s = machine.up.carry(self._up, up_bytes_s, on_line, now)
+        arrival_s = self.link.send(on_line, now, self._dice, leaves_s)
+        delay_s = self.link.quality.delay_s
         if arrival_s is None:
-            self._loop.call_soon(self.break_, "Connection timed out")
-            self._loop.call_soon(self._other.break_, "Connection timed out")
+            self._clock.call_soon(self.break_, CONNECTION_LOST)
+            self._other.break_at(now + delay_s, CONNECTION_LOST)
             return
-        if not self._in_flight:
-            self._busy_from_s = max(begin_s, self._idle_from_s)
-        self._in_flight.append((item, on_line, enters_s + self.link.quality.delay_s, now))
-        self._in_flight_bytes += on_line
-        self._loop.call_at(arrival_s, self._arrive)
+        if num_bytes:
+            self._settle(now)
+            if not self._in_flight:
+                self._busy_from_s = max(begin_s, self._idle_from_s)
+            self._in_flight.append((num_bytes, on_line, now))
+            self._in_flight_bytes += on_line
+        self._other.arrive(arrival_s, item, on_line, enters_s + delay_s)
 
-    def _arrive(self) -> None:
-        machine, now = self._receiver, self._loop.time()
+    def acknowledge(self, at_s: float, share_bytes_s: float | None) -> None:
+        """Learn, at an instant to come, that the oldest in flight was taken; see `FarEnd`."""
+        if self._acknowledged:
+            at_s = max(at_s, self._acknowledged[-1][0])
+        self._acknowledged.append((at_s, share_bytes_s))
+        if self._is_held and len(self._acknowledged) == 1:
+            self._go_on_at(at_s)
+
+    def _settle(self, now: float) -> None:
+        """Note what has been acknowledged by now."""
+        while self._acknowledged and self._acknowledged[0][0] <= now:
+            at_s, self._share_bytes_s = self._acknowledged.popleft()
+            num_bytes, on_line, sent_s = self._in_flight.popleft()
+            self._sent_bytes += num_bytes
+            self._in_flight_bytes -= on_line
+            self._window.round_trip_s = at_s - sent_s
+            if not self._in_flight:
+                self._busy_s += at_s - self._busy_from_s
+                self._idle_from_s = at_s
+
+    # On the way here.
+
+    def arrive(self, at_s: float, item: Item, on_line: int, enters_s: float) -> None:
+        """Take something from the link, at an instant to come; see `FarEnd`."""
+        self._clock.call_in_rank(at_s, self._other_rank, self.arrived, item, on_line, enters_s)
+
+    def break_at(self, at_s: float, reason: str) -> None:
+        """Lose the connection, at an instant to come; see `FarEnd`."""
+        self._clock.call_in_rank(at_s, self._other_rank, self.break_, reason)
+
+    def arrived(self, item: Item, on_line: int, enters_s: float) -> None:
+        """Take something from the link, now; see `FarEnd.arrive`."""
+        if self._is_deaf:
+            return
+        machine, now = self._machine, self._clock.time()
         down_bytes_s = machine.quality.down_bytes_s
         if machine.is_fifo and down_bytes_s is not None:
-            _, on_line, begin_s, _ = self._in_flight[self._num_due + self._num_queued]
-            self._num_queued += 1
             waiting_bytes = machine.down.backlog_bytes(down_bytes_s, now) + on_line
             lost_bytes = min(waiting_bytes - machine.quality.queue_bytes, on_line)
-            through_s = machine.down.carry(self._down, down_bytes_s, on_line, begin_s)
+            through_s = machine.down.carry(self._down, down_bytes_s, on_line, enters_s)
             if lost_bytes > 0:
                 through_s += self._again_s(lost_bytes)
             self._last_through_s = max(through_s, self._last_through_s, now)
-            self._loop.call_at(self._last_through_s, self._dequeued)
+            self._clock.call_at(self._last_through_s, self._dequeued, item, on_line, enters_s)
         else:
-            self._num_due += 1
-            self._deliver()
+            self._dequeued(item, on_line, enters_s)
 
     def _again_s(self, num_bytes: float) -> float:
         """Return how much later comes what the downlink's queue has no room for.
 
         The sender hears of it, and sends it by its uplink once more.
         """
-        now, sender = self._loop.time(), self._sender
-        took_s = self._acknowledgement_s(0) + self.link.quality.delay_s
+        other, sender, now = self._beside, self._other_machine, self._clock.time()
+        took_s = self._acknowledgement_s(0) + self._back.quality.delay_s
         if sender.is_fifo and sender.quality.up_bytes_s is not None:
-            took_s += sender.up.carry(self._up, sender.quality.up_bytes_s, num_bytes, now) - now
+            took_s += sender.up.carry(other._up, sender.quality.up_bytes_s, num_bytes, now) - now
         return took_s
 
-    def _dequeued(self) -> None:
-        self._num_queued -= 1
-        self._num_due += 1
+    def _dequeued(self, item: Item, on_line: int, enters_s: float) -> None:
+        self._due.append((item, on_line, enters_s))
         self._deliver()
 
     def _deliver(self) -> None:
-        """Hand over what has arrived, as fast as the other machine's downlink takes it."""
-        while self._num_due and not self._is_passing and self.cut_since_s is None:
+        """Hand over what has arrived, as fast as the downlink takes it."""
+        while self._due and not self._is_passing and self.cut_since_s is None:
             if not self._passes():
                 return
             self._hand_over()
 
     def _passes(self) -> bool:
         """Tell whether what is next is through the downlink; if not we are called when it is."""
-        machine, now = self._receiver, self._loop.time()
+        machine, now = self._machine, self._clock.time()
         down_bytes_s = machine.quality.down_bytes_s
         if down_bytes_s is None or machine.is_fifo:
             return True
-        if machine.down is self._sender.up:  # in a channel it has been
+        if machine.down is self._other_machine.up:  # in a channel it has been
             return True
         if not machine.down.is_free_for(self._down, now):
             return False
-        _, on_line, begin_s, _ = self._in_flight[0]
-        through_s = machine.down.carry(self._down, down_bytes_s, on_line, begin_s)
+        _, on_line, enters_s = self._due[0]
+        through_s = machine.down.carry(self._down, down_bytes_s, on_line, enters_s)
         if through_s <= now:
             return True
         self._is_passing = True
-        self._loop.call_at(through_s, self._passed)
+        self._clock.call_at(through_s, self._passed)
         return False
 
     def _passed(self) -> None:
@@ -281,55 +422,52 @@ class MemoryWire:
             self._deliver()
 
     def _hand_over(self) -> None:
-        self._num_due -= 1
-        item, on_line, _, sent_s = self._in_flight.popleft()
-        self._arrived_bytes += len(item) if isinstance(item, bytes) else 0
-        if not self._in_flight:
-            self._idle_from_s = self._loop.time()
-            self._busy_s += self._idle_from_s - self._busy_from_s
-        if self._is_acknowledged and on_line:
-            back_s = self._acknowledgement_s(on_line)
-            self._loop.call_later(back_s, self._acknowledged, on_line, sent_s)
-        else:
-            self._acknowledged(on_line, sent_s)
-        self._other.take(item)
+        item, on_line, _ = self._due.popleft()
+        if isinstance(item, bytes):
+            now, machine = self._clock.time(), self._machine
+            share_bytes_s = None
+            if (down_bytes_s := machine.quality.down_bytes_s) is not None:
+                share_bytes_s = bytes_s(down_bytes_s, now) / (1 + machine.down.num_waiting)
+            self._other.acknowledge(now + self._acknowledgement_s(on_line), share_bytes_s)
+        self._take(item)
 
     def _acknowledgement_s(self, on_line: int) -> float:
         """Return how long the acknowledgement of so much takes, behind all that goes its way."""
-        back, now = self._other, self._loop.time()
-        quality = back.link.quality
+        quality = self.link.quality
+        if not self._is_queued:
+            return quality.delay_s
+        other, now = self._beside, self._clock.time()
         num_segments = on_line / (quality.segment_bytes + quality.header_bytes)
         num_bytes = ACK_SHARE * num_segments * quality.header_bytes
         took_s = quality.delay_s
-        up, down = self._receiver, self._sender
+        up, down = self._machine, self._other_machine
         # Each as it is now: what comes until the acknowledgement is there is not known yet.
         if up.is_fifo and up.quality.up_bytes_s is not None:
-            took_s += up.up.carry(back._up, up.quality.up_bytes_s, num_bytes, now) - now
+            took_s += up.up.carry(self._up, up.quality.up_bytes_s, num_bytes, now) - now
         if down.is_fifo and down.quality.down_bytes_s is not None:
-            took_s += down.down.carry(back._down, down.quality.down_bytes_s, num_bytes, now) - now
+            took_s += down.down.carry(other._down, down.quality.down_bytes_s, num_bytes, now) - now
         return took_s
 
-    def _acknowledged(self, on_line: int, sent_s: float) -> None:
-        self._in_flight_bytes -= on_line
-        self._window.round_trip_s = self._loop.time() - sent_s
-        if self._is_held:
-            self._is_held = False
-            self._loop.call_soon(self._pump_now)
+    @property
+    def _beside(self) -> MemoryWire:
+        """The other end, where it is in this process: plain queues have no meaning otherwise."""
+        assert isinstance(self._other, MemoryWire)
+        return self._other
 
-    def take(self, item: bytes | _Mark) -> None:
-        """Take what has arrived from the other end."""
+    def _take(self, item: Item) -> None:
+        """Take what has come from the other end."""
         if self._gone:
             return
-        if item is _Mark.RESET:
+        if item is Mark.RESET:
             self._close("Connection reset by peer")
-        elif item is _Mark.END:
+        elif item is Mark.END:
             self._connection.lost(CLOSED, "the peer closed the connection")
             self.finish()
             self._close("the connection was closed")
         else:
             assert isinstance(item, bytes)
             self._hub.bytes_received += len(item)
-            self._connection.heard_at = self._loop.time()
+            self._connection.heard_at = self._clock.time()
             self._take_frames(item)
 
     def _take_frames(self, data: bytes) -> None:
@@ -339,7 +477,7 @@ class MemoryWire:
                 for each in self._connection.unpack(frame):
                     if self._connection.is_over:
                         return
-                    if each.kind not in self._other.link.swallowed:
+                    if each.kind not in self._back.swallowed:
                         self._connection.frame_received(each)
         except RemoteProtocolError as exc:
             self._connection.broke_protocol(exc)
@@ -361,7 +499,7 @@ class MemoryWire:
             if timer is not None:
                 timer.cancel()
         # Later, as sockets do: whoever closes the wire is not called back from within.
-        self._loop.call_soon(self._report_gone, reason)
+        self._clock.call_soon(self._report_gone, reason)
 
     def _report_gone(self, reason: str) -> None:
         self._connection.lost(LOST, reason)
