@@ -33,8 +33,9 @@ from paired import interval
 from semantic_net.federated.shards import load_shard
 from semantic_net.semantic.flat import flatten, load_flat
 from semantic_net.simulation.engines import local_engine
+from semantic_net.simulation.progress import RoundOfAll
 from semantic_net.simulation.scenario import Scenario, scenario
-from semantic_net.simulation.simulate import RoundOfAll, simulate
+from semantic_net.simulation.simulate import simulate
 from semantic_net.training import Trainer, make_initial_model
 
 TASK = Path(__file__).with_name("fashion_task.py")

@@ -1,9 +1,9 @@
 """What the protocol costs a peer, in fleets of different size: messages, bytes, time and memory.
 
-    python benchmarks/fleet_protocol.py [--peers 100 300 1000] [--rounds 20]
+    python benchmarks/fleet_protocol.py [--peers 100 300 1000] [--rounds 20] [--workers 2]
 
 `semantic-net simulate --protocol-only` with the same number of participants in each fleet, each in
-a process of its own, so that its memory and its time are its own. Messages are frames as the
+processes of its own, so that its memory and its time are its own. Messages are frames as the
 connections write them; bytes are those of the sockets. Both are means over peers and rounds,
 without the first rounds, in which all meet, and with everything after the last round left out.
 """
@@ -27,8 +27,9 @@ from cells import version
 
 from semantic_net.records import RoundRecord
 from semantic_net.simulation.engines import local_engine
+from semantic_net.simulation.progress import RoundOfAll
 from semantic_net.simulation.scenario import scenario
-from semantic_net.simulation.simulate import RoundOfAll, simulate
+from semantic_net.simulation.simulate import simulate
 
 SKIPPED_ROUNDS = 3
 """In which peers meet."""
@@ -58,10 +59,13 @@ class Cost:
     virtual_s: float
     seconds: float
     gib: float
+    """Of all processes, if none but this one takes more than another."""
 
 
-def play(num_peers: int, rounds: int, participants: int, network: str, seed: int) -> Cost:
-    """Run one fleet in this process."""
+def play(
+    num_peers: int, rounds: int, participants: int, network: str, seed: int, workers: int
+) -> Cost:
+    """Run one fleet in this process, and in others begun by it."""
     overrides = [
         f"training.rounds={rounds}",
         f"p2p.participants={participants}",
@@ -82,7 +86,9 @@ def play(num_peers: int, rounds: int, participants: int, network: str, seed: int
 
     with tempfile.TemporaryDirectory() as out:
         began = time.monotonic()
-        outcome = simulate(found, Path(out) / "run", lambda c: local_engine(c, 1), show=show)
+        outcome = simulate(
+            found, Path(out) / "run", lambda c: local_engine(c, 1), show=show, num_parts=workers
+        )
         seconds = time.monotonic() - began
     counted = [of_all for of_all in outcome.rounds if of_all.number > SKIPPED_ROUNDS]
     records: list[RoundRecord] = [r for of_all in counted for r in of_all.records.values()]
@@ -97,7 +103,11 @@ def play(num_peers: int, rounds: int, participants: int, network: str, seed: int
         digests=len({r.state_digest for r in outcome.rounds[-1].records.values()}),
         virtual_s=outcome.virtual_s,
         seconds=seconds,
-        gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20),
+        gib=(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            + (workers - 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        )
+        / (1 << 20),
     )
 
 
@@ -154,20 +164,28 @@ def main() -> int:
     parser.add_argument("--participants", type=int, default=32)
     parser.add_argument("--network", default="lan")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that share the peers")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    shared = (arguments.rounds, arguments.participants, arguments.network, arguments.seed)
+    shared = (
+        arguments.rounds,
+        arguments.participants,
+        arguments.network,
+        arguments.seed,
+        arguments.workers,
+    )
     if arguments.rounds <= SKIPPED_ROUNDS:
         parser.error(f"--rounds: more than {SKIPPED_ROUNDS}")
     if arguments.one:
         print(json.dumps(msgspec.to_builtins(play(arguments.peers[0], *shared))))
         return 0
-    names = ("rounds", "participants", "network", "seed")
+    names = ("rounds", "participants", "network", "seed", "workers")
     flags = [f"--{name}={value}" for name, value in zip(names, shared, strict=True)]
     print(
         f"{arguments.participants} participants, {arguments.rounds} rounds, of which the first "
         f"{SKIPPED_ROUNDS} are not counted, payloads of {PAYLOAD_BYTES / 1e3:g} kB after "
-        f"{TRAIN_S:g} s of training, network {arguments.network}, seed {arguments.seed}; "
+        f"{TRAIN_S:g} s of training, network {arguments.network}, seed {arguments.seed}, "
+        f"{arguments.workers} processes; "
         f"{platform.machine()}, Python {platform.python_version()}, {version()}\n"
     )
     print(HEAD, flush=True)

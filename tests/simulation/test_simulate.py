@@ -32,8 +32,9 @@ from semantic_net.simulation import simulate as module
 from semantic_net.simulation.costs import VirtualRunner
 from semantic_net.simulation.engines import local_engine
 from semantic_net.simulation.lives import PEER, Life, NoisePeers
+from semantic_net.simulation.progress import Progress, RoundOfAll
 from semantic_net.simulation.scenario import Scenario, scenario
-from semantic_net.simulation.simulate import Outcome, Progress, RoundOfAll, simulate
+from semantic_net.simulation.simulate import Outcome, simulate
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.memory import MemoryNetwork
 

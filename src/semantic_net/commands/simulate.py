@@ -1,4 +1,4 @@
-"""``simulate``: many peers in one process, over a network in memory and in virtual time."""
+"""``simulate``: many peers on one machine, over a network in memory and in virtual time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from semantic_net.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from semantic_net.simulation.progress import RoundOfAll
     from semantic_net.simulation.scenario import Scenario
-    from semantic_net.simulation.simulate import Outcome, RoundOfAll
+    from semantic_net.simulation.simulate import Outcome
 
 DONE, BROKE, INTERRUPTED = 0, 1, 130
 DEFAULT_PAYLOAD_KB = 25.0
 DEFAULT_TRAIN_S = 10.0
+PEERS_A_PART = 50
+"""Fewer have too little to do between two meetings of the processes that share them."""
+MAX_DEFAULT_PARTS = 8
+"""All of them meet all others."""
 
 SIMULATE_HELP = """many peers at once, over a simulated network
 
@@ -60,7 +65,9 @@ def add_simulate(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="processes that train, or actors of Ray (default: one a core)",
+        help="processes that train, or actors of Ray (default: one a core); with --protocol-only "
+        f"processes that share the peers (default: one a core and {PEERS_A_PART} peers, at most "
+        f"{MAX_DEFAULT_PARTS})",
     )
     parser.add_argument(
         "--protocol-only",
@@ -136,12 +143,28 @@ def _simulate(arguments: argparse.Namespace) -> int:
                 show_alive=lambda virtual_s, num_running: console.print(
                     _alive_line(virtual_s, num_running, found), soft_wrap=True
                 ),
+                num_parts=_num_parts(arguments.workers, found),
             )
         except KeyboardInterrupt:
             done = f"interrupted; what peers have left so far: semantic-net report {arguments.out}"
             console.print(done, soft_wrap=True)
             return INTERRUPTED
     return _tell_end(outcome, found, arguments, console)
+
+
+def _num_parts(workers: int | None, found: Scenario) -> int:
+    """Return how many processes share the peers, each of which runs its own."""
+    if found.payload_bytes is None:
+        return 1
+    if workers is None:
+        wanted = min(os.cpu_count() or 1, found.num_peers // PEERS_A_PART, MAX_DEFAULT_PARTS)
+        return 1 if found.plan.keeps_together else max(wanted, 1)
+    if workers > 1 and found.plan.keeps_together:
+        raise ConfigError(
+            f"--workers {workers}: this network has {found.plan.keeps_together}, and all its peers "
+            "are in one process; leave it out"
+        )
+    return min(workers, found.num_peers)
 
 
 def _end_at_once() -> None:

@@ -177,11 +177,11 @@ def _serve(worker: Worker, connection: Connection, inherited: Sequence[Connectio
             try:
                 answer = True, getattr(worker, method)(*arguments), ""
             except Exception as exc:  # whatever it is, who called gets it
-                answer = False, _sendable(exc), traceback.format_exc()
+                answer = False, sendable(exc), traceback.format_exc()
             connection.send(answer)
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """Return an error as it is, or what it says, if its class does not survive the way."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))

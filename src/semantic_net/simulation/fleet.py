@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from semantic_net.federated.peer import INTERRUPTED
@@ -35,6 +35,7 @@ class Fleet:
         make_life: MakeLife,
         gone: Callable[[int], None] = lambda index: None,
         interrupted: Callable[[], None] = lambda: None,
+        others: Callable[[], Awaitable[float]] | None = None,
     ) -> None:
         """Take the network, and how a peer begins.
 
@@ -42,9 +43,11 @@ class Fleet:
             plan: Of the network: what befalls it and its peers.
             network: Where they are.
             names: Of the machines, in the order of the peers.
-            make_life: Begins a life.
+            make_life: Begins a life of a peer whose machine is in this network.
             gone: Told who does not run any more.
             interrupted: Told that all peers are to leave, whatever they are at.
+            others: Waits until no peer runs elsewhere, either, where not all are here; returns
+                when that was.
         """
         self._plan = plan
         self._network = network
@@ -52,6 +55,7 @@ class Fleet:
         self._make_life = make_life
         self._gone = gone
         self._interrupted = interrupted
+        self._others = others
         self._running: dict[int, _Running] = {}
         self._done: set[int] = set()
         self._away_since_s = dict.fromkeys(range(plan.num_peers), -math.inf)
@@ -60,8 +64,10 @@ class Fleet:
         self._all_quiet = asyncio.Event()
         self._failure: Exception | None = None
 
-    async def run(self, until_s: float | None = None) -> None:
+    async def run(self, until_s: float | None = None) -> float:
         """Run until nobody runs any more and nobody comes back, or until an instant.
+
+        Returns when that was, in virtual seconds.
 
         Whoever is away when others are through with all rounds has nobody left to meet.
 
@@ -70,14 +76,10 @@ class Fleet:
         """
         faults = asyncio.ensure_future(self._play())
         try:
-            await asyncio.wait_for(self._all_quiet.wait(), until_s)
-        except asyncio.TimeoutError:
-            faults.cancel()
-            self._is_ending = True
-            for running in self._running.values():
-                running.life.stop.set()
-            self._look()
-            await self._all_quiet.wait()
+            await self._until_quiet(faults, until_s)
+            over_at_s = asyncio.get_running_loop().time()
+            if self._others is not None and self._failure is None:
+                over_at_s = await self._others()
         except asyncio.CancelledError:
             self._interrupted()
             raise
@@ -93,12 +95,24 @@ class Fleet:
             )
         if self._failure is not None:
             raise self._failure
+        return over_at_s
+
+    async def _until_quiet(self, faults: asyncio.Future[None], until_s: float | None) -> None:
+        try:
+            await asyncio.wait_for(self._all_quiet.wait(), until_s)
+        except asyncio.TimeoutError:
+            faults.cancel()
+            self._is_ending = True
+            for running in self._running.values():
+                running.life.stop.set()
+            self._look()
+            await self._all_quiet.wait()
 
     async def _play(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            for index in range(self._plan.num_peers):
-                if self._plan.is_there_at_start(index):
+            for index, name in enumerate(self._names):
+                if self._network.is_here(name) and self._plan.is_there_at_start(index):
                     self._start(index)
             for fault in self._plan.faults():
                 if fault.at_s > loop.time():

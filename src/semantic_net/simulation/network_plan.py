@@ -91,6 +91,30 @@ class NetworkPlan:
         """Whether peers go and come back."""
         return bool(self.description.absences) or self.description.churn is not None
 
+    @property
+    def min_delay_s(self) -> float:
+        """No link takes less."""
+        found = self.description
+        sections = [found.link, *(overlay(found.link, pair) for pair in found.links)]
+        # Where several speak of one link any of them may be the one that says its delay.
+        delays_s = (overlay(DEFAULT_LINK, section).delay_s for section in sections)
+        return min(delay_s for delay_s in delays_s if delay_s is not None)
+
+    @property
+    def keeps_together(self) -> str:
+        """What its machines have in common beside links, if anything: one process has them all."""
+        found = self.description
+        machines = [found.machine, *(overlay(found.machine, some) for some in found.machines)]
+        for is_so, what in (
+            (self.has_peer_faults, "peers that go and come"),
+            (any(machine.channel is not None for machine in machines), "a channel"),
+            (any(machine.queue == "fifo" for machine in machines), "plain queues"),
+            (self.min_delay_s == 0, "links without delay"),
+        ):
+            if is_so:
+                return what
+        return ""
+
     def link(self, source: int, target: int) -> LinkQuality:
         """Return what the link from one peer to another is like."""
         section = self.description.link

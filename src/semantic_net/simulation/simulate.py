@@ -10,25 +10,23 @@ import asyncio
 import contextlib
 import gc
 import logging
-import re
 import resource
 import shutil
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from semantic_net.config import Config, dump_config
 from semantic_net.errors import StartError
-from semantic_net.monitoring.digests import Agreement, agreement
 from semantic_net.monitoring.presence import SIMULATION_FILE
-from semantic_net.records import RoundRecord
 from semantic_net.simulation.engines import Engine, Jobs
 from semantic_net.simulation.fleet import Fleet
 from semantic_net.simulation.lives import LearningPeers, Life, MakeLife, NoisePeers
+from semantic_net.simulation.progress import Listener, Progress, Reports, RoundOfAll
 from semantic_net.simulation.scenario import Scenario
+from semantic_net.simulation.spread import Part, PartLoop, spread
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.memory import MemoryNetwork
 
@@ -43,44 +41,6 @@ FILES_A_PEER = 4
 MakeEngine = Callable[[Config], Engine]
 
 
-@dataclass(slots=True)
-class RoundOfAll:
-    """One round, as far as peers have closed it."""
-
-    number: int
-    records: dict[int, RoundRecord]
-    """The last of each peer."""
-    closed_at_s: float = 0.0
-    """Virtual seconds at which the last of them did."""
-
-    @property
-    def agreement(self) -> Agreement:
-        """Whether those that have closed it hold one model."""
-        return agreement([*self.records.values()])
-
-    @property
-    def num_participants(self) -> int:
-        """How many have published."""
-        return len(self._published)
-
-    @property
-    def _published(self) -> set[str]:
-        return {record.peer for record in self.records.values() if record.payload_bytes > 0}
-
-    @property
-    def missing(self) -> tuple[float, str]:
-        """How many updates each lacks, on average, that were published or expected, and why most.
-
-        What a peer did not expect it lacks as well: where all are cut off, nobody expects any.
-        """
-        published, why, total = self._published, Counter[str](), 0
-        for record in self.records.values():
-            if num := len(published.union(record.missing).difference(record.updates_in)):
-                total += num
-                why[_why_missing(record.close_reason)] += num
-        return total / len(self.records), why.most_common(1)[0][0] if why else ""
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a simulation has come to."""
@@ -88,65 +48,6 @@ class Outcome:
     rounds: list[RoundOfAll]
     virtual_s: float
     real_s: float
-
-
-def _why_missing(close_reason: str) -> str:
-    """Return why a round was closed without some updates, without how many a peer missed."""
-    if close_reason == "all in":
-        return "not expected"
-    return re.sub(r"^\d+ |, \d+ missing$|^deadline, (?=cut)", "", close_reason)
-
-
-class Progress:
-    """Gathers what peers record, and tells when all that run are through with a round."""
-
-    def __init__(self, show: Callable[[RoundOfAll], None]) -> None:
-        """Take what shows a round to a person."""
-        self.rounds: dict[int, RoundOfAll] = {}
-        self._show = show
-        self._shown = 0
-        self._latest: dict[int, int] = {}  # round of each peer that runs; 0: none so far
-        self.now: Callable[[], float] = time.monotonic
-        self.told_at = time.monotonic()
-        """When a person has last seen anything."""
-
-    @property
-    def num_running(self) -> int:
-        """How many peers run."""
-        return len(self._latest)
-
-    def begun(self, index: int) -> None:
-        """Note a peer that runs."""
-        self._latest[index] = 0
-
-    def gone(self, index: int) -> None:
-        """Note a peer that runs no more."""
-        del self._latest[index]
-        self._look()
-
-    def closed(self, index: int, record: RoundRecord) -> None:
-        """Note a record."""
-        found = self.rounds.setdefault(record.round, RoundOfAll(record.round, {}))
-        found.records[index] = record
-        found.closed_at_s = self.now()
-        self._latest[index] = max(self._latest[index], record.round)
-        self._look()
-
-    def over(self) -> None:
-        """Show what is left: nobody runs any more."""
-        self._show_through(max(self.rounds, default=0))
-
-    def _look(self) -> None:
-        # Who has skipped a round, or came later, never closes it, and is past it all the same.
-        if self._latest:  # else they may come back
-            self._show_through(min(self._latest.values()))
-
-    def _show_through(self, number: int) -> None:
-        while self._shown < number:
-            self._shown += 1
-            if (found := self.rounds.get(self._shown)) is not None:
-                self.told_at = time.monotonic()
-                self._show(found)
 
 
 def simulate(
@@ -158,6 +59,7 @@ def simulate(
     show: Callable[[RoundOfAll], None] = lambda round_of_all: None,
     begin: Callable[[], None] = lambda: None,
     show_alive: Callable[[float, int], None] = lambda virtual_s, num_running: None,
+    num_parts: int = 1,
 ) -> Outcome:
     """Run a simulation to its end.
 
@@ -170,64 +72,96 @@ def simulate(
         begin: Told that all is well, before anything is removed.
         show_alive: Told every `ALIVE_S` in which no round was shown how late it is, and how many
             peers run; from a thread of its own.
+        num_parts: Processes among which the peers are spread, where nothing is learned and the
+            network does not keep them together.
 
     Raises:
-        StartError: The folder is not usable, or the data.
+        StartError: The folder is not usable, or the data; or a process has ended.
         ConfigError: The configuration does not fit the task.
     """
     _refuse_anothers(out)
     progress = Progress(show)
     began = time.monotonic()
+
+    def run_part(part: Part) -> None:
+        reports = Reports(part)
+        with _lives(scenario, out, make_engine, reports) as (make_life, stop_training):
+            main = _run(scenario, make_life, stop_training, reports, until_s, part)
+            run_virtual(main, PartLoop(part))
+
     with (
         _lives(scenario, out, make_engine, progress) as (make_life, stop_training),
-        _alive(progress, show_alive),
         _undisturbed_by_gc(),
+        _parts(scenario, num_parts, run_part) as part,
+        _alive(progress, show_alive),
     ):
         begin()
         _make_fresh(out, scenario.config)
-        virtual_s = run_virtual(_run(scenario, make_life, stop_training, progress, until_s))
+        main = _run(scenario, make_life, stop_training, progress, until_s, part)
+        virtual_s = run_virtual(main, PartLoop(part) if part else None)
     progress.over()
     rounds = [progress.rounds[number] for number in sorted(progress.rounds)]
     return Outcome(rounds, virtual_s, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _parts(
+    scenario: Scenario, num_parts: int, run: Callable[[Part], None]
+) -> Iterator[Part | None]:
+    """Yield this process' part of the simulation, if others have theirs."""
+    if num_parts == 1:
+        yield None
+        return
+    if scenario.payload_bytes is None or scenario.plan.keeps_together:
+        raise ValueError("peers that train, or that share more than links, are in one process")
+    with spread(scenario.names, num_parts, scenario.plan.min_delay_s, run) as part:
+        yield part
 
 
 async def _run(
     scenario: Scenario,
     make_life: MakeLife,
     stop_training: Callable[[], None],
-    progress: Progress,
+    listener: Listener,
     until_s: float | None,
+    part: Part | None,
 ) -> float:
-    loop = asyncio.get_running_loop()
-    progress.now = loop.time
-    network = MemoryNetwork(seed=f"{scenario.seed}:network")
+    """Run all peers of this process; return when the last of all has ended."""
+    listener.now = asyncio.get_running_loop().time
+    network = MemoryNetwork(seed=f"{scenario.seed}:network", border=part)
+    others = None
+    if part is not None:
+        part.take, others = network.take, part.all_quiet
+        if isinstance(listener, Progress):
+            part.report = listener.hear
     scenario.plan.apply_to(network, scenario.names)
-    fleet = Fleet(scenario.plan, network, scenario.names, make_life, progress.gone, stop_training)
-    await fleet.run(until_s)
-    return loop.time()
+    fleet = Fleet(
+        scenario.plan, network, scenario.names, make_life, listener.gone, stop_training, others
+    )
+    return await fleet.run(until_s)
 
 
 @contextlib.contextmanager
 def _lives(
-    scenario: Scenario, out: Path, make_engine: MakeEngine, progress: Progress
+    scenario: Scenario, out: Path, make_engine: MakeEngine, listener: Listener
 ) -> Iterator[tuple[MakeLife, Callable[[], None]]]:
     """Yield how a peer's life begins, and what lets no further training begin."""
     with contextlib.ExitStack() as stack:
         make: MakeLife
         if scenario.payload_bytes is not None:
             engine = Engine([], is_elsewhere=False)
-            make = NoisePeers(scenario, out, progress.closed)
+            make = NoisePeers(scenario, out, listener.closed)
         else:
             _allow_files(FILES_A_PEER * scenario.num_peers)
             engine = stack.enter_context(make_engine(scenario.config))
             engine.call("state", 0)  # what does not fit the task is found before all that it costs
             jobs = stack.enter_context(contextlib.closing(Jobs())) if engine.is_elsewhere else None
-            make = LearningPeers(scenario, engine, jobs, out, progress.closed)
+            make = LearningPeers(scenario, engine, jobs, out, listener.closed)
             # After an error nobody is told of what is under way, and it may take long.
             stack.push(lambda kind, error, trace: None if kind is None else engine.kill())
 
         def begin(index: int, network: MemoryNetwork) -> Life:
-            progress.begun(index)
+            listener.begun(index)
             return make(index, network)
 
         yield begin, engine.stop

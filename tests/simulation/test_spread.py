@@ -1,0 +1,201 @@
+"""A simulation that is spread over processes: the same bytes, and no hang where one ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semantic_net.cli import main
+from semantic_net.errors import StartError
+from semantic_net.federated.parts import Trained
+from semantic_net.monitoring.runs import read_run
+from semantic_net.simulation.engines import local_engine
+from semantic_net.simulation.protocol_only import NoiseLearner
+from semantic_net.simulation.scenario import Scenario, scenario
+from semantic_net.simulation.simulate import Outcome, simulate
+from semantic_net.simulation.virtual_time import DeadlockError, run_virtual
+
+# Whatever else runs in the process that runs the tests has threads; what is forked uses none.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
+NETWORKS = {
+    "all alike": "{preset: lan}",
+    "uneven, and lossy": (
+        "{preset: lte, link: {loss: 0.03}, links: [{between: ['0-3', '4-9'], delay_s: 0.004}],"
+        " machine: {half_duplex: true}, machines: [{peers: ['2-5'], up_mbit_s: 0.5}]}"
+    ),
+    "falls apart": (
+        "{preset: lte, random_outages: {mean_between_s: 15, mean_for_s: 12, share: 0.6},"
+        " outages: [{from_s: 6, for_s: 14, groups: ['0-4']}, {from_s: 30, for_s: 5, peers: 3}],"
+        " energy: {idle_w: 5, training_w: 12, sent_j_per_mb: 3, received_j_per_mb: 1}}"
+    ),
+}
+
+
+def planned(tmp_path: Path, network: str = "{preset: lan}", rounds: int = 4) -> Scenario:
+    path = tmp_path / "network.yaml"
+    path.write_text(network)
+    overrides = (f"training.rounds={rounds}", "p2p.participants=6", "p2p.topology=random-3")
+    return scenario(
+        None,
+        overrides,
+        num_peers=12,
+        network=str(path),
+        seed=3,
+        payload_bytes=4000,
+        train_s=2.0,
+    )
+
+
+def play(
+    found: Scenario, out: Path, num_parts: int, until_s: float | None = None
+) -> tuple[Outcome, str]:
+    outcome = simulate(
+        found, out, lambda config: local_engine(config, 1), num_parts=num_parts, until_s=until_s
+    )
+    hasher = hashlib.sha256()
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        hasher.update(str(path.relative_to(out)).encode() + path.read_bytes())
+    return outcome, hasher.hexdigest()
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_it_is_the_same_to_the_last_byte_however_many_share_it(
+    tmp_path: Path, network: str
+) -> None:
+    found = planned(tmp_path, network)
+    alone, digest = play(found, tmp_path / "1", 1)
+    assert len(alone.rounds[-1].records) == 12
+    for num_parts in (2, 5):
+        spread, same = play(found, tmp_path / str(num_parts), num_parts)
+        assert same == digest
+        assert spread.rounds == alone.rounds
+        assert spread.virtual_s == alone.virtual_s
+
+
+def test_an_end_that_was_asked_for_comes_at_the_same_instant(tmp_path: Path) -> None:
+    found = planned(tmp_path, rounds=50)
+    alone, digest = play(found, tmp_path / "1", 1, until_s=9.0)
+    assert 1 < len(alone.rounds) < 50
+    spread, same = play(found, tmp_path / "2", 2, until_s=9.0)
+    assert (same, spread.virtual_s) == (digest, alone.virtual_s)
+
+
+def in_one_peer(monkeypatch: pytest.MonkeyPatch, index: int, found: Scenario, do: object) -> None:
+    """Let something happen when one peer trains for its third round."""
+    train = NoiseLearner.train
+    made: list[NoiseLearner] = []
+    begin = NoiseLearner.__init__
+
+    def note(learner: NoiseLearner, seed: str, *rest: object) -> None:
+        if f":noise:{index}:" in seed:
+            made.append(learner)
+        begin(learner, seed, *rest)  # type: ignore[arg-type]  # as it was called
+
+    def maybe(learner: NoiseLearner, round_index: int, *, is_ahead: bool = False) -> Trained:
+        if learner in made and round_index >= 2:
+            assert callable(do)
+            do()
+        return train(learner, round_index, is_ahead=is_ahead)
+
+    monkeypatch.setattr(NoiseLearner, "__init__", note)
+    monkeypatch.setattr(NoiseLearner, "train", maybe)
+
+
+def fail() -> None:
+    raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_an_error_of_any_peer_ends_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    found = planned(tmp_path)
+    in_one_peer(monkeypatch, index, found, fail)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        play(found, tmp_path / "run", 3)
+
+
+def test_a_process_that_is_killed_ends_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = planned(tmp_path)
+    in_one_peer(monkeypatch, 1, found, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(StartError, match=r"has ended \(exit code -9.*set --workers lower"):
+        play(found, tmp_path / "run", 3)
+
+
+def test_an_interruption_leaves_what_all_have_recorded_and_no_process(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ["simulate", "--protocol-only", "--peers", "8", "--rounds", "100000", "--workers", "2"]
+    command = [sys.executable, "-m", "semantic_net.cli", *flags, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while b"round 2/" not in (line := process.stdout.readline()):
+            assert line, "it has ended"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == b""
+    assert rest.splitlines()[-1].decode().startswith("interrupted; ")
+    assert len(children) == 1
+    assert not Path("/proc", children[0]).exists()
+    assert [len(each.records) >= 2 for each in read_run(out)] == [True] * 8
+
+
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [
+        ("{preset: wifi}", "a channel"),
+        ("{machines: [{peers: 1, up_mbit_s: 1, queue: fifo}]}", "plain queues"),
+        ("{link: {delay_s: 0}}", "links without delay"),
+        ("{links: [{between: [0, 1], delay_s: 0}]}", "links without delay"),
+        ("{absences: [{peers: 1, from_s: 5}]}", "peers that go and come"),
+    ],
+)
+def test_peers_that_share_more_than_links_stay_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], network: str, what: str
+) -> None:
+    path = tmp_path / "network.yaml"
+    path.write_text(network)
+    flags = ["simulate", "--protocol-only", "--peers", "3", "--network", str(path), "--rounds", "1"]
+    flags += ["--out", str(tmp_path / "run")]
+    assert main([*flags, "--workers", "2"]) == 2
+    assert f"this network has {what}, and all its peers are in one" in capsys.readouterr().err
+    assert main(flags) == 0
+
+
+def test_what_is_due_at_one_instant_comes_by_rank_and_then_as_it_was_asked_for() -> None:
+    async def scenario() -> list[str]:
+        loop = asyncio.get_running_loop()
+        found: list[str] = []
+        loop.call_at(1.0, found.append, "own 1")
+        for rank, text in (("b", "from b"), ("a", "from a"), ("b", "from b again")):
+            loop.call_in_rank(1.0, (0, rank, "me"), found.append, text)  # type: ignore[attr-defined]  # a VirtualTimeLoop
+        loop.call_at(1.0, found.append, "own 2")
+        loop.call_at(0.5, found.append, "early")
+        await asyncio.sleep(2.0)
+        return found
+
+    expected = ["early", "from a", "from b", "from b again", "own 1", "own 2"]
+    assert run_virtual(scenario()) == expected
+
+
+def test_parts_of_which_none_has_anything_to_do_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(self: object, stop: object) -> str:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    monkeypatch.setattr("semantic_net.federated.peer.Peer.run", never)
+    with pytest.raises(DeadlockError, match="in any process"):
+        play(planned(tmp_path), tmp_path / "run", 2)
