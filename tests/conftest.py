@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+try:
+    from coverage import Coverage
+except ImportError:  # in `make compat`
+    Coverage = None  # type: ignore[assignment, misc]
+
 # A busy machine is no failure; what must not hang has limits of its own.
 settings.register_profile("default-here", deadline=None)
 settings.load_profile("default-here")
@@ -24,3 +29,18 @@ def device_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setitem(os.environ, "SEMANTIC_NET_HOME", str(home))
         patch.setitem(os.environ, "FLWR_TELEMETRY_ENABLED", "0")  # what the commands see to
         yield home
+
+
+@pytest.fixture(autouse=True)
+def _measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Measure no coverage in a test that is marked so, nor in processes that it starts."""
+    running = None if Coverage is None else Coverage.current()
+    if running is None or request.node.get_closest_marker("unmeasured") is None:
+        yield
+        return
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    running.stop()
+    try:
+        yield
+    finally:
+        running.start()

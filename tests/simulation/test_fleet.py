@@ -48,6 +48,7 @@ def test_everybody_trains_in_its_turns_and_folds_every_round(seed: int) -> None:
     assert len(last) == 1
 
 
+@pytest.mark.unmeasured
 def test_a_peer_knows_no_more_of_a_large_fleet_than_of_a_small_one() -> None:
     def most_known(size: int) -> int:
         world, known = fleet(0, size, period=size // 6), 0
@@ -86,6 +87,7 @@ def islanders(size: int, cut_off: int, *, for_s: float, rounds: int) -> World:
     return world
 
 
+@pytest.mark.unmeasured
 def test_one_that_is_cut_off_does_not_run_away() -> None:
     """It knew nobody any more, and closed the rounds that were not its turn in a heartbeat."""
     alone = islanders(16, 1, for_s=100.0, rounds=60).nodes["peer0"]
@@ -94,6 +96,7 @@ def test_one_that_is_cut_off_does_not_run_away() -> None:
     assert any("cut off" in closed.reason for closed in meanwhile)
 
 
+@pytest.mark.unmeasured
 def test_a_few_that_are_cut_off_make_nobody_skip_rounds() -> None:
     """Rounds without anybody's turn took them no time, and two ahead made all others jump."""
     world = islanders(16, 3, for_s=120.0, rounds=80)
@@ -102,6 +105,7 @@ def test_a_few_that_are_cut_off_make_nobody_skip_rounds() -> None:
     assert len({node.closed[-1].state_digest for node in world.nodes.values()}) == 1
 
 
+@pytest.mark.unmeasured
 def test_bases_are_made_though_nobody_hears_of_everybody() -> None:
     world = fleet(2, base_every=2)
     world.run(until=1000)

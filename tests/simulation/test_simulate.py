@@ -140,6 +140,7 @@ def test_time_is_what_the_device_and_the_network_take(tmp_path: Path) -> None:
     assert outcome.virtual_s > 2 * 4.0
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("noise", [True, False])
 def test_the_same_seed_gives_the_same_bytes_in_any_process(tmp_path: Path, noise: bool) -> None:
     text = "{preset: mesh-disaster, churn: {mean_up_s: 30, mean_down_s: 10, share: 0.5}}"

@@ -6,6 +6,7 @@ of mishaps that shows it.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -107,4 +108,4 @@ WorldMachine.TestCase.settings = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-TestWorldMachine = WorldMachine.TestCase
+TestWorldMachine = pytest.mark.unmeasured(WorldMachine.TestCase)
