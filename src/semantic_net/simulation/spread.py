@@ -17,6 +17,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from typing import Literal
 
 import msgspec
@@ -210,34 +211,37 @@ def spread(
         links[one][other], links[other][one] = context.Pipe()
     parts = [Part(number, part_of, links[number], ahead_s) for number in range(num_parts)]
     ends = [context.Pipe(duplex=False) for _ in parts[1:]]
-    processes = []
-    for part, (_, errors) in zip(parts[1:], ends, strict=True):
-        # Forked as well, and held open nobody would notice that one of us is gone.
-        others = [other for other in parts if other is not part]
-        theirs = [end for pair in ends for end in pair if end is not errors]
-        arguments = run, part, errors, others, theirs
-        processes.append(context.Process(target=_run_part, args=arguments, daemon=True))
-    for process in processes:
-        process.start()
-    for part in parts[1:]:
-        part.close()
-    for _, errors in ends:
-        errors.close()
+    processes: list[ForkProcess] = []
     try:
-        yield parts[0]
-    except PartnerGoneError as exc:
-        parts[0].close()
-        for (receiver, _), process in zip(ends, processes, strict=True):
-            with contextlib.suppress(EOFError):
-                raise receiver.recv() from exc
-            process.join(PATIENCE_S)
-        codes = ", ".join(str(process.exitcode) for process in processes if process.exitcode)
-        raise StartError(
-            f"a process of the simulation has ended (exit code {codes}); "
-            "with -9 memory may have run out: set --workers lower"
-        ) from exc
+        for part, (_, errors) in zip(parts[1:], ends, strict=True):
+            # Forked as well, and held open nobody would notice that one of us is gone.
+            others = [other for other in parts if other is not part]
+            theirs = [end for pair in ends for end in pair if end is not errors]
+            arguments = run, part, errors, others, theirs
+            process = context.Process(target=_run_part, args=arguments, daemon=True)
+            process.start()
+            processes.append(process)
+        for part in parts[1:]:
+            part.close()
+        for _, errors in ends:
+            errors.close()
+        try:
+            yield parts[0]
+        except PartnerGoneError as exc:
+            parts[0].close()
+            for receiver, _ in ends:
+                with contextlib.suppress(EOFError):
+                    raise receiver.recv() from exc
+            for process in processes:
+                process.join(PATIENCE_S)
+            codes = ", ".join(str(process.exitcode) for process in processes if process.exitcode)
+            raise StartError(
+                f"a process of the simulation has ended (exit code {codes}); "
+                "with -9 memory may have run out: set --workers lower"
+            ) from exc
     finally:
-        parts[0].close()
+        for part in parts:
+            part.close()
         for process in processes:
             process.join()
 

@@ -51,12 +51,13 @@ class LinkQuality:
 class Link:
     """One direction between two machines."""
 
-    __slots__ = ("_last_arrival_s", "busy_until_s", "quality", "swallowed")
+    __slots__ = ("busy_until_s", "last_arrival_s", "quality", "swallowed")
 
     def __init__(self, quality: LinkQuality) -> None:
         self.quality = quality
         self.busy_until_s = 0.0
-        self._last_arrival_s = 0.0
+        self.last_arrival_s = 0.0
+        """When all has arrived that was sent so far."""
         self.swallowed: frozenset[Kind] = frozenset()
 
     def send(
@@ -81,5 +82,5 @@ class Link:
             if losses == MAX_LOSSES:
                 return None
         arrival_s = max(self.busy_until_s, leaves_s) + quality.delay_s + late_s
-        self._last_arrival_s = max(self._last_arrival_s, arrival_s)  # behind what is late, too
-        return self._last_arrival_s
+        self.last_arrival_s = max(self.last_arrival_s, arrival_s)  # behind what is late, too
+        return self.last_arrival_s

@@ -10,10 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from semantic_net.transport.memory_wire import Item
-
-Dial = tuple[str, int]
-"""A connection: who has dialled, and which of its dials it was."""
+from semantic_net.transport.memory_ends import Dial, Item
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True):

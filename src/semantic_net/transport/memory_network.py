@@ -22,8 +22,9 @@ from semantic_net.transport.connection import Connection
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.link import Link, LinkQuality
 from semantic_net.transport.medium import Machine, MachineQuality, Medium
-from semantic_net.transport.memory_border import Border, Dial, Elsewhere, Here, Message
-from semantic_net.transport.memory_wire import FarEnd, Mark, MemoryWire, clock
+from semantic_net.transport.memory_border import Border, Elsewhere, Here, Message
+from semantic_net.transport.memory_ends import Dial, FarEnd, Mark, clock
+from semantic_net.transport.memory_wire import MemoryWire
 
 SYN_RETRIES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """When a machine that does not answer is asked again for a connection, as kernels do."""
@@ -73,6 +74,7 @@ class MemoryNetwork:
         # of which the other is not here, by their machines.
         self._opening: dict[Dial, tuple[MemoryWire, MemoryWire]] = {}
         self._spread: dict[tuple[Dial, str], MemoryWire] = {}
+        self._over: set[tuple[Dial, str]] = set()  # of those to which nothing more is sent
 
     # What it is like.
 
@@ -203,13 +205,13 @@ class MemoryNetwork:
         if not await self._ask(address, dial):
             raise ConnectionRefusedError(errno.ECONNREFUSED, "connection refused")
         target = address.host
-        ours = MemoryWire(self, name, target, dial[1])
+        ours = MemoryWire(self, name, target, dial)
         other: FarEnd
         if self.is_here(target):
-            other = theirs = MemoryWire(self, target, name, dial[1])
+            other = theirs = MemoryWire(self, target, name, dial)
             self._opening[dial] = theirs, ours
         else:
-            other = self._elsewhere(ours, dial)
+            other = self._elsewhere(ours)
         self._tell(name, target, dial, "accepted", str(address))
         return ours.open(hub, other, str(address), dialled=True)
 
@@ -247,13 +249,13 @@ class MemoryNetwork:
         if (both := self._opening.pop(message.dial, None)) is not None:
             theirs, other = both
         else:
-            theirs = MemoryWire(self, message.target, dialler, number)
-            other = self._elsewhere(theirs, message.dial)
+            theirs = MemoryWire(self, message.target, dialler, message.dial)
+            other = self._elsewhere(theirs)
         (address,) = message.args
         if (hub := self._listeners.get(parse_address(address))) is None:
             theirs.never_open()
-            delay_s = self.link(message.target, dialler).quality.delay_s
-            other.break_at(message.at_s + delay_s, "Connection reset by peer")
+            other.break_at(message.at_s + theirs.link.quality.delay_s, "Connection reset by peer")
+            self._nothing_more(theirs)
         else:
             port = EPHEMERAL_PORTS[number % len(EPHEMERAL_PORTS)]
             theirs.open(hub, other, f"{dialler}:{port}", dialled=False)
@@ -269,16 +271,21 @@ class MemoryNetwork:
         else:
             self._border.send(message)
 
-    def _elsewhere(self, wire: MemoryWire, dial: Dial) -> FarEnd:
+    def _elsewhere(self, wire: MemoryWire) -> FarEnd:
         """Return the other end of a wire, which is in another process."""
-        self._spread[dial, wire.source] = wire
-        return Elsewhere(self._border, wire.source, wire.target, dial)
+        self._spread[wire.dial, wire.source] = wire
+        return Elsewhere(self._border, wire.source, wire.target, wire.dial)
+
+    @property
+    def num_spread(self) -> int:
+        """How many connections have an end here and one elsewhere, and are not quite over."""
+        return len(self._spread)
 
     def take(self, message: Message) -> None:
         """Take what is to arrive here, before it does."""
         if message.what == "acknowledge":
-            wire = self._spread[message.dial, message.target]
-            wire.acknowledge(message.at_s, *message.args)
+            if (wire := self._spread.get((message.dial, message.target))) is not None:
+                wire.acknowledge(message.at_s, *message.args)
         else:
             rank = 0, message.source, message.target
             clock().call_in_rank(message.at_s, rank, self._arrived, message)
@@ -296,7 +303,18 @@ class MemoryNetwork:
                 item = item if isinstance(item, bytes) else Mark(item)
                 self._spread[message.dial, message.target].arrived(item, on_line, enters_s)
             case "break":
-                self._spread[message.dial, message.target].break_(*message.args)
+                if (wire := self._spread.get((message.dial, message.target))) is not None:
+                    wire.break_(*message.args)
+            case "over":
+                key = message.dial, message.target
+                self._over.add(key)
+                self._forget(key)
+
+    def _forget(self, key: tuple[Dial, str]) -> None:
+        """Forget an end of which the other is elsewhere, once nothing comes of either any more."""
+        if key in self._over and self._spread[key].is_gone:
+            del self._spread[key]
+            self._over.remove(key)
 
     # What wires need.
 
@@ -311,6 +329,14 @@ class MemoryNetwork:
         """Forget a wire."""
         for name in (wire.source, wire.target):
             self._wires_of[name].pop(wire, None)
+        self._nothing_more(wire)
+
+    def _nothing_more(self, wire: MemoryWire) -> None:
+        """Let the other end know, if it is elsewhere, that nothing more is sent."""
+        if (key := (wire.dial, wire.source)) in self._spread:
+            at_s = max(clock().time() + wire.link.quality.delay_s, wire.link.last_arrival_s)
+            self._border.send(Message(at_s, wire.source, wire.target, wire.dial, "over"))
+            self._forget(key)
 
     def link(self, source: str, target: str) -> Link:
         """Return the link from one machine to another, always the same one."""

@@ -17,56 +17,24 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from enum import IntEnum, auto
-from typing import Any, Protocol, cast
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.frames import HEADER, Frame, decode_header
 from semantic_net.transport.bandwidth import bytes_s
 from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection
+from semantic_net.transport.flight import Flight
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.lanes import FRAME_S
 from semantic_net.transport.link import Link
 from semantic_net.transport.link_meter import LinkMeter, Reading
 from semantic_net.transport.medium import QUEUE_S, Flow, Machine
+from semantic_net.transport.memory_ends import Dial, FarEnd, Item, Mark, clock
 from semantic_net.transport.tcp_window import ACK_SHARE, TcpWindow
 
 CONNECTION_LOST = "Connection timed out"
-
-Rank = tuple[int, str, str]
-"""In what order things come that come at one instant: whatever crosses a link before the rest."""
-
-
-class Clock(Protocol):
-    """What the network needs of the event loop: that of a simulation."""
-
-    def time(self) -> float:
-        """Return the seconds since it began."""
-        ...
-
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
-        """Call back at once, but not from within the caller."""
-        ...
-
-    def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any
-    ) -> asyncio.TimerHandle:
-        """Call back at an instant."""
-        ...
-
-    def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any
-    ) -> asyncio.TimerHandle:
-        """Call back after some seconds."""
-        ...
-
-    def call_in_rank(
-        self, when: float, rank: Rank, callback: Callable[..., object], *args: Any
-    ) -> asyncio.TimerHandle:
-        """Call back at an instant, in an order that does not depend on who has asked first."""
-        ...
 
 
 class Fabric(Protocol):
@@ -93,51 +61,13 @@ class Fabric(Protocol):
         ...
 
 
-class Mark(IntEnum):
-    """What is no frame but arrives in order behind them."""
-
-    END = auto()
-    RESET = auto()
-
-
-Item = bytes | Mark
-"""What is sent at once."""
-
-
-class FarEnd(Protocol):
-    """The other end of a connection; what it is told it knows at an instant to come."""
-
-    def arrive(self, at_s: float, item: Item, on_line: int, enters_s: float) -> None:
-        """Take something from the link.
-
-        Args:
-            at_s: When the last of it is there.
-            item: What it is.
-            on_line: Its bytes, headers included.
-            enters_s: When the first of it is there.
-        """
-        ...
-
-    def acknowledge(self, at_s: float, share_bytes_s: float | None) -> None:
-        """Learn that the oldest of what is under way was taken, and of the downlink our share."""
-        ...
-
-    def break_at(self, at_s: float, reason: str) -> None:
-        """Lose the connection."""
-        ...
-
-
-def clock() -> Clock:
-    """Return the loop that runs."""
-    return cast("Clock", asyncio.get_running_loop())
-
-
 class MemoryWire:
     """One end of a connection in memory; a `Wire`, and a `FarEnd` of the other one."""
 
-    def __init__(self, network: Fabric, source: str, target: str, dial: int) -> None:
+    def __init__(self, network: Fabric, source: str, target: str, dial: Dial) -> None:
         self.source = source
         self.target = target
+        self.dial = dial
         self.order = source, target, dial
         """In which one is changed after another, in any process."""
         self.link = network.link(source, target)
@@ -154,17 +84,7 @@ class MemoryWire:
         self._hub: Hub
         self._other: FarEnd
         self._connection: Connection
-        # What we have sent and know of no acknowledgement for: its bytes, those on the line, and
-        # when it was sent.
-        self._in_flight: deque[tuple[int, int, float]] = deque()
-        self._in_flight_bytes = 0
-        # When those are acknowledged, as far as we know, and our share of the downlink then.
-        self._acknowledged: deque[tuple[float, float | None]] = deque()
-        self._share_bytes_s: float | None = None  # by the last that is
-        self._sent_bytes = 0  # and acknowledged
-        self._busy_s = 0.0
-        self._busy_from_s = 0.0  # while something is in flight
-        self._idle_from_s = 0.0
+        self._flight = Flight()
         self._meter = LinkMeter(self._read_counters)
         self._window = TcpWindow()
         self._is_held = False  # by what is in flight
@@ -186,6 +106,11 @@ class MemoryWire:
         self._connection = self._hub.adopt(self, address, dialled=dialled)
         return self._connection
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is sent any more, and what arrives is not taken."""
+        return self._gone
+
     # What a connection wants of its wire.
 
     def ready(self) -> bool:
@@ -193,7 +118,7 @@ class MemoryWire:
         if self._finishing or self._gone or self.cut_since_s is not None:
             return False
         now = self._clock.time()
-        if self._in_flight and self._is_window_full(now):
+        if not self._flight.is_empty and self._is_window_full(now):
             self._hold()
             return False
         if self.link.busy_until_s - QUEUE_S > now:
@@ -212,8 +137,9 @@ class MemoryWire:
 
     def _is_window_full(self, now: float) -> bool:
         """Tell whether as much is under way as may be: as TCP, what keeps the downlink busy."""
-        self._settle(now)
-        if not self._in_flight:
+        flight = self._flight
+        flight.settle(now)
+        if flight.is_empty:
             return False
         quality = self.link.quality
         round_trip_s = quality.delay_s + self._back.quality.delay_s
@@ -226,22 +152,24 @@ class MemoryWire:
             least = min((bytes_s(each, now) for each in limits if each is not None), default=0.0)
             segment_bytes = quality.segment_bytes + quality.header_bytes
             held_bytes = least * round_trip_s
-            window = self._window.num_bytes(segment_bytes, held_bytes, now, self._dice)
-            return self._in_flight_bytes > window
+            num_bytes = self._window.num_bytes(
+                segment_bytes, held_bytes, flight.round_trip_s, now, self._dice
+            )
+            return flight.on_line_bytes > num_bytes
         down_bytes_s = self._other_machine.quality.down_bytes_s
         if down_bytes_s is None or self._other_machine.down is self._machine.up:
             return False
-        share_bytes_s = self._share_bytes_s
+        share_bytes_s = flight.share_bytes_s
         if share_bytes_s is None:
             share_bytes_s = bytes_s(down_bytes_s, now)
-        return self._in_flight_bytes > share_bytes_s * (round_trip_s + FRAME_S)
+        return flight.on_line_bytes > share_bytes_s * (round_trip_s + FRAME_S)
 
     def _hold(self) -> None:
         """Be called when something is acknowledged."""
         if not self._is_held:
             self._is_held = True
-            if self._acknowledged:
-                self._go_on_at(self._acknowledged[0][0])
+            if (next_s := self._flight.next_s) is not None:
+                self._go_on_at(next_s)
 
     def _go_on_at(self, at_s: float) -> None:
         self._clock.call_in_rank(at_s, self._other_rank, self._go_on)
@@ -284,7 +212,7 @@ class MemoryWire:
 
     def never_open(self) -> None:
         """Let nothing arrive that the other end sends: nobody listened any more."""
-        self._is_deaf = True
+        self._is_deaf = self._gone = True
 
     def healed(self) -> None:
         """Go on after a cut."""
@@ -297,10 +225,8 @@ class MemoryWire:
         return self._meter.totals()
 
     def _read_counters(self) -> Reading:
-        now = self._clock.time()
-        self._settle(now)
-        under_way_s = now - self._busy_from_s if self._in_flight else 0.0
-        return LinkTotals(self._sent_bytes, self._busy_s + under_way_s, 0), not self._in_flight
+        totals = self._flight.totals(self._clock.time())
+        return totals, self._flight.is_empty
 
     # On the way there.
 
@@ -321,32 +247,15 @@ class MemoryWire:
             self._other.break_at(now + delay_s, CONNECTION_LOST)
             return
         if num_bytes:
-            self._settle(now)
-            if not self._in_flight:
-                self._busy_from_s = max(begin_s, self._idle_from_s)
-            self._in_flight.append((num_bytes, on_line, now))
-            self._in_flight_bytes += on_line
+            self._flight.send(num_bytes, on_line, now, begin_s)
         self._other.arrive(arrival_s, item, on_line, enters_s + delay_s)
 
     def acknowledge(self, at_s: float, share_bytes_s: float | None) -> None:
         """Learn, at an instant to come, that the oldest in flight was taken; see `FarEnd`."""
-        if self._acknowledged:
-            at_s = max(at_s, self._acknowledged[-1][0])
-        self._acknowledged.append((at_s, share_bytes_s))
-        if self._is_held and len(self._acknowledged) == 1:
+        is_next = self._flight.next_s is None
+        self._flight.acknowledge(at_s, share_bytes_s)
+        if self._is_held and is_next:
             self._go_on_at(at_s)
-
-    def _settle(self, now: float) -> None:
-        """Note what has been acknowledged by now."""
-        while self._acknowledged and self._acknowledged[0][0] <= now:
-            at_s, self._share_bytes_s = self._acknowledged.popleft()
-            num_bytes, on_line, sent_s = self._in_flight.popleft()
-            self._sent_bytes += num_bytes
-            self._in_flight_bytes -= on_line
-            self._window.round_trip_s = at_s - sent_s
-            if not self._in_flight:
-                self._busy_s += at_s - self._busy_from_s
-                self._idle_from_s = at_s
 
     # On the way here.
 

@@ -31,27 +31,31 @@ ACK_SHARE = 0.5
 class TcpWindow:
     """What one connection has under way, in one direction."""
 
-    __slots__ = ("_num_bytes", "_redraw_at", "round_trip_s")
+    __slots__ = ("_num_bytes", "_redraw_at")
 
     def __init__(self) -> None:
-        self.round_trip_s = 0.0
-        """Of what was acknowledged last, the queues on its way included."""
         self._num_bytes = 0.0
         self._redraw_at = -math.inf
 
     def num_bytes(
-        self, segment_bytes: int, held_bytes: float, now: float, rng: random.Random
+        self,
+        segment_bytes: int,
+        held_bytes: float,
+        round_trip_s: float,
+        now: float,
+        rng: random.Random,
     ) -> float:
         """Return how much may be under way.
 
         Args:
             segment_bytes: On the line, headers included.
             held_bytes: What the path holds without a queue; TCP has twice that under way.
+            round_trip_s: Of what was acknowledged last, the queues on its way included.
             now: In seconds.
             rng: Draws a window for some round trips.
         """
         if now >= self._redraw_at:
             spread = math.exp(WINDOW_SPREAD * rng.gauss(0, 1))
             self._num_bytes = spread * max(WINDOW_SEGMENTS * segment_bytes, 2 * held_bytes)
-            self._redraw_at = now + KEPT_ROUND_TRIPS * self.round_trip_s
+            self._redraw_at = now + KEPT_ROUND_TRIPS * round_trip_s
         return self._num_bytes
