@@ -13,6 +13,9 @@ try:
 except ImportError:  # in `make compat`
     Coverage = None  # type: ignore[assignment, misc]
 
+# Several tests run at once, with several processes each: more threads would be in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A busy machine is no failure; what must not hang has limits of its own.
 settings.register_profile("default-here", deadline=None)
 settings.load_profile("default-here")
@@ -29,6 +32,11 @@ def device_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setitem(os.environ, "SEMANTIC_NET_HOME", str(home))
         patch.setitem(os.environ, "FLWR_TELEMETRY_ENABLED", "0")  # what the commands see to
         yield home
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: in the end all would wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("unmeasured") is None)
 
 
 @pytest.fixture(autouse=True)

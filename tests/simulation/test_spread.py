@@ -39,14 +39,14 @@ NETWORKS = {
 }
 
 
-def planned(tmp_path: Path, network: str = "{preset: lan}", rounds: int = 4) -> Scenario:
+def planned(tmp_path: Path, network: str = "{preset: lan}", rounds: int = 3) -> Scenario:
     path = tmp_path / "network.yaml"
     path.write_text(network)
-    overrides = (f"training.rounds={rounds}", "p2p.participants=6", "p2p.topology=random-3")
+    overrides = (f"training.rounds={rounds}", "p2p.participants=5", "p2p.topology=random-3")
     return scenario(
         None,
         overrides,
-        num_peers=12,
+        num_peers=10,
         network=str(path),
         seed=3,
         payload_bytes=4000,
@@ -72,8 +72,8 @@ def test_it_is_the_same_to_the_last_byte_however_many_share_it(
 ) -> None:
     found = planned(tmp_path, network)
     alone, digest = play(found, tmp_path / "1", 1)
-    assert len(alone.rounds[-1].records) == 12
-    for num_parts in (2, 5):
+    assert len(alone.rounds[-1].records) == 10
+    for num_parts in (2, 3):
         spread, same = play(found, tmp_path / str(num_parts), num_parts)
         assert same == digest
         assert spread.rounds == alone.rounds
@@ -117,7 +117,7 @@ def fail() -> None:
 def test_an_error_of_any_peer_ends_it_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
-    found = planned(tmp_path)
+    found = planned(tmp_path, rounds=8)
     in_one_peer(monkeypatch, index, found, fail)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         play(found, tmp_path / "run", 3)
@@ -126,7 +126,7 @@ def test_an_error_of_any_peer_ends_it_all(
 def test_a_process_that_is_killed_ends_it_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = planned(tmp_path)
+    found = planned(tmp_path, rounds=8)
     in_one_peer(monkeypatch, 1, found, lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(StartError, match=r"has ended \(exit code -9.*set --workers lower"):
         play(found, tmp_path / "run", 3)
