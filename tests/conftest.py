@@ -34,9 +34,22 @@ def device_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest: in the end all would wait for it."""
-    items.sort(key=lambda item: item.get_closest_marker("unmeasured") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each worker begin with what takes long: in the end all would wait for it.
+
+    Of what is collected each of n workers has an n-th first, one after the other.
+    """
+    num_workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    long = [item for item in items if _takes_long(item)]
+    short = [item for item in items if not _takes_long(item)]
+    items.clear()
+    for worker in range(num_workers):
+        own = slice(worker * len(short) // num_workers, (worker + 1) * len(short) // num_workers)
+        items += [*long[worker::num_workers], *short[own]]
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    return item.get_closest_marker("unmeasured") is not None or "e2e" in item.path.parts
 
 
 @pytest.fixture(autouse=True)
