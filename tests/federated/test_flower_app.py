@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Nodes(Grid):
         self.num_messages = dict.fromkeys(self.contexts, 0)
         self.losing: set[tuple[int, int]] = set()
         """Nodes and numbers of messages to them, from 1, whose reply is lost."""
+        # The server asks nodes from threads. Each is a process, with torch's dice of its own.
+        self._one_at_a_time = threading.Lock()
 
     class _Run:
         run_id = 1
@@ -60,7 +63,8 @@ class Nodes(Grid):
             number = self.num_messages[node]
             context = copy.deepcopy(self.contexts[node])
             message.metadata.__dict__["_message_id"] = f"{node} {number}"
-            reply = flower_app.client_app(message, context)
+            with self._one_at_a_time:
+                reply = flower_app.client_app(message, context)
             self.contexts[node] = copy.deepcopy(context)
             if (node, number) in self.losing:
                 raise ConnectionError("the node is gone")
