@@ -183,6 +183,18 @@ def test_addresses_that_lead_to_one_neighbour_are_bounded() -> None:
     assert len(mesh._links[PeerId("a")].addresses) == MAX_NAMES
 
 
+def test_what_leads_somewhere_on_one_network_alone_is_no_hint() -> None:
+    mesh = make()
+    here = "[fe80::7%3]:5000"
+    mesh.found(here, 0.0)
+    mesh.told(PeerId("a"), Hints((Hint("[fe80::1%2]:1", 0), Hint("far:1", 0))), 0.0)
+    assert {*mesh.view} == {here, "far:1"}
+    actions = mesh.connected(PeerId("b"), ("[fe80::8%3]:5000",), "", 1.0)
+    actions += mesh.connected(PeerId("c"), (), "", 1.0)
+    told = [hint.address for send in only(actions, Send) for hint in send.message.known]  # type: ignore[union-attr]  # hints
+    assert told == ["far:1", "far:1"]
+
+
 def test_a_dial_ends_and_another_begins() -> None:
     mesh = make()
     meet(mesh, "a")

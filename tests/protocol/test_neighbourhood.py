@@ -99,6 +99,15 @@ def test_addresses_are_of_peers_that_are_no_neighbours() -> None:
     assert list(around.addresses()) == [(C, f"{C[:4]}:5000")]
 
 
+def test_what_leads_somewhere_on_one_network_alone_is_told_nobody() -> None:
+    around = Neighbourhood(liveness_s=20.0, heartbeat_s=1.0)
+    around.connected(A, ("[fe80::1%2]:5000", "[fd00::1]:5000", "169.254.0.7:5000"), 0.0)
+    around.heard(A, 0.0)
+    assert around.list().heard == (Neighbour(A, ("[fd00::1]:5000", "169.254.0.7:5000")),)
+    around.told(A, Neighbours((Neighbour(C, ("[fe80::2]:1", "[FEBF::2%9]:1", "far:1")),)))
+    assert list(around.addresses()) == [(C, "far:1")]
+
+
 def test_a_session_that_carries_nothing_is_dead() -> None:
     around = make(A, B)
     assert around.next_death() == LIVENESS_S

@@ -15,7 +15,7 @@ from semantic_net.protocol.frames import MAX_CHUNK_BYTES
 from semantic_net.protocol.handshake import MAX_LOST_SESSIONS, Established, Hello, Refusal
 from semantic_net.protocol.identity import PeerId
 from semantic_net.transport import lanes as lanes_module
-from semantic_net.transport.address import Address, dialable_addresses, parse_address
+from semantic_net.transport.address import Address, dialable_addresses, parse_address, seen_address
 from semantic_net.transport.base import Buffer
 from semantic_net.transport.lanes import (
     FIRST_CHUNK_BYTES,
@@ -61,6 +61,13 @@ def hello(*addresses: str, incarnation: int = 1) -> Hello:
 def test_addresses_are_read_and_shown(text: str, host: str, port: int, shown: str) -> None:
     assert parse_address(text) == Address(host, port)
     assert str(parse_address(text)) == shown
+
+
+def test_a_link_local_caller_is_seen_with_its_scope() -> None:
+    assert str(seen_address(("fe80::1", 5000, 0, 2))) == "[fe80::1%2]:5000"
+    assert str(seen_address(("fe80::1%eth0", 5000, 0, 2))) == "[fe80::1%eth0]:5000"
+    assert str(seen_address(("::1", 5000, 0, 0))) == "[::1]:5000"
+    assert str(seen_address(("10.0.0.1", 5000))) == "10.0.0.1:5000"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from semantic_net.protocol.links import (
     exchanged,
     surplus,
 )
-from semantic_net.protocol.messages import Hint, Hints
+from semantic_net.protocol.messages import Hint, Hints, means_the_same_to_all
 from semantic_net.protocol.view import View
 
 FIRST_HINTS, LATER_HINTS = 12, 6
@@ -225,6 +225,8 @@ class Mesh:
         """Take in what a neighbour knows."""
         linked = self._linked()
         for hint in message.known:
+            if not means_the_same_to_all(hint.address):
+                continue
             self._heard_of(hint.address, now - hint.age_s)
             if not (hint.address in linked or self._is_shunned(hint.address, now)):
                 self.view.add(hint.address, teller, hint.age_s, now)
@@ -362,7 +364,6 @@ class Mesh:
 
     def _hints(self, peer: PeerId, size: int, now: float) -> Hints:
         """Return some of what we know, for a neighbour: of our own neighbours, and of the view."""
-        its_own = self._links[peer].known_at
         near = [
             link.known_at[0]
             for other, link in self._links.items()
@@ -376,7 +377,9 @@ class Mesh:
         far = self.view.sample(size - len(chosen), rank)
         ages = {address: int(self.view.age_s(address, now)) for address in far}
         ages |= dict.fromkeys(chosen, 0)
-        return Hints(tuple(Hint(a, age) for a, age in ages.items() if a not in its_own))
+        its_own = self._links[peer].known_at
+        told = (a for a in ages if a not in its_own and means_the_same_to_all(a))
+        return Hints(tuple(Hint(a, ages[a]) for a in told))
 
     # The inside.
 

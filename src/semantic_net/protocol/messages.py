@@ -191,6 +191,17 @@ class Absent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     id: Hash32
 
 
+_LINK_LOCAL = ("[fe8", "[fe9", "[fea", "[feb")
+
+
+def means_the_same_to_all(address: str) -> bool:
+    """Tell whether an address is worth telling others: IPv6 link-local ones are not.
+
+    They lead somewhere on one network alone, and each machine counts its networks by itself.
+    """
+    return not address.lower().startswith(_LINK_LOCAL)
+
+
 class Neighbour(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A peer that the sender hears directly, and where it may be dialled."""
 

@@ -13,7 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.messages import MAX_NEIGHBOURS, Neighbour, Neighbours
+from semantic_net.protocol.messages import (
+    MAX_NEIGHBOURS,
+    Neighbour,
+    Neighbours,
+    means_the_same_to_all,
+)
 
 SILENT_SHARE = 1 / 3
 """Share of the liveness after which a silent neighbour is no longer heard directly: early enough
@@ -22,8 +27,8 @@ for others to pass its heartbeats on before it would count as gone."""
 
 @dataclass(slots=True)
 class _Session:
-    addresses: tuple[str, ...]
-    """Where the neighbour can be dialled."""
+    told: tuple[str, ...]
+    """Where others can dial the neighbour."""
     touched_at: float
     """When anything came over it last."""
     heard_at: float | None = None
@@ -65,7 +70,8 @@ class Neighbourhood:
 
     def connected(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> None:
         """Note a session, and where its other end can be dialled."""
-        self._sessions[peer] = _Session(addresses, now)
+        told = tuple(filter(means_the_same_to_all, addresses))
+        self._sessions[peer] = _Session(told, now)
 
     def disconnected(self, peer: PeerId) -> None:
         """Note the end of a session."""
@@ -134,7 +140,7 @@ class Neighbourhood:
 
     def list(self) -> Neighbours:
         """Return our list: whom we hear directly."""
-        heard = [Neighbour(p, s.addresses) for p, s in self._sessions.items() if s.is_heard]
+        heard = [Neighbour(p, s.told) for p, s in self._sessions.items() if s.is_heard]
         return Neighbours(tuple(heard[: self._max_listed]))
 
     def next_silence(self) -> float | None:
@@ -147,7 +153,8 @@ class Neighbourhood:
         for session in self._sessions.values():
             for peer, addresses in session.hears.items():
                 if peer not in self._sessions:
-                    yield from ((peer, address) for address in addresses)
+                    for address in filter(means_the_same_to_all, addresses):
+                        yield peer, address
 
     def _silent_at(self, session: _Session) -> float:
         assert session.heard_at is not None, "it has been heard"

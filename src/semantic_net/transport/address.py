@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from semantic_net.protocol.handshake import Hello
 
@@ -29,6 +31,17 @@ class Address:
     def is_wildcard(self) -> bool:
         """Whether the host stands for every address of a machine."""
         return self.host in ("", "0.0.0.0", "::")  # nosec B104  # compared, not bound
+
+
+def seen_address(peername: Sequence[Any]) -> Address:
+    """Return where a socket's other end is, as ``getpeername`` says it.
+
+    A link-local address of IPv6 has its scope beside it, without which it leads nowhere.
+    """
+    host, port = peername[:2]
+    if len(peername) == 4 and peername[3] and "%" not in host:
+        host = f"{host}%{peername[3]}"
+    return Address(host, port)
 
 
 def parse_address(text: str) -> Address:

@@ -15,7 +15,7 @@ from typing import cast
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol.frames import Frame, FrameDecoder, WholeFrames
 from semantic_net.protocol.handshake import SECURITY, encode_refusal
-from semantic_net.transport.address import Address
+from semantic_net.transport.address import seen_address
 from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.connection import CLOSED, LOST, Connection, reason_of
 from semantic_net.transport.hub import UNREAD, Hub
@@ -92,8 +92,8 @@ class StreamWire(asyncio.BufferedProtocol):
         # Full means: what is below takes no more. Then nothing further is pulled.
         self._transport.set_write_buffer_limits(high=0)
         # A connection that was reset before it was accepted has no name any more.
-        host, port = (transport.get_extra_info("peername") or ("unknown", 0))[:2]
-        address = self._dialled or str(Address(host, port))
+        peername = transport.get_extra_info("peername") or ("unknown", 0)
+        address = self._dialled or str(seen_address(peername))
         self.connection = self._hub.adopt(self, address, dialled=self._dialled is not None)
         if self._tls is not None:
             self._read_sealed(self._tls)

@@ -25,7 +25,7 @@ from semantic_net.protocol.handshake import (
 )
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.ad_hoc import BACKLOG, bound_socket
-from semantic_net.transport.address import Address
+from semantic_net.transport.address import Address, seen_address
 from semantic_net.transport.connection import reason_of
 from semantic_net.transport.frame_stream import EndOfStream, FrameStream
 from semantic_net.transport.throughput import RECEIVE_S, SEND_S, Throughput, answer
@@ -126,8 +126,7 @@ class Waiter:
         assert task is not None
         self._callers[task] = stream
         task.add_done_callback(self._callers.pop)
-        host, port = writer.get_extra_info("peername")[:2]
-        address = str(Address(host, port))
+        address = str(seen_address(writer.get_extra_info("peername")))
         try:
             throughput = await self._answer(stream)
         except EndOfStream:
