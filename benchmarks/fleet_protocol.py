@@ -81,6 +81,9 @@ def play(
         train_s=TRAIN_S,
     )
 
+    if found.plan.keeps_together:
+        workers = 1
+
     def show(of_all: RoundOfAll) -> None:
         print(f"{num_peers} peers: round {of_all.number}/{rounds}", file=sys.stderr)
 

@@ -64,4 +64,7 @@ def _measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     try:
         yield
     finally:
+        patches = running.get_option("run:patch")
+        running.set_option("run:patch", [])  # they are there already, and would be there twice
         running.start()
+        running.set_option("run:patch", patches)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,18 +42,27 @@ NETWORKS = {
 }
 
 
-def planned(tmp_path: Path, network: str = "{preset: lan}", rounds: int = 3) -> Scenario:
+def planned(
+    tmp_path: Path,
+    network: str = "{preset: lan}",
+    rounds: int = 3,
+    *,
+    peers: int = 10,
+    seed: int = 3,
+    payload_bytes: int = 4000,
+    train_s: float = 2.0,
+    overrides: tuple[str, ...] = ("p2p.participants=5", "p2p.topology=random-3"),
+) -> Scenario:
     path = tmp_path / "network.yaml"
     path.write_text(network)
-    overrides = (f"training.rounds={rounds}", "p2p.participants=5", "p2p.topology=random-3")
     return scenario(
         None,
-        overrides,
-        num_peers=10,
+        (f"training.rounds={rounds}", *overrides),
+        num_peers=peers,
         network=str(path),
-        seed=3,
-        payload_bytes=4000,
-        train_s=2.0,
+        seed=seed,
+        payload_bytes=payload_bytes,
+        train_s=train_s,
     )
 
 
@@ -80,6 +92,23 @@ def test_it_is_the_same_to_the_last_byte_however_many_share_it(
         assert spread.virtual_s == alone.virtual_s
 
 
+def test_an_answer_and_room_for_what_waits_may_come_at_one_instant(tmp_path: Path) -> None:
+    network = "{link: {delay_s: 0.2}, machines: [{peers: '0-2', down_mbit_s: 0.5}]}"
+    found = planned(
+        tmp_path, network, peers=6, seed=272, payload_bytes=20_000, train_s=0.5, overrides=()
+    )
+    _, digest = play(found, tmp_path / "1", 1)
+    for num_parts in (2, 3, 6, 9):
+        assert play(found, tmp_path / str(num_parts), num_parts)[1] == digest
+
+
+def test_messages_may_be_larger_than_a_pipe(tmp_path: Path) -> None:
+    network = "{link: {delay_s: 0.05}}"
+    found = planned(tmp_path, network, 2, peers=6, payload_bytes=1_500_000, overrides=())
+    _, digest = play(found, tmp_path / "1", 1)
+    assert play(found, tmp_path / "3", 3)[1] == digest
+
+
 def test_an_end_that_was_asked_for_comes_at_the_same_instant(tmp_path: Path) -> None:
     found = planned(tmp_path, rounds=50)
     alone, digest = play(found, tmp_path / "1", 1, until_s=9.0)
@@ -88,7 +117,7 @@ def test_an_end_that_was_asked_for_comes_at_the_same_instant(tmp_path: Path) -> 
     assert (same, spread.virtual_s) == (digest, alone.virtual_s)
 
 
-def in_one_peer(monkeypatch: pytest.MonkeyPatch, index: int, found: Scenario, do: object) -> None:
+def in_one_peer(monkeypatch: pytest.MonkeyPatch, index: int, do: Callable[[], object]) -> None:
     """Let something happen when one peer trains for its third round."""
     train = NoiseLearner.train
     made: list[NoiseLearner] = []
@@ -101,7 +130,6 @@ def in_one_peer(monkeypatch: pytest.MonkeyPatch, index: int, found: Scenario, do
 
     def maybe(learner: NoiseLearner, round_index: int, *, is_ahead: bool = False) -> Trained:
         if learner in made and round_index >= 2:
-            assert callable(do)
             do()
         return train(learner, round_index, is_ahead=is_ahead)
 
@@ -109,17 +137,38 @@ def in_one_peer(monkeypatch: pytest.MonkeyPatch, index: int, found: Scenario, do
     monkeypatch.setattr(NoiseLearner, "train", maybe)
 
 
-def fail() -> None:
-    raise ZeroDivisionError("a bug")
+def fail_with(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize(
+    "error",
+    [ZeroDivisionError("a bug"), EOFError("a bug"), ZeroDivisionError("a bug" * 100_000)],
+    ids=["plain", "like a pipe's", "larger than a pipe"],
+)
 def test_an_error_of_any_peer_ends_it_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int, error: Exception
 ) -> None:
     found = planned(tmp_path, rounds=8)
-    in_one_peer(monkeypatch, index, found, fail)
-    with pytest.raises(ZeroDivisionError, match="a bug"):
+    in_one_peer(monkeypatch, index, fail_with(error))
+    with pytest.raises(type(error), match="a bug") as raised:
+        play(found, tmp_path / "run", 3)
+    where = raised.value if index == 0 else raised.value.__cause__
+    text = "".join(traceback.format_exception(where))
+    assert "in fail\n" in text, "whoever looks for the fault finds it"
+
+
+def test_errors_in_several_processes_end_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = planned(tmp_path, rounds=8)
+    for index in (0, 1, 2):
+        in_one_peer(monkeypatch, index, fail_with(ZeroDivisionError("a bug" * 100_000)))
+    with pytest.raises(ZeroDivisionError):
         play(found, tmp_path / "run", 3)
 
 
@@ -127,21 +176,26 @@ def test_a_process_that_is_killed_ends_it_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = planned(tmp_path, rounds=8)
-    in_one_peer(monkeypatch, 1, found, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    in_one_peer(monkeypatch, 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(StartError, match=r"has ended \(exit code -9.*set --workers lower"):
         play(found, tmp_path / "run", 3)
 
 
-def test_an_interruption_leaves_what_all_have_recorded_and_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_leaves_what_all_have_recorded_and_no_process(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     out = tmp_path / "run"
     flags = ["simulate", "--protocol-only", "--peers", "8", "--rounds", "100000", "--workers", "2"]
     command = [sys.executable, "-m", "semantic_net.cli", *flags, "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         while b"round 2/" not in (line := process.stdout.readline()):
             assert line, "it has ended"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, number)  # as a terminal does, and `timeout`
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == b""
@@ -151,12 +205,23 @@ def test_an_interruption_leaves_what_all_have_recorded_and_no_process(tmp_path: 
     assert [len(each.records) >= 2 for each in read_run(out)] == [True] * 8
 
 
+def test_too_many_processes_are_refused_in_a_line(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with pytest.raises(StartError, match="--workers 40: Too many open files"):
+            play(planned(tmp_path, peers=40), tmp_path / "run", 40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize(
     ("network", "what"),
     [
         ("{preset: wifi}", "a channel"),
         ("{machines: [{peers: 1, up_mbit_s: 1, queue: fifo}]}", "plain queues"),
         ("{link: {delay_s: 0}}", "links without delay"),
+        ("{link: {delay_s: 1.0e-17}}", "links without delay"),
         ("{links: [{between: [0, 1], delay_s: 0}]}", "links without delay"),
         ("{absences: [{peers: 1, from_s: 5}]}", "peers that go and come"),
     ],

@@ -384,6 +384,27 @@ def test_who_listens_no_more_when_a_connection_opens_resets_it() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("how", ["crash", "reset"])
+def test_who_has_dialled_may_be_gone_before_the_other_end_opens(how: str) -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        world.network.set_link("a", "b", LinkQuality(delay_s=0.5))
+        a = await world.peer("a", A)
+        b = await world.peer("b", B, dial=[a])
+        await asyncio.sleep(1.2)
+        if how == "crash":
+            assert isinstance(b.transport, MemoryTransport)
+            b.transport.crash()
+        else:
+            world.network.reset("a", "b")
+            assert (await b.expect(Unreachable)).reason == "Connection reset by peer"
+        await asyncio.sleep(1.0)
+        assert not a.events
+        await world.peer("c", C, dial=[a])
+        await a.expect(Connected)
+
+    play(scenario)
+
+
 def test_a_connection_that_opens_in_a_cut_waits_for_its_end() -> None:
     async def scenario(world: MemoryWorld) -> None:
         world.network.set_link("a", "b", LinkQuality(delay_s=0.5))

@@ -139,7 +139,7 @@ class _InProcess:
             self._connection.close()  # its answer is not that of the next call
             raise
         if not is_done:
-            raise found from _ThereError(trace)
+            raise found from ThereError(trace)
         return found
 
     def kill(self) -> None:
@@ -159,8 +159,8 @@ class _InProcess:
         )
 
 
-class _ThereError(Exception):
-    """Where in a worker something was raised, for whoever looks for a fault in a task."""
+class ThereError(Exception):
+    """Where in another process something was raised, for whoever looks for a fault in a task."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from semantic_net.simulation.network_file import NetworkDescription
 
 
+MIN_AHEAD_S = 1e-6
+"""Delay that gives several processes anything to do before they meet again."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceCosts:
     """How long a peer's device computes."""
@@ -109,7 +113,7 @@ class NetworkPlan:
             (self.has_peer_faults, "peers that go and come"),
             (any(machine.channel is not None for machine in machines), "a channel"),
             (any(machine.queue == "fifo" for machine in machines), "plain queues"),
-            (self.min_delay_s == 0, "links without delay"),
+            (self.min_delay_s < MIN_AHEAD_S, "links without delay"),
         ):
             if is_so:
                 return what

@@ -64,7 +64,7 @@ class RoundOfAll:
         What a peer did not expect it lacks as well: where all are cut off, nobody expects any.
         """
         published, why, total = self._published, Counter[str](), 0
-        for record in self.records.values():
+        for _, record in sorted(self.records.items()):  # they come in any order
             if num := len(published.union(record.missing).difference(record.updates_in)):
                 total += num
                 why[_why_missing(record.close_reason)] += num

@@ -109,6 +109,7 @@ def _parts(
     scenario: Scenario, num_parts: int, run: Callable[[Part], None]
 ) -> Iterator[Part | None]:
     """Yield this process' part of the simulation, if others have theirs."""
+    num_parts = min(num_parts, scenario.num_peers)
     if num_parts == 1:
         yield None
         return

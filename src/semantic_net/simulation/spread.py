@@ -15,6 +15,7 @@ import itertools
 import math
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -24,12 +25,12 @@ import msgspec
 
 from semantic_net.errors import StartError
 from semantic_net.records import RoundRecord
-from semantic_net.simulation.engines import PATIENCE_S, sendable
+from semantic_net.simulation.engines import PATIENCE_S, ThereError, sendable
 from semantic_net.simulation.virtual_time import DeadlockError, VirtualTimeLoop
 from semantic_net.transport.memory_border import Message
 
 SMALL_BYTES = 32 * 1024
-"""What fits into a pipe whoever reads it: two may write so much to each other at once."""
+"""What fits into a pipe though nobody reads yet: two may write so much to each other at once."""
 
 
 What = Literal["begun", "closed", "gone"]
@@ -85,9 +86,9 @@ class Part:
         self.is_open = True
         """Whether others are still to be met."""
         self._part_of = part_of
-        self._links = dict(sorted(links.items()))
+        self._links = links  # in the order of their numbers
         self._ahead_s = ahead_s
-        self._outbox: dict[int, list[Message]] = {other: [] for other in links}
+        self._outbox: dict[int, list[Message]] = {other: [] for other in {*part_of.values()}}
         self._reports: list[Report] = []
         self._quiet_at_s: float | None = None
         self._all_quiet: asyncio.Future[float] | None = None
@@ -204,46 +205,77 @@ def spread(
     Raises:
         StartError: A process has ended that should not; whatever error it had is raised instead.
     """
-    context = multiprocessing.get_context("fork")
     part_of = {name: index % num_parts for index, name in enumerate(names)}
-    links: dict[int, dict[int, Connection]] = {number: {} for number in range(num_parts)}
-    for one, other in itertools.combinations(range(num_parts), 2):
-        links[one][other], links[other][one] = context.Pipe()
-    parts = [Part(number, part_of, links[number], ahead_s) for number in range(num_parts)]
-    ends = [context.Pipe(duplex=False) for _ in parts[1:]]
     processes: list[ForkProcess] = []
+    parts: list[Part] = []
+    receivers: list[Connection] = []
     try:
-        for part, (_, errors) in zip(parts[1:], ends, strict=True):
-            # Forked as well, and held open nobody would notice that one of us is gone.
-            others = [other for other in parts if other is not part]
-            theirs = [end for pair in ends for end in pair if end is not errors]
-            arguments = run, part, errors, others, theirs
-            process = context.Process(target=_run_part, args=arguments, daemon=True)
-            process.start()
-            processes.append(process)
-        for part in parts[1:]:
-            part.close()
-        for _, errors in ends:
-            errors.close()
         try:
-            yield parts[0]
-        except PartnerGoneError as exc:
-            parts[0].close()
-            for receiver, _ in ends:
-                with contextlib.suppress(EOFError):
-                    raise receiver.recv() from exc
-            for process in processes:
-                process.join(PATIENCE_S)
-            codes = ", ".join(str(process.exitcode) for process in processes if process.exitcode)
-            raise StartError(
-                f"a process of the simulation has ended (exit code {codes}); "
-                "with -9 memory may have run out: set --workers lower"
-            ) from exc
+            _begin(num_parts, part_of, ahead_s, run, parts, receivers, processes)
+        except OSError as exc:
+            raise StartError(f"--workers {num_parts}: {exc.strerror or exc}") from exc
+        yield parts[0]
+    except PartnerGoneError as exc:
+        parts[0].close()
+        for error, trace in _failures(receivers):
+            raise error from ThereError(trace)
+        for process in processes:
+            process.join(PATIENCE_S)
+        codes = ", ".join(str(process.exitcode) for process in processes if process.exitcode)
+        raise StartError(
+            f"a process of the simulation has ended (exit code {codes}); "
+            "with -9 memory may have run out: set --workers lower"
+        ) from exc
     finally:
         for part in parts:
             part.close()
+        _failures(receivers)  # who cannot say it does not end
         for process in processes:
             process.join()
+
+
+def _begin(
+    num_parts: int,
+    part_of: Mapping[str, int],
+    ahead_s: float,
+    run: Callable[[Part], None],
+    parts: list[Part],
+    receivers: list[Connection],
+    processes: list[ForkProcess],
+) -> None:
+    """Make all parts, and the processes of all but the first.
+
+    Raises:
+        OSError: There are too many files or processes.
+    """
+    context = multiprocessing.get_context("fork")
+    links: dict[int, dict[int, Connection]] = {number: {} for number in range(num_parts)}
+    parts += [Part(number, part_of, links[number], ahead_s) for number in range(num_parts)]
+    for one, other in itertools.combinations(range(num_parts), 2):
+        links[one][other], links[other][one] = context.Pipe()
+    for part in parts[1:]:
+        receiver, errors = context.Pipe(duplex=False)
+        with errors:
+            # Forked as well, and held open nobody would notice that one of us is gone.
+            others = [other for other in parts if other is not part]
+            arguments = run, part, errors, others, [*receivers, receiver]
+            process = context.Process(target=_run_part, args=arguments, daemon=True)
+            process.start()
+        processes.append(process)
+        receivers.append(receiver)
+    for part in parts[1:]:
+        part.close()
+
+
+def _failures(receivers: Sequence[Connection]) -> list[tuple[Exception, str]]:
+    """Return what has gone wrong elsewhere, and where, once all have closed their ends."""
+    found: list[tuple[Exception, str]] = []
+    for receiver in receivers:
+        with contextlib.suppress(EOFError, OSError):
+            failure = receiver.recv()
+            found.append(failure)
+        receiver.close()
+    return found
 
 
 def _run_part(
@@ -253,17 +285,20 @@ def _run_part(
     others: Sequence[Part],
     inherited: Sequence[Connection],
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began this one ends it
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The process that began this one gets them as well, and ends it with what it has.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for other in others:
         other.close()
     for connection in inherited:
         connection.close()
+    failure: tuple[Exception, str] | None = None
     try:
         run(part)
     except PartnerGoneError:
         pass  # whoever it was has said why
     except Exception as exc:  # whatever it is, the process that shows it gets it
-        errors.send(sendable(exc))
-    finally:
-        part.close()
+        failure = sendable(exc), traceback.format_exc()
+    part.close()  # before anything that may wait: the others do not wait for us any more
+    if failure is not None:
+        errors.send(failure)

@@ -17,13 +17,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
+from semantic_net.transport.memory_ends import Rank
+
 T = TypeVar("T")
 
-Rank = tuple[int, str, str]
-"""What comes first of all that is due at one instant."""
-
-OWN_RANK: Rank = (1, "", "")
-"""Of timers that have none."""
+OWN_RANK: Rank = (2, "", "")
+"""Of timers that have none: behind all that has one."""
 
 
 class DeadlockError(RuntimeError):

@@ -6,11 +6,13 @@ arrives: the link's delay is what gives each process the time to go on without t
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from semantic_net.transport.memory_ends import Dial, Item
+
+What = Literal["asked", "answered", "accepted", "arrive", "acknowledge", "break", "over"]
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True):
@@ -22,7 +24,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
     target: str
     dial: Dial
     """What it is about."""
-    what: str
+    what: What
     args: tuple[Any, ...] = ()
 
 
@@ -38,8 +40,8 @@ class Border(Protocol):
         ...
 
 
-class Here:
-    """A border of a network that is in one process."""
+class NoBorder:
+    """Of a network that is in one process."""
 
     def is_here(self, name: str) -> bool:
         """Tell that every machine is."""
@@ -74,5 +76,5 @@ class Elsewhere:
         """Lose the connection; see `FarEnd`."""
         self._send(at_s, "break", (reason,))
 
-    def _send(self, at_s: float, what: str, args: tuple[Any, ...]) -> None:
+    def _send(self, at_s: float, what: What, args: tuple[Any, ...]) -> None:
         self._border.send(Message(at_s, self._source, self._target, self._dial, what, args))

@@ -11,7 +11,8 @@ Dial = tuple[str, int]
 """A connection: who has dialled, and which of its dials it was."""
 
 Rank = tuple[int, str, str]
-"""In what order things come that come at one instant: whatever crosses a link before the rest."""
+"""In what order things come that come at one instant: what crosses a link (0, sender, receiver),
+then what senders go on with (1), then the rest (2)."""
 
 
 class Clock(Protocol):

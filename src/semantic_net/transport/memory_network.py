@@ -1,7 +1,7 @@
 """A network in memory: links with bandwidth, delay and loss, and the faults that befall them.
 
-Everything runs on the event loop's clock, so under `VirtualTimeLoop` nothing ever sleeps. A link
-leads from one named machine to another; all links of a machine share its uplink and its downlink,
+Everything runs on a `VirtualTimeLoop`, which never sleeps, and orders what comes at one instant. A
+link leads from one named machine to another; all links of a machine share its uplink and downlink,
 if those have a limit. As in TCP what is sent arrives, in order, for as long as
 the connection lives: loss shows as delay, and where it goes on, or a link stays cut for
 ``dead_after_s``, as a broken connection. A fault touches the connections of its machines alone.
@@ -22,7 +22,7 @@ from semantic_net.transport.connection import Connection
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.link import Link, LinkQuality
 from semantic_net.transport.medium import Machine, MachineQuality, Medium
-from semantic_net.transport.memory_border import Border, Elsewhere, Here, Message
+from semantic_net.transport.memory_border import Border, Elsewhere, Message, NoBorder, What
 from semantic_net.transport.memory_ends import Dial, FarEnd, Mark, clock
 from semantic_net.transport.memory_wire import MemoryWire
 
@@ -56,7 +56,7 @@ class MemoryNetwork:
         default = quality or LinkQuality()
         self.dead_after_s = dead_after_s
         self._seed = seed
-        self._border = border or Here()
+        self._border = border or NoBorder()
         self._quality_of: Callable[[str, str], LinkQuality] = lambda source, target: default
         self._machine_quality_of: Callable[[str], MachineQuality] = lambda name: MachineQuality()
         self._links: dict[tuple[str, str], Link] = {}
@@ -151,8 +151,9 @@ class MemoryNetwork:
 
     def reset(self, a: str, b: str) -> None:
         """Break the connections between two machines now; they may dial again."""
-        for wire in list(self._wires_of.get(a, ())):
-            if b in (wire.source, wire.target):
+        opening = (theirs for theirs, _ in self._opening.values())
+        for wire in [*self._wires_of.get(a, ()), *opening]:
+            if {wire.source, wire.target} == {a, b}:
                 wire.break_("Connection reset by peer")
 
     def lose(self, a: str, b: str) -> None:
@@ -252,7 +253,9 @@ class MemoryNetwork:
             theirs = MemoryWire(self, message.target, dialler, message.dial)
             other = self._elsewhere(theirs)
         (address,) = message.args
-        if (hub := self._listeners.get(parse_address(address))) is None:
+        if theirs.is_gone:  # whoever has dialled is gone already
+            theirs.never_open()
+        elif (hub := self._listeners.get(parse_address(address))) is None:
             theirs.never_open()
             other.break_at(message.at_s + theirs.link.quality.delay_s, "Connection reset by peer")
             self._nothing_more(theirs)
@@ -262,7 +265,7 @@ class MemoryNetwork:
 
     # What crosses links.
 
-    def _tell(self, source: str, target: str, dial: Dial, what: str, *args: object) -> None:
+    def _tell(self, source: str, target: str, dial: Dial, what: What, *args: object) -> None:
         """Let something of no size cross a link."""
         at_s = clock().time() + self.link(source, target).quality.delay_s
         message = Message(at_s, source, target, dial, what, args)
@@ -275,11 +278,6 @@ class MemoryNetwork:
         """Return the other end of a wire, which is in another process."""
         self._spread[wire.dial, wire.source] = wire
         return Elsewhere(self._border, wire.source, wire.target, wire.dial)
-
-    @property
-    def num_spread(self) -> int:
-        """How many connections have an end here and one elsewhere, and are not quite over."""
-        return len(self._spread)
 
     def take(self, message: Message) -> None:
         """Take what is to arrive here, before it does."""
@@ -309,6 +307,8 @@ class MemoryNetwork:
                 key = message.dial, message.target
                 self._over.add(key)
                 self._forget(key)
+            case "acknowledge":
+                raise AssertionError("it counts from an instant of its own")
 
     def _forget(self, key: tuple[Dial, str]) -> None:
         """Forget an end of which the other is elsewhere, once nothing comes of either any more."""
@@ -328,7 +328,7 @@ class MemoryNetwork:
     def remove(self, wire: MemoryWire) -> None:
         """Forget a wire."""
         for name in (wire.source, wire.target):
-            self._wires_of[name].pop(wire, None)
+            self._wires_of.get(name, {}).pop(wire, None)
         self._nothing_more(wire)
 
     def _nothing_more(self, wire: MemoryWire) -> None:

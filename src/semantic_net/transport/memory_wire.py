@@ -69,7 +69,7 @@ class MemoryWire:
         self.target = target
         self.dial = dial
         self.order = source, target, dial
-        """In which one is changed after another, in any process."""
+        """In which the wires of a machine are told of a fault: the same one in any process."""
         self.link = network.link(source, target)
         self.cut_since_s: float | None = None
         """Since when nothing passes, if so; kept by the network."""
@@ -80,7 +80,7 @@ class MemoryWire:
         self._dice = network.dice(source)
         self._machine, self._other_machine = network.machine(source), network.machine(target)
         self._up, self._down = Flow(self._pump_now), Flow(self._deliver)
-        self._rank, self._other_rank = (0, source, target), (0, target, source)
+        self._other_rank = 0, target, source
         self._hub: Hub
         self._other: FarEnd
         self._connection: Connection
@@ -93,6 +93,7 @@ class MemoryWire:
         self._due: deque[tuple[Item, int, float]] = deque()
         self._last_through_s = 0.0  # nothing overtakes what comes later
         self._is_passing = False  # the first of them, through the downlink
+        self._is_open = False
         self._is_deaf = False
         self._finishing = False
         self._gone = False
@@ -101,7 +102,7 @@ class MemoryWire:
 
     def open(self, hub: Hub, other: FarEnd, address: str, *, dialled: bool) -> Connection:
         """Begin the handshake with the other end."""
-        self._hub, self._other = hub, other
+        self._hub, self._other, self._is_open = hub, other, True
         self._network.add(self)
         self._connection = self._hub.adopt(self, address, dialled=dialled)
         return self._connection
@@ -172,7 +173,10 @@ class MemoryWire:
                 self._go_on_at(next_s)
 
     def _go_on_at(self, at_s: float) -> None:
-        self._clock.call_in_rank(at_s, self._other_rank, self._go_on)
+        # Not the rank of what crosses the link: that is ordered by when it was sent, and this is
+        # asked for when we hear of the acknowledgement, or are held.
+        rank = 1, self.target, f"{self.source} {self.dial}"
+        self._clock.call_in_rank(at_s, rank, self._go_on)
 
     def _go_on(self) -> None:
         self._is_held = False
@@ -407,8 +411,9 @@ class MemoryWire:
         for timer in (self._linger, self._pump):
             if timer is not None:
                 timer.cancel()
-        # Later, as sockets do: whoever closes the wire is not called back from within.
-        self._clock.call_soon(self._report_gone, reason)
+        if self._is_open:  # else nobody knows of it
+            # Later, as sockets do: whoever closes the wire is not called back from within.
+            self._clock.call_soon(self._report_gone, reason)
 
     def _report_gone(self, reason: str) -> None:
         self._connection.lost(LOST, reason)
