@@ -564,14 +564,32 @@ def test_a_later_simulation_takes_the_place_of_an_earlier_one(tmp_path: Path) ->
     assert sorted(records(tmp_path / "run")) == ["peer0", "peer1"]
 
 
+def test_what_is_no_peers_outlives_another_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    play(planned("training.rounds=1", noise=True, peers=3), Path("."))
+    (tmp_path / "notes.md").write_text("years of work")
+    (tmp_path / "field").mkdir()
+    (tmp_path / "field" / "peer0").write_text("a key")
+    play(planned("training.rounds=1", noise=True, peers=2), Path("."))
+    assert (tmp_path / "notes.md").exists()
+    assert (tmp_path / "field" / "peer0").exists()
+    assert not (tmp_path / "peer2").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--peers", "0"], "--peers must be in [1, 10000], got 0"),
         (["--payload-kb", "3"], "--payload-kb: only with --protocol-only"),
         (["--train-s", "3"], "--train-s: only with --protocol-only"),
-        (["--protocol-only", "--payload-kb", "0"], "--payload-kb: must be positive, got 0"),
-        (["--protocol-only", "--train-s", "-1"], "--train-s: must be 0 or more, got -1"),
+        (["--protocol-only", "--payload-kb", "0"], "--payload-kb: must be in [0.001, 1000000]"),
+        (["--protocol-only", "--payload-kb", "inf"], "--payload-kb: must be in [0.001, 1000000]"),
+        (["--protocol-only", "--payload-kb", "1e9"], "--payload-kb: must be in [0.001, 1000000]"),
+        (["--protocol-only", "--train-s", "-1"], "--train-s: must be 0 or more, and finite, got"),
+        (["--protocol-only", "--train-s", "inf"], "--train-s: must be 0 or more, and finite, got"),
+        (["--protocol-only", "--workers", "65"], "--workers: at most 64 processes can share"),
         (["--workers", "0"], "--workers: must be positive, got 0"),
         (["--until", "0"], "--until: must be positive, got 0"),
         (["--network", "wify"], "did you mean wifi?"),

@@ -205,6 +205,17 @@ def test_a_signal_to_all_leaves_what_all_have_recorded_and_no_process(
     assert [len(each.records) >= 2 for each in read_run(out)] == [True] * 8
 
 
+def test_an_interruption_before_any_round_points_to_nothing(tmp_path: Path) -> None:
+    flags = ["simulate", "--protocol-only", "--peers", "60", "--workers", "2"]
+    command = [sys.executable, "-m", "semantic_net.cli", *flags, "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"60 peers exchange" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (130, b"interrupted; no round was closed\n")
+
+
 def test_too_many_processes_are_refused_in_a_line(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import math
 import multiprocessing
 import os
 from pathlib import Path
@@ -25,8 +26,9 @@ DEFAULT_PAYLOAD_KB = 25.0
 DEFAULT_TRAIN_S = 10.0
 PEERS_A_PART = 50
 """Fewer have too little to do between two meetings of the processes that share them."""
-MAX_DEFAULT_PARTS = 8
+MAX_DEFAULT_PARTS, MAX_PARTS = 8, 64
 """All of them meet all others."""
+MAX_PAYLOAD_KB = 1_000_000
 
 SIMULATE_HELP = """many peers at once, over a simulated network
 
@@ -94,8 +96,8 @@ def add_simulate(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("runs/simulation"),
         metavar="DIR",
-        help="what the peers leave (default runs/simulation); an earlier simulation's files are "
-        "removed",
+        help="what the peers leave, a folder each (default runs/simulation); those of an earlier "
+        "simulation are removed",
     )
     parser.set_defaults(run=_simulate)
 
@@ -127,7 +129,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     )
     console = Console(highlight=False)
     make_engine = ray_engine if arguments.engine == "ray" else local_engine
-    workers = arguments.workers or min(os.cpu_count() or 1, found.num_peers)
+    workers = min(arguments.workers or os.cpu_count() or 1, found.num_peers)
     level = found.config.monitoring.log_level
     # What a thousand peers tell of themselves, nobody reads unless asked for.
     with logging_to("error" if level == "info" else level), ended_by_signals(_end_at_once):
@@ -146,8 +148,11 @@ def _simulate(arguments: argparse.Namespace) -> int:
                 num_parts=_num_parts(arguments.workers, found),
             )
         except KeyboardInterrupt:
-            done = f"interrupted; what peers have left so far: semantic-net report {arguments.out}"
-            console.print(done, soft_wrap=True)
+            if any(arguments.out.glob("*/rounds.jsonl")):
+                left = f"what peers have left so far: semantic-net report {arguments.out}"
+            else:
+                left = "no round was closed"
+            console.print(f"interrupted; {left}", soft_wrap=True)
             return INTERRUPTED
     return _tell_end(outcome, found, arguments, console)
 
@@ -185,14 +190,20 @@ def _check(arguments: argparse.Namespace) -> None:
             if value is not None:
                 raise ConfigError(f"{flag}: only with --protocol-only; peers that train say both")
     for flag, value in (
-        ("--payload-kb", arguments.payload_kb),
         ("--workers", arguments.workers),
         ("--until", arguments.until),
     ):
         if value is not None and not value > 0:
             raise ConfigError(f"{flag}: must be positive, got {value:g}")
-    if arguments.train_s is not None and not arguments.train_s >= 0:
-        raise ConfigError(f"--train-s: must be 0 or more, got {arguments.train_s:g}")
+    payload_kb, train_s = arguments.payload_kb, arguments.train_s
+    if payload_kb is not None and not 0.001 <= payload_kb <= MAX_PAYLOAD_KB:
+        raise ConfigError(f"--payload-kb: must be in [0.001, {MAX_PAYLOAD_KB}], got {payload_kb:g}")
+    if train_s is not None and not 0 <= train_s < math.inf:
+        raise ConfigError(f"--train-s: must be 0 or more, and finite, got {train_s:g}")
+    if arguments.protocol_only and (arguments.workers or 1) > MAX_PARTS:
+        raise ConfigError(
+            f"--workers: at most {MAX_PARTS} processes can share peers, got {arguments.workers}"
+        )
 
 
 def _name_peers() -> None:

@@ -19,6 +19,9 @@ from semantic_net.simulation.worker import config_of
 
 PORT = 5000
 
+PEER_NAME = r"peer[0-9]+"
+"""Of all machines, and of the folders of their peers."""
+
 MAX_PEERS = 10_000
 
 FULL_TO = 16

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import re
 import resource
 import shutil
 import threading
@@ -25,7 +26,7 @@ from semantic_net.simulation.engines import Engine, Jobs
 from semantic_net.simulation.fleet import Fleet
 from semantic_net.simulation.lives import LearningPeers, Life, MakeLife, NoisePeers
 from semantic_net.simulation.progress import Listener, Progress, Reports, RoundOfAll
-from semantic_net.simulation.scenario import Scenario
+from semantic_net.simulation.scenario import PEER_NAME, Scenario
 from semantic_net.simulation.spread import Part, PartLoop, spread
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.memory import MemoryNetwork
@@ -65,7 +66,7 @@ def simulate(
 
     Args:
         scenario: Everything that it depends on.
-        out: Gets a folder a peer; what an earlier simulation left there is removed.
+        out: Gets a folder a peer; those of an earlier simulation there are removed.
         make_engine: Makes where peers train, if they do.
         until_s: Virtual seconds after which peers that still run say goodbye; None: no limit.
         show: Told of each round that all running peers are through with.
@@ -202,11 +203,12 @@ def _refuse_anothers(out: Path) -> None:
 
 
 def _make_fresh(out: Path, config: Config) -> None:
-    """Empty the folder of an earlier simulation, or make it."""
+    """Make the folder, or remove what the peers of an earlier simulation have left in it."""
     try:
-        if out.exists():
-            shutil.rmtree(out)
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
+        for folder in out.iterdir():
+            if re.fullmatch(PEER_NAME, folder.name) and folder.is_dir():
+                shutil.rmtree(folder)
         (out / SIMULATION_FILE).write_text(dump_config(config), encoding="utf-8")
     except OSError as exc:
         raise StartError(f"--out {out}: cannot be used: {exc.strerror or exc}") from exc
