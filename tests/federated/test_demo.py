@@ -166,9 +166,13 @@ def test_an_earlier_demo_is_replaced_and_nothing_else_is(tmp_path: Path) -> None
         run(options(out))
     assert (out / "thesis.txt").exists()
     (out / "demo.yaml").touch()
+    earlier = ("peer7", "local7.json", "peer-7.err.txt", "peer-7-alone.out.txt")
+    for name in earlier:
+        (out / name).touch()
     with pytest.raises(StartError, match="peer 2 failed"):
         run(options(out, "crash"))
-    assert not (out / "thesis.txt").exists()
+    assert (out / "thesis.txt").exists()
+    assert not any((out / name).exists() for name in earlier)
     assert (out / "demo.yaml").stat().st_size > 0
 
 

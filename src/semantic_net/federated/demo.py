@@ -7,7 +7,6 @@ It knows no model and no socket; it trains nothing itself.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from semantic_net.config import Config, dump_config
+from semantic_net.disk import remove_named
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.federated.child_processes import Children, ended_by_signals, reserved_ports
 from semantic_net.federated.demo_figures import (
@@ -33,6 +33,8 @@ from semantic_net.monitoring.live import LiveView, Watched
 from semantic_net.records import RoundRecord
 
 CONFIG_FILE = "demo.yaml"
+OWN_FILES = r"peer\d+|local\d+\.json|peer-\d+(-alone)?\.(out|err)\.txt"
+"""What a demo leaves beside that."""
 """The configuration that all peers get; also what marks a folder as a demo's own."""
 
 MODEL_FILE = "model.safetensors"
@@ -129,15 +131,15 @@ def configuration(options: DemoOptions) -> Config:
 
 
 def _make_fresh(folder: Path, config: Config) -> None:
-    """Empty the folder of an earlier demo, or make it; refuse any other that holds something."""
+    """Remove what an earlier demo has left, or make the folder; refuse one of something else."""
     try:
         if folder.exists():
             if any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
                 raise StartError(
                     f"--out {folder}: holds something that is no demo's; name another folder"
                 )
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+            remove_named(folder, OWN_FILES)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
     except OSError as exc:
         raise StartError(f"--out {folder}: cannot be used: {exc.strerror or exc}") from exc

@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-import re
 import resource
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semantic_net.config import Config, dump_config
+from semantic_net.disk import remove_named
 from semantic_net.errors import StartError
 from semantic_net.monitoring.presence import SIMULATION_FILE
 from semantic_net.simulation.engines import Engine, Jobs
@@ -206,9 +205,7 @@ def _make_fresh(out: Path, config: Config) -> None:
     """Make the folder, or remove what the peers of an earlier simulation have left in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for folder in out.iterdir():
-            if re.fullmatch(PEER_NAME, folder.name) and folder.is_dir():
-                shutil.rmtree(folder)
+        remove_named(out, PEER_NAME)
         (out / SIMULATION_FILE).write_text(dump_config(config), encoding="utf-8")
     except OSError as exc:
         raise StartError(f"--out {out}: cannot be used: {exc.strerror or exc}") from exc
