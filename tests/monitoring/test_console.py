@@ -13,7 +13,13 @@ from monitoring_support import PEERS, make_record
 from rich.console import Console
 
 from semantic_net.monitoring import console as console_module
-from semantic_net.monitoring.console import RoundPrinter, logging_to, record_printer, round_text
+from semantic_net.monitoring.console import (
+    RoundPrinter,
+    logging_to,
+    print_interrupted,
+    record_printer,
+    round_text,
+)
 from semantic_net.records import decode_record
 
 log = logging.getLogger("semantic_net.test")
@@ -22,6 +28,18 @@ log = logging.getLogger("semantic_net.test")
 class FullDisk(io.StringIO):
     def write(self, text: str) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Interrupted(io.StringIO):
+    """A terminal of somebody who presses Ctrl-C at the first thing that he reads."""
+
+    has_interrupted = False
+
+    def flush(self) -> None:
+        super().flush()
+        if not self.has_interrupted and self.getvalue():
+            self.has_interrupted = True
+            raise KeyboardInterrupt
 
 
 def test_a_round_is_one_line() -> None:
@@ -185,3 +203,12 @@ def test_log_files_do_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.M
             log.debug("line %d", index)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "log.txt.1"]
     assert all(path.stat().st_size <= 1000 for path in tmp_path.iterdir())
+
+
+def test_what_an_interruption_falls_into_is_not_said_twice() -> None:
+    terminal = Interrupted()
+    console = Console(file=terminal, highlight=False)
+    with pytest.raises(KeyboardInterrupt):
+        console.print("10 peers learn")
+    print_interrupted("no round was closed", console)
+    assert terminal.getvalue() == "10 peers learn\ninterrupted; no round was closed\n"

@@ -107,7 +107,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from semantic_net.federated.child_processes import ended_by_signals
-    from semantic_net.monitoring.console import logging_to
+    from semantic_net.monitoring.console import logging_to, print_interrupted
     from semantic_net.simulation.engines import local_engine, ray_engine
     from semantic_net.simulation.scenario import scenario
     from semantic_net.simulation.simulate import simulate
@@ -152,7 +152,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
                 left = f"what peers have left so far: semantic-net report {arguments.out}"
             else:
                 left = "no round was closed"
-            console.print(f"interrupted; {left}", soft_wrap=True)
+            print_interrupted(left, console)
             return INTERRUPTED
     return _tell_end(outcome, found, arguments, console)
 

@@ -38,6 +38,7 @@ from semantic_net.federated.trainings import (
     text_of,
 )
 from semantic_net.monitoring import plots
+from semantic_net.monitoring.console import print_interrupted
 from semantic_net.monitoring.energy import EnergyMeter
 from semantic_net.monitoring.recorder import ROUNDS_FILE
 from semantic_net.monitoring.runs import main_metric_of, read_run
@@ -120,7 +121,7 @@ def run_comparison(options: CompareOptions, console: Console) -> int:
                 outcome = _run(options, seed, name, config, console)
                 outcomes[name].append(outcome)
         except KeyboardInterrupt:
-            console.print("interrupted; the same command goes on from here")
+            print_interrupted("the same command goes on from here", console)
             return 130
     first = configs[options.seeds[0], names[0]]
     ways = [

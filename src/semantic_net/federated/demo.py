@@ -28,6 +28,7 @@ from semantic_net.federated.demo_figures import (
 )
 from semantic_net.federated.experiment import experiment_config
 from semantic_net.monitoring.comparison import comparison_lines, comparison_table
+from semantic_net.monitoring.console import print_interrupted
 from semantic_net.monitoring.digests import verdict
 from semantic_net.monitoring.live import LiveView, Watched
 from semantic_net.records import RoundRecord
@@ -90,7 +91,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
             results = _run_locals(options, config, folder, console)
             local_s = time.monotonic() - started
         except KeyboardInterrupt:
-            console.print("interrupted; all peers have been ended")
+            print_interrupted("all peers have been ended", console)
             return 130
     found = compare_models(results, histories, federated_s, local_s)
     judged = verdict(histories, config.training.rounds)

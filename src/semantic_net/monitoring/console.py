@@ -150,6 +150,19 @@ class RoundPrinter(_Tolerant):
         self._try(lambda: self._console.print(text, soft_wrap=True))
 
 
+def print_interrupted(left: str, console: Console) -> None:
+    """Say what an interruption leaves behind.
+
+    Rich forgets a text once it is flushed; interrupted in between, it would print it again first.
+
+    Args:
+        left: Or what goes on from there.
+        console: May have been interrupted itself.
+    """
+    fresh = Console(file=console.file, highlight=False)
+    fresh.print(f"interrupted; {left}", soft_wrap=True)
+
+
 @contextlib.contextmanager
 def logging_to(
     level: str, log_file: Path | None = None, console: Console | None = None
