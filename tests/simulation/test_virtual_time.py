@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -149,3 +150,80 @@ def test_a_threadsafe_call_from_the_own_thread_is_one() -> None:
         return await event.wait()
 
     assert run_virtual(main())
+
+
+def test_an_interruption_waits_for_the_callback_that_it_falls_into() -> None:
+    seen: list[str] = []
+
+    async def peer() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            seen.append("through")
+            await asyncio.sleep(1.0)
+            seen.append("after")
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    async def main() -> None:
+        await asyncio.gather(peer(), asyncio.sleep(1e6))
+
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(main())
+    assert seen == ["through", "cancelled"]
+
+
+def test_an_interruption_ends_long_work_at_once() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        with loop.long_work():
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it goes on")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(main())
+
+
+@pytest.mark.parametrize("finishes", [True, False], ids=["done", "cleaning up"])
+def test_an_interruption_that_comes_late_leaves_nothing_half_done(finishes: bool) -> None:
+    loop = VirtualTimeLoop()
+    ended = False
+
+    async def other() -> None:
+        nonlocal ended
+        try:
+            await asyncio.sleep(1e6)
+        finally:
+            if not finishes:
+                signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(1.0)
+            ended = True
+
+    async def main() -> None:
+        asyncio.get_running_loop().other = asyncio.ensure_future(other())  # type: ignore[attr-defined]
+        await asyncio.sleep(1.0)
+        if finishes:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(main(), loop)
+    assert ended
+    assert loop.is_closed()
+
+
+def test_signals_that_interrupt_nobody_are_left_alone() -> None:
+    caught: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
+    mine = signal.getsignal(signal.SIGTERM)
+
+    async def main() -> str:
+        signal.raise_signal(signal.SIGTERM)
+        return "done"
+
+    try:
+        assert run_virtual(main()) == "done"
+        assert caught == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)

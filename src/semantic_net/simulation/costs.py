@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
+
+from semantic_net.simulation.virtual_time import VirtualTimeLoop
 
 T = TypeVar("T")
 
@@ -35,11 +38,11 @@ class VirtualRunner:
         """Do a piece of the learner's work, one after the other."""
         async with self._learning:
             if self._begin is None:
-                return await self._timed(work)
+                return await self._timed(functools.partial(_interruptible, work))
             self._cost_s = 0.0
             future = self._begin(work)
             await self._sleep()
-            return cast("T", future.result())
+            return cast("T", _interruptible(future.result))
 
     async def check(self, work: Callable[[], T]) -> T:
         """Hash and parse something that has arrived, while the learner may be busy."""
@@ -55,3 +58,10 @@ class VirtualRunner:
         cost_s, self._cost_s = self._cost_s, 0.0
         if cost_s:
             await asyncio.sleep(cost_s)
+
+
+def _interruptible(work: Callable[[], T]) -> T:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    with loop.long_work():
+        return work()

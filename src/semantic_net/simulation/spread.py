@@ -174,8 +174,13 @@ class PartLoop(VirtualTimeLoop):
         self._part = part
         self._horizon_s = 0.0
 
+    def interrupt(self) -> None:
+        """Go on to the end without the others."""
+        self._part.close()
+        super().interrupt()
+
     def run_forever(self) -> None:
-        """Run until stopped; after an error or an interruption without the others."""
+        """Run until stopped; after an error without the others."""
         try:
             super().run_forever()
         except BaseException:

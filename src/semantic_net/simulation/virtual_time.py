@@ -9,12 +9,15 @@ that is a `DeadlockError`, not a hang.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import math
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from semantic_net.transport.memory_ends import Rank
@@ -44,6 +47,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         # compares handles, which takes several times as long, and a fleet sets millions of them.
         self._timers: list[tuple[float, Rank, int, asyncio.TimerHandle]] = []
         self._num_timers = itertools.count()
+        self._main: asyncio.Task[Any] | None = None
+        self._takes_long = False
+        self._is_interrupted = False
 
     def time(self) -> float:
         """Return the virtual seconds since the loop was made."""
@@ -116,6 +122,72 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             heapq.heappop(timers)
         return timers[0][0] if timers else math.inf
 
+    @contextlib.contextmanager
+    def long_work(self) -> Iterator[None]:
+        """Let an interruption end what is being done here at once."""
+        self._takes_long = True
+        try:
+            yield
+        finally:
+            self._takes_long = False
+
+    @contextlib.contextmanager
+    def orderly_interruptions(self) -> Iterator[None]:
+        """Let `KeyboardInterrupt` end what `run_main` runs, and not what a signal just meets.
+
+        Raised in the middle of a callback it would leave a task with an error that nobody asks
+        for, a coroutine that nobody awaits, or a lock that nobody frees. For signals that have a
+        handler which raises it; in the main thread alone, as no other gets signals.
+
+        Raises:
+            KeyboardInterrupt: It has come, if only when all was over.
+        """
+
+        def orderly(handler: Callable[[int, FrameType | None], object]) -> Callable[..., None]:
+            def handle(number: int, frame: FrameType | None) -> None:
+                try:
+                    handler(number, frame)
+                except KeyboardInterrupt:
+                    if self._takes_long:
+                        raise
+                    self._is_interrupted = True
+                    self._ready.appendleft(asyncio.Handle(self.interrupt, (), self))
+
+            return handle
+
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(handler := signal.getsignal(number)):
+                    before[number] = handler
+                    signal.signal(number, orderly(handler))
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        """Cancel what `run_main` runs, if it still does."""
+        if self._main is not None:
+            self._main.cancel()
+
+    def run_main(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run ``main`` to its end, or until it is interrupted.
+
+        Raises:
+            KeyboardInterrupt: Instead of `asyncio.CancelledError`, where a signal has done it.
+        """
+        self._main = task = self.create_task(main)
+        try:
+            return self.run_until_complete(task)
+        except asyncio.CancelledError as exc:
+            if self._is_interrupted:
+                raise KeyboardInterrupt from exc
+            raise
+
     def run_in_executor(  # type: ignore[override]  # typeshed's takes Python 3.11 to write down
         self, executor: Any, func: Any, *args: Any
     ) -> NoReturn:
@@ -143,14 +215,16 @@ def run_virtual(main: Coroutine[Any, Any, T], loop: VirtualTimeLoop | None = Non
 
     Raises:
         DeadlockError: ``main`` waits for something that cannot happen.
+        KeyboardInterrupt: A signal has interrupted it; what is left has been cancelled.
     """
     loop = loop or VirtualTimeLoop()
-    try:
-        return loop.run_until_complete(main)
-    finally:
-        loop.run_until_complete(_cancel_others())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+    with loop.orderly_interruptions():
+        try:
+            return loop.run_main(main)
+        finally:
+            loop.run_until_complete(_cancel_others())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
 
 async def _cancel_others() -> None:
