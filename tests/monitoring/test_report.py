@@ -11,7 +11,7 @@ from semantic_net.cli import main
 from semantic_net.monitoring import plots
 from semantic_net.monitoring import report as module
 from semantic_net.monitoring.plots import plot_run
-from semantic_net.monitoring.report import events, metrics_cells, peers_cells, report
+from semantic_net.monitoring.report import events, fleet_cells, metrics_cells, peers_cells, report
 from semantic_net.monitoring.runs import Participant, main_metric_of
 
 FIRST = Participant(
@@ -110,6 +110,27 @@ def test_of_a_fleet_the_mean_is_told_and_one_configuration() -> None:
     assert "configuration of peer0, one of 13" in text
     assert "port: 1}" not in text
     assert len(metrics_cells(fleet(module.MAX_COLUMNS)).head) == 13
+
+
+def test_of_a_fleet_the_whole_cost_is_told_and_who_bore_most() -> None:
+    run = [
+        Participant("a", (make_record(bytes_sent=1_000, time_s=2.0, messages_received=7),), None),
+        Participant(
+            "b", (make_record(bytes_sent=4_000, time_s=9.0, messages_received=2000),), None
+        ),
+        Participant("c", (make_record(bytes_sent=7_000, missing=[PEERS[0]], time_s=1.0),), None),
+    ]
+    cells = fleet_cells(run)
+    assert cells.head == ("quantity", "all together", "mean", "least", "most")
+    assert cells.rows == (
+        ("sent", "12.0 kB", "4.0 kB", "1.0 kB (a)", "7.0 kB (c)"),
+        ("received", "75.0 kB", "25.0 kB", "25.0 kB (a)", "25.0 kB (a)"),
+        ("messages received", "2,007", "1,004", "7 (a)", "2,000 (b)"),
+        ("time", "", "4.0 s", "1.0 s (c)", "9.0 s (b)"),
+        ("rounds without somebody", "1", "0.3333", "0 (a)", "1 (c)"),
+    )
+    assert "What it cost" not in report(run, [], [])
+    assert "What it cost" in report(fleet(module.MAX_COLUMNS + 1), [], [])
 
 
 def test_of_a_fleet_the_mean_is_drawn_and_nobody_named() -> None:

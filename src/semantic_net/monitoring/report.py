@@ -46,18 +46,16 @@ def peers_cells(run: Sequence[Participant]) -> Cells:
     if any(each.learns for each in run):
         columns[f"{metric_label(name) or 'metric'}, last"] = lambda each: _last(each, name)
         columns["best"] = lambda each: _best(each, name, higher_is_better=higher)
-    columns["sent"] = lambda each: format_bytes(sum(r.bytes_sent for r in each.records))
-    columns["received"] = lambda each: format_bytes(sum(r.bytes_received for r in each.records))
+    columns["sent"] = lambda each: format_bytes(_sent(each))
+    columns["received"] = lambda each: format_bytes(_received(each))
     if any(each.learns for each in run):
         columns["smaller than float32"] = _smaller
-    columns["time"] = lambda each: format_duration(sum(r.time_s for r in each.records))
+    columns["time"] = lambda each: format_duration(_time_s(each))
     if any(each.energy_j is not None for each in run):
         columns["energy"] = lambda each: (
             "" if each.energy_j is None else format_energy(each.energy_j)
         )
-    columns["rounds without somebody"] = lambda each: str(
-        sum(bool(r.missing) for r in each.records)
-    )
+    columns["rounds without somebody"] = lambda each: _count(_rounds_without(each))
     columns["digest"] = lambda each: short_digest(each.records[-1].state_digest)
     rows = (tuple(cell(each) for cell in columns.values()) for each in run)
     return Cells(tuple(columns), tuple(rows))
@@ -82,6 +80,68 @@ def _smaller(each: Participant) -> str:
     payload = sum(r.payload_bytes for r in each.records)
     dense = sum(r.dense_bytes for r in each.records if r.payload_bytes)
     return f"{dense / payload:.3g} times" if payload else ""
+
+
+def fleet_cells(run: Sequence[Participant]) -> Cells:
+    """Return what all processes together have cost, and whom it cost most: a row a quantity.
+
+    What a process does not know of itself leaves it out of that row.
+    """
+    rows = []
+    for label, value_of, text_of, adds_up in _QUANTITIES:
+        known = [(value, each.name) for each in run if (value := value_of(each)) is not None]
+        if not known:
+            continue
+        values = [value for value, _ in known]
+        ends = min(known, key=lambda one: one[0]), max(known, key=lambda one: one[0])
+        rows.append(
+            (
+                label,
+                text_of(sum(values)) if adds_up else "",
+                text_of(statistics.mean(values)),
+                *(f"{text_of(value)} ({name})" for value, name in ends),
+            )
+        )
+    return Cells(("quantity", "all together", "mean", "least", "most"), tuple(rows))
+
+
+def _sent(each: Participant) -> float:
+    return sum(record.bytes_sent for record in each.records)
+
+
+def _received(each: Participant) -> float:
+    return sum(record.bytes_received for record in each.records)
+
+
+def _messages(each: Participant) -> float | None:
+    counts = [record.messages_received for record in each.records]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _time_s(each: Participant) -> float:
+    return sum(record.time_s for record in each.records)
+
+
+def _rounds_without(each: Participant) -> float:
+    return sum(bool(record.missing) for record in each.records)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+_QUANTITIES: tuple[
+    tuple[str, Callable[[Participant], float | None], Callable[[float], str], bool], ...
+] = (
+    ("sent", _sent, format_bytes, True),
+    ("received", _received, format_bytes, True),
+    ("messages received", _messages, _count, True),
+    ("energy", lambda each: each.energy_j, format_energy, True),
+    ("time", _time_s, format_duration, False),
+    ("rounds without somebody", _rounds_without, _count, True),
+)
+"""Name, value of a process, its text, and whether those of all add up."""
 
 
 def metrics_cells(run: Sequence[Participant]) -> Cells:
@@ -187,6 +247,7 @@ def report(
     metrics = metrics_cells(run)
     return page(
         f"{', '.join(sorted(tasks)) or 'A run'}: {len(run)} process{'es' * (len(run) > 1)}",
+        html_table(fleet_cells(run), "What it cost") if len(run) > MAX_COLUMNS else "",
         html_table(peers_cells(run), "Who took part"),
         html_list(words),
         *(html_figure(svg, label) for label, svg in drawings),
