@@ -22,6 +22,7 @@ from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.parts import ClosedRound, Encoded, Trained
 from semantic_net.federated.peer import INTERRUPTED
 from semantic_net.protocol.actions import (
+    Action,
     Check,
     CheckBase,
     Discard,
@@ -480,6 +481,25 @@ def test_a_bug_in_the_learner_ends_the_run_instead_of_hanging_it() -> None:
 
     with pytest.raises(ZeroDivisionError, match="a user's task"):
         run_virtual(scenario())
+
+
+@pytest.mark.parametrize("what", ["look", "tick"])
+def test_a_bug_in_what_the_loop_calls_ends_the_run_as_well(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def broken(now: float) -> list[Action]:
+        raise ZeroDivisionError("a bug of ours")
+
+    async def main() -> None:
+        all_of_them = devices(network())
+        running = asyncio.gather(*(device.run() for device in all_of_them))
+        a = all_of_them[0]
+        await until(lambda: len(a.rounds) == 1)
+        monkeypatch.setattr(a.machine, what, broken)
+        await running
+
+    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+        run_virtual(main())
 
 
 def test_a_real_divergence_is_reported_by_both_with_all_that_is_held() -> None:

@@ -333,6 +333,19 @@ def test_a_mesh_dials_what_it_is_told_of_and_forgets_it_once_it_is_there() -> No
     assert only(machine.not_reached("10.0.0.2:1", 3.0), Forget) == [Forget("10.0.0.2:1")]
 
 
+def test_what_would_lead_somewhere_else_is_not_dialled_whoever_tells_of_it() -> None:
+    machine = meshed()
+    told = ("[fe80::1%2]:1", "127.0.0.1:22", " 10.0.0.2:1", "no address", "x" * 120)
+    machine.connected(A, 0.0, same_machine=False)
+    hear(machine, ALICE)
+    hints = Hints(tuple(Hint(address, 0) for address in told))
+    assert only(machine.received(A, hints, 1.0), Dial) == []
+    neighbours = Neighbours((Neighbour(CAROL.peer_id, told[:2]),))
+    assert only(machine.received(A, neighbours, 1.0), Dial) == []
+    machine.connected(B, 1.0, same_machine=True)
+    assert only(machine.received(B, hints, 1.0), Dial) == [Dial("127.0.0.1:22")]
+
+
 def test_a_mesh_dials_neighbours_of_neighbours_but_not_itself() -> None:
     machine = meshed()
     meet(machine, ALICE)

@@ -185,10 +185,8 @@ def test_addresses_that_lead_to_one_neighbour_are_bounded() -> None:
 
 def test_what_leads_somewhere_on_one_network_alone_is_no_hint() -> None:
     mesh = make()
-    here = "[fe80::7%3]:5000"
-    mesh.found(here, 0.0)
-    mesh.told(PeerId("a"), Hints((Hint("[fe80::1%2]:1", 0), Hint("far:1", 0))), 0.0)
-    assert {*mesh.view} == {here, "far:1"}
+    mesh.found("[fe80::7%3]:5000", 0.0)
+    hear(mesh, "a", "far")
     actions = mesh.connected(PeerId("b"), ("[fe80::8%3]:5000",), "", 1.0)
     actions += mesh.connected(PeerId("c"), (), "", 1.0)
     told = [hint.address for send in only(actions, Send) for hint in send.message.known]  # type: ignore[union-attr]  # hints
@@ -429,7 +427,7 @@ def hints_to(actions: list[Action], name: str) -> list[str]:
 def test_a_newcomer_is_told_of_others_and_all_of_some_from_then_on() -> None:
     mesh = linked(K)
     for teller in range(K):
-        hear(mesh, f"n{teller}", *(f"{teller}x{n}" for n in range(8)))
+        hear(mesh, f"n{teller}", *(f"{teller}-{n}" for n in range(8)))
     first = hints_to(meet(mesh, "new", 1.0), "new")
     assert len(first) == FIRST_HINTS
     assert sum(address.startswith("n") for address in first) == K

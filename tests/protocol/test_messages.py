@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from protocol_support import RUN, heartbeat, heartbeat_body, signer, update
 
 from semantic_net.errors import LocalProtocolError, RemoteProtocolError
+from semantic_net.protocol.address import MAX_ADDRESS_CHARS, means_the_same_to_all
 from semantic_net.protocol.frames import Frame, FrameDecoder, Kind
 from semantic_net.protocol.messages import (
-    MAX_ADDRESS_CHARS,
+    MAX_ADDRESSES,
     MAX_HAVE_ENTRIES,
     MAX_HINT_AGE_S,
     MAX_HINTS,
+    MAX_NEIGHBOURS,
     Absent,
     Chunk,
     Have,
@@ -93,8 +95,18 @@ def test_the_longest_have_fits_its_frame() -> None:
     encode_message(Have((entry,) * MAX_HAVE_ENTRIES, True))
 
 
+LONGEST = f"{'a' * 59}.{'b' * (MAX_ADDRESS_CHARS - 66)}:50000"
+"""No address that is told takes more bytes: it has no letters but those of ASCII."""
+
+
+def test_the_longest_list_of_neighbours_fits_its_frame() -> None:
+    assert means_the_same_to_all(LONGEST)
+    neighbour = Neighbour(ALICE.peer_id, (LONGEST,) * MAX_ADDRESSES)
+    encode_message(Neighbours((neighbour,) * MAX_NEIGHBOURS))
+
+
 def test_the_longest_hints_fit_their_frame_and_longer_ones_are_refused() -> None:
-    hint = Hint("a" * MAX_ADDRESS_CHARS, MAX_HINT_AGE_S)
+    hint = Hint(LONGEST, MAX_HINT_AGE_S)
     encode_message(Hints((hint,) * MAX_HINTS))
     for known in ((hint,) * (MAX_HINTS + 1), (Hint("a" * (MAX_ADDRESS_CHARS + 1), 0),)):
         body = msgspec.msgpack.encode((known,))

@@ -229,14 +229,16 @@ class Peer(Generic[Parsed]):
             if event.hello.unpacks:
                 self._unpacking.add(event.peer)
             self._look_for_peers()
-            addresses = tuple(dialable_addresses(event.hello, event.address))
             for known in (event.device or event.peer, event.peer):
                 self._refusers.pop(known, None)
-            sums_up = event.hello.sums_up
-            seen_at = event.address if event.dialled else ""
             self.carry_out(
                 self._machine.connected(
-                    event.peer, now, addresses, seen_at=seen_at, sums_up=sums_up
+                    event.peer,
+                    now,
+                    tuple(dialable_addresses(event.hello, event.address)),
+                    event.address if event.dialled else "",
+                    sums_up=event.hello.sums_up,
+                    same_machine=parse_address(event.address).is_loopback,
                 )
             )
         elif isinstance(event, Disconnected):
@@ -343,9 +345,12 @@ class Peer(Generic[Parsed]):
         return "a stranger" if peer is None else short_id(peer)
 
     def _tick(self) -> None:
-        if self._machine.rounds.waiting_for:
-            self._look_for_peers()
-        self.carry_out(self._machine.tick(self._now()))
+        try:
+            if self._machine.rounds.waiting_for:
+                self._look_for_peers()
+            self.carry_out(self._machine.tick(self._now()))
+        except Exception as exc:  # of ours; what the loop calls, nobody else looks at
+            self._failed(exc)
 
     def _look_for_peers(self) -> None:
         rounds, transport = self._machine.rounds, self._parts.transport
@@ -369,9 +374,12 @@ class Peer(Generic[Parsed]):
 
     def _end_turn(self) -> None:
         self._turn_ends = False
-        if not self._is_over:
-            self._do(self._machine.look(self._now()))
-        self._set_alarm()
+        try:
+            if not self._is_over:
+                self._do(self._machine.look(self._now()))
+            self._set_alarm()
+        except Exception as exc:  # as above
+            self._failed(exc)
 
     def _set_alarm(self) -> None:
         if self._timer is not None:
@@ -389,8 +397,10 @@ class Peer(Generic[Parsed]):
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if not isinstance(error, Exception):  # the loop itself ends with whatever else there is
-            return
+        if isinstance(error, Exception):  # the loop itself ends with whatever else there is
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
         if self._is_over:  # nobody waits for it
             log.debug("work that was under way has ended in an error", exc_info=error)
         elif self._over is not None and not self._over.done():

@@ -39,7 +39,6 @@ from semantic_net.protocol.membership import (
 )
 from semantic_net.protocol.mesh import Mesh, Parting
 from semantic_net.protocol.messages import (
-    MAX_ADDRESS_CHARS,
     MAX_ADDRESSES,
     MAX_NEIGHBOURS,
     Absent,
@@ -274,6 +273,7 @@ class PeerMachine:
         seen_at: str = "",
         *,
         sums_up: bool = False,
+        same_machine: bool = False,
     ) -> list[Action]:
         """A session is up: show ourselves and those we hear, and list what we hold.
 
@@ -283,9 +283,11 @@ class PeerMachine:
             addresses: Where it says that it can be dialled.
             seen_at: Where it was dialled, if we have dialled it.
             sums_up: It begins with digests of what it holds.
+            same_machine: It is on this machine, so that addresses of the loopback interface that
+                it tells of lead us where they lead it.
         """
-        usable = tuple(a for a in addresses if len(a) <= MAX_ADDRESS_CHARS)
-        self._neighbourhood.connected(peer, usable[:MAX_ADDRESSES], now)
+        usable = addresses[:MAX_ADDRESSES]
+        self._neighbourhood.connected(peer, usable, now, same_machine=same_machine)
         messages: list[Message] = [
             *self._records.connected(peer, now),
             self._sign_heartbeat(),
@@ -294,7 +296,7 @@ class PeerMachine:
         ]
         actions: list[Action] = [Send((peer,), message) for message in messages]
         if self.mesh is not None:
-            actions += self.mesh.connected(peer, usable[:MAX_ADDRESSES], seen_at, now)
+            actions += self.mesh.connected(peer, usable, seen_at, now)
         return self._after([*actions, *self.sync.connected(peer, now, sums_up=sums_up)], now)
 
     def led_to(self, peer: PeerId, address: str, now: float) -> list[Action]:
@@ -544,7 +546,9 @@ class PeerMachine:
 
     def _told_hints(self, peer: PeerId, message: Hints, now: float) -> list[Action]:
         if self.mesh is not None:
-            self.mesh.told(peer, message, now)
+            around = self._neighbourhood
+            known = tuple(h for h in message.known if around.is_worth_a_dial(peer, h.address))
+            self.mesh.told(peer, Hints(known), now)
         return []
 
     def _dial_learned(self, now: float) -> list[Action]:

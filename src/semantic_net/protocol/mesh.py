@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import Action, Dial, Forget, HangUp, Send
+from semantic_net.protocol.address import means_the_same_to_all
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.links import (
     GUEST_LIVES,
@@ -33,7 +34,7 @@ from semantic_net.protocol.links import (
     exchanged,
     surplus,
 )
-from semantic_net.protocol.messages import Hint, Hints, means_the_same_to_all
+from semantic_net.protocol.messages import Hint, Hints
 from semantic_net.protocol.view import View
 
 FIRST_HINTS, LATER_HINTS = 12, 6
@@ -222,11 +223,9 @@ class Mesh:
             self._part(link, now, is_over=how is Parting.OVER)
 
     def told(self, teller: PeerId, message: Hints, now: float) -> None:
-        """Take in what a neighbour knows."""
+        """Take in what a neighbour knows, of which each address is worth a dial."""
         linked = self._linked()
         for hint in message.known:
-            if not means_the_same_to_all(hint.address):
-                continue
             self._heard_of(hint.address, now - hint.age_s)
             if not (hint.address in linked or self._is_shunned(hint.address, now)):
                 self.view.add(hint.address, teller, hint.age_s, now)

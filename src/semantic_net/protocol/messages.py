@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.address import MAX_ADDRESS_CHARS
 from semantic_net.protocol.frames import (
     MAX_CHUNK_BYTES,
     Frame,
@@ -55,7 +56,6 @@ MAX_SUMS = 2048
 MAX_NEIGHBOURS = 256
 MAX_ADDRESSES = 2
 """Most addresses of one neighbour that are passed on."""
-MAX_ADDRESS_CHARS = 120
 MAX_HINTS = 16
 MAX_HINT_AGE_S = 0xFFFF
 
@@ -189,17 +189,6 @@ class Absent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """I do not hold what you want from me."""
 
     id: Hash32
-
-
-_LINK_LOCAL = ("[fe8", "[fe9", "[fea", "[feb")
-
-
-def means_the_same_to_all(address: str) -> bool:
-    """Tell whether an address is worth telling others: IPv6 link-local ones are not.
-
-    They lead somewhere on one network alone, and each machine counts its networks by itself.
-    """
-    return not address.lower().startswith(_LINK_LOCAL)
 
 
 class Neighbour(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

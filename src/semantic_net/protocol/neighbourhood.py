@@ -12,13 +12,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from semantic_net.protocol.address import is_worth_a_dial, means_the_same_to_all
 from semantic_net.protocol.identity import PeerId
-from semantic_net.protocol.messages import (
-    MAX_NEIGHBOURS,
-    Neighbour,
-    Neighbours,
-    means_the_same_to_all,
-)
+from semantic_net.protocol.messages import MAX_NEIGHBOURS, Neighbour, Neighbours
 
 SILENT_SHARE = 1 / 3
 """Share of the liveness after which a silent neighbour is no longer heard directly: early enough
@@ -29,6 +25,7 @@ for others to pass its heartbeats on before it would count as gone."""
 class _Session:
     told: tuple[str, ...]
     """Where others can dial the neighbour."""
+    same_machine: bool
     touched_at: float
     """When anything came over it last."""
     heard_at: float | None = None
@@ -68,10 +65,12 @@ class Neighbourhood:
         self._has_news = False
         self._silence_from = math.inf  # nobody falls off our list before
 
-    def connected(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> None:
-        """Note a session, and where its other end can be dialled."""
+    def connected(
+        self, peer: PeerId, addresses: tuple[str, ...], now: float, *, same_machine: bool = False
+    ) -> None:
+        """Note a session, where its other end can be dialled, and whether it is on this machine."""
         told = tuple(filter(means_the_same_to_all, addresses))
-        self._sessions[peer] = _Session(told, now)
+        self._sessions[peer] = _Session(told, same_machine, now)
 
     def disconnected(self, peer: PeerId) -> None:
         """Note the end of a session."""
@@ -107,8 +106,18 @@ class Neighbourhood:
     def told(self, peer: PeerId, message: Neighbours) -> list[PeerId]:
         """Take a neighbour's list; return whom it does not hear directly any more."""
         session = self._sessions[peer]
-        before, session.hears = session.hears, {PeerId(n.id): n.addresses for n in message.heard}
+        before, session.hears = (
+            session.hears,
+            {
+                PeerId(n.id): tuple(a for a in n.addresses if self.is_worth_a_dial(peer, a))
+                for n in message.heard
+            },
+        )
         return [other for other in before if other not in session.hears]
+
+    def is_worth_a_dial(self, peer: PeerId, address: str) -> bool:
+        """Tell whether to dial an address that a neighbour tells of."""
+        return is_worth_a_dial(address, same_machine=self._sessions[peer].same_machine)
 
     def needs(self, peer: PeerId, origin: PeerId) -> bool:
         """Tell whether a neighbour hears of ``origin`` only if somebody passes it on."""
@@ -153,7 +162,7 @@ class Neighbourhood:
         for session in self._sessions.values():
             for peer, addresses in session.hears.items():
                 if peer not in self._sessions:
-                    for address in filter(means_the_same_to_all, addresses):
+                    for address in addresses:
                         yield peer, address
 
     def _silent_at(self, session: _Session) -> float:

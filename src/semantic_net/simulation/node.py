@@ -205,6 +205,16 @@ class Surroundings(Protocol):
         ...
 
 
+def address_of(name: str) -> str:
+    """Return where a node can be dialled."""
+    return f"{name}:1"
+
+
+def name_at(address: str) -> str:
+    """Return which node can be dialled at an address."""
+    return address.removesuffix(":1")
+
+
 class Node:
     """One peer of a world, up or down."""
 
@@ -335,7 +345,7 @@ class Node:
                 progress_bytes=CHUNK_BYTES,
                 mesh=None
                 if cfg.mesh_links is None
-                else MeshConfig(links=cfg.mesh_links, seeds=self.seeds),
+                else MeshConfig(links=cfg.mesh_links, seeds=tuple(map(address_of, self.seeds))),
                 max_liars=cfg.max_liars or 0,
             ),
             self.signer,

@@ -21,7 +21,7 @@ from semantic_net.protocol.machine import PeerMachine
 from semantic_net.protocol.mesh import Parting
 from semantic_net.protocol.messages import Chunk, Message
 from semantic_net.protocol.update import UpdateId
-from semantic_net.simulation.node import CHUNK_BYTES, Node, NodeConfig, Span
+from semantic_net.simulation.node import CHUNK_BYTES, Node, NodeConfig, Span, address_of, name_at
 
 Pair = frozenset[str]
 
@@ -90,7 +90,7 @@ class World:
         for name, node in self.nodes.items():
             node.has_twin = list(key_of.values()).count(key_of[name]) > 1
         self._is_mesh = cfg.mesh_links is not None
-        self._dialled: set[tuple[str, str]] = set()  # in a mesh: who dials whom
+        self._dialled: set[tuple[str, str]] = set()  # in a mesh: who dials what
         if links is not None or self._is_mesh:
             pairs = links or ()
         else:
@@ -193,21 +193,22 @@ class World:
             if node.name in pair:
                 self._break(pair)
 
-    def learned(self, node: Node, name: str) -> None:
+    def learned(self, node: Node, address: str) -> None:
         """Let a node dial another that it was not told of, where links may grow."""
         if self._is_mesh:
-            self._dialled.add((node.name, name))
-            self.after(self._draw(self.link.delay_s), lambda: self._call(node.name, name))
+            self._dialled.add((node.name, address))
+            self.after(self._draw(self.link.delay_s), lambda: self._call(node.name, address))
             return
+        name = name_at(address)
         pair = frozenset((node.name, name))
         if self.grows and name in self.nodes and pair not in self.links and len(pair) == 2:
             self.links.append(pair)
             self.unannounced.add(name)  # nobody was told to wait for it
             self._dial(pair)
 
-    def forgotten(self, node: Node, name: str) -> None:
+    def forgotten(self, node: Node, address: str) -> None:
         """Let a node dial another no more."""
-        self._dialled.discard((node.name, name))
+        self._dialled.discard((node.name, address))
 
     def hang_up(self, node: Node, peer: PeerId, how: Parting) -> None:
         """End a node's session with a peer."""
@@ -302,18 +303,19 @@ class World:
         self._meet(pair)
         self.after(self._draw(self.link.redial_s), lambda: self._dial(pair))
 
-    def _call(self, caller: str, called: str) -> None:
-        if (caller, called) not in self._dialled:
+    def _call(self, caller: str, address: str) -> None:
+        if (caller, address) not in self._dialled:
             return
+        called = name_at(address)
         if called in self.nodes and called != caller:
             node, other = self.nodes[caller], self.nodes[called].id
             if (caller, other) in self._ways:
-                node.feed(lambda m, now: m.led_to(other, called, now))
+                node.feed(lambda m, now: m.led_to(other, address, now))
             elif self._num_sessions[called] < self.max_sessions:
                 self._meet(frozenset((caller, called)), caller)
             else:
-                node.feed(lambda m, now: m.not_reached(called, now))
-        self.after(self._draw(self.link.redial_s), lambda: self._call(caller, called))
+                node.feed(lambda m, now: m.not_reached(address, now))
+        self.after(self._draw(self.link.redial_s), lambda: self._call(caller, address))
 
     def _meet(self, pair: Pair, caller: str | None = None) -> None:
         if pair not in self._down and pair not in self._sessions:
@@ -330,7 +332,7 @@ class World:
         for node, other in ((a, b), (b, a)):
             self._num_sessions[node.name] += 1
             self._met.setdefault(node.name, set()).add(other.name)
-            seen_at = other.name if node.name == caller else ""
+            seen_at = address_of(other.name) if node.name == caller else ""
             _feed_both(node, other, seen_at, self.not_met(node))
 
 
@@ -340,7 +342,7 @@ def _feed_both(node: Node, other: Node, seen_at: str, not_met: tuple[str, ...]) 
     peer = other.id
 
     def connected(machine: PeerMachine, now: float) -> list[Action]:
-        return machine.connected(peer, now, (other.name,), seen_at, sums_up=sums_up)
+        return machine.connected(peer, now, (address_of(other.name),), seen_at, sums_up=sums_up)
 
     def waiting(machine: PeerMachine, now: float) -> list[Action]:
         return machine.waiting_for(not_met, now)

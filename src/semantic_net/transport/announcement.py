@@ -13,16 +13,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.address import Address, IPAddress, leads_to_one_machine
 from semantic_net.protocol.frames import VERSION
 from semantic_net.protocol.identity import PEER_ID_CHARS, PeerId, short_id, signed_bytes
-from semantic_net.transport.address import Address
 
 SERVICE = "_semantic-net._tcp.local."
 
 MAX_ADDRESSES = 4
 """Most addresses of one peer that are dialled: a device has few networks in common with us."""
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 _TAG_CHARS = 32
@@ -121,6 +120,10 @@ def addresses_to_dial(
         # One of ours beside others is of another machine's bridge, numbered like ours (Docker's).
         ours = {interface.ip for interface in own}
         ips = [ip for ip in ips if _without_scope(ip) not in ours] or ips
+        # A network of two has no address of all.
+        networks = [each.network for each in own if each.version == 4]
+        all_of_one = {each.broadcast_address for each in networks if each.prefixlen < 31}
+        ips = [ip for ip in ips if ip not in all_of_one]
         # The others are of networks that we are not on; unless none is, and a router knows better.
         ips = [ip for ip in ips if any(ip in interface.network for interface in own)] or ips
     ips.sort(key=lambda ip: ip.version)
@@ -137,7 +140,7 @@ def _usable(text: str) -> IPAddress | None:
             ip = ip.ipv4_mapped
         elif ip.is_link_local and ip.scope_id is None:
             return None  # on which of our networks?
-    return None if ip.is_unspecified or ip.is_multicast else ip
+    return ip if leads_to_one_machine(ip) else None
 
 
 def _without_scope(ip: IPAddress) -> IPAddress:
