@@ -40,23 +40,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Of what is collected each of n workers has an n-th first, one after the other.
     """
     num_workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    long = [item for item in items if _takes_long(item)]
-    short = [item for item in items if not _takes_long(item)]
+    long = [item for item in items if _is_unmeasured(item)]
+    short = [item for item in items if not _is_unmeasured(item)]
     items.clear()
     for worker in range(num_workers):
         own = slice(worker * len(short) // num_workers, (worker + 1) * len(short) // num_workers)
         items += [*long[worker::num_workers], *short[own]]
 
 
-def _takes_long(item: pytest.Item) -> bool:
+def _is_unmeasured(item: pytest.Item) -> bool:
+    """Tell whether it takes long, and most of that if coverage is measured: all with processes."""
     return item.get_closest_marker("unmeasured") is not None or "e2e" in item.path.parts
 
 
 @pytest.fixture(autouse=True)
 def _measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Measure no coverage in a test that is marked so, nor in processes that it starts."""
+    """Measure no coverage in tests that take long, nor in processes that they start."""
     running = None if Coverage is None else Coverage.current()
-    if running is None or request.node.get_closest_marker("unmeasured") is None:
+    if running is None or not _is_unmeasured(request.node):
         yield
         return
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from processes_support import running
 
 MODEL_MB = 25.65
@@ -19,7 +18,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """torch.optim imports the compiler, torch._dynamo: 72 MB that every training loop takes."""
 
 
-@pytest.mark.unmeasured
 def test_a_peer_takes_sixteen_models_at_most(tmp_path: Path) -> None:
     # One after the other: nine large peers at once take as long as one that hangs.
     printed = subprocess.run([sys.executable, "-c", BARE], capture_output=True, check=True)
