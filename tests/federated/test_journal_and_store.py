@@ -367,6 +367,20 @@ def test_what_a_base_includes_leaves_memory_first_and_the_disk_with_its_last_che
     assert {u.id for u in make_store(tmp_path).load(ADMISSION)} == {own.id, last.id}
 
 
+def test_what_is_held_no_more_leaves_memory_and_disk_evidence_too(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    held, gone, fresh = put(store, 1), put(store, 2), put(store, 3)
+    void = [update(ALICE, 4, content) for content in "xy"]
+    store.keep(held.id)
+    store.keep(gone.id)
+    store.persist(void)
+    store.remove([gone, fresh, *void, update(ALICE, 9)])
+    assert [u.id in store for u in (held, gone, fresh)] == [True, False, False]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{1:08d}-{held.id.hex()[:32]}.update"]
+    store.persist(void)
+    assert len(list(tmp_path.glob("*.void"))) == 2, "it may come back"
+
+
 def test_retired_payloads_count_no_longer(tmp_path: Path) -> None:
     store = make_store(tmp_path, budget=2)
     for number in (1, 2, 3):

@@ -21,6 +21,7 @@ from semantic_net.federated import peer as module
 from semantic_net.federated.outbound import PayloadSource
 from semantic_net.federated.parts import ClosedRound, Encoded, Trained
 from semantic_net.federated.peer import INTERRUPTED
+from semantic_net.protocol import update_set
 from semantic_net.protocol.actions import (
     Action,
     Check,
@@ -28,6 +29,7 @@ from semantic_net.protocol.actions import (
     Discard,
     FoldPlan,
     Level,
+    Remove,
     Send,
     Serve,
     Tell,
@@ -243,6 +245,48 @@ def test_an_update_that_does_not_decode_is_refused_by_all_and_counted() -> None:
 
     _, b, c = run_virtual(scenario())
     assert b.digests == c.digests
+
+
+def test_whoever_has_no_place_in_a_full_round_takes_its_update_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(update_set, "MAX_HELD_AUTHORS", 2)
+
+    async def scenario() -> list[Device]:
+        all_three = devices(network(), rounds=6)
+        await asyncio.gather(*(d.run() for d in all_three))
+        await asyncio.sleep(1)
+        return all_three
+
+    all_three = run_virtual(scenario())
+    first, second, last = sorted(all_three, key=lambda d: d.signer.peer_id)
+    assert first.digests == second.digests == last.digests
+    for device in all_three:
+        for closed in device.rounds:
+            assert set(closed.authors) == {d.signer.peer_id for d in (first, second)}
+    others = [u for u in first.store._held.values() if u.update.author == last.signer.peer_id]
+    assert others == []
+    assert len(last.learner.carried_back) == 6
+
+
+def test_a_payload_is_forgotten_behind_the_folds_that_were_planned_with_it() -> None:
+    async def scenario() -> None:
+        a = Device(network(), "a", (), rounds=1)
+        await a.run()
+        [own] = a.machine.updates
+        body = UpdateBody(a.machine.run, 1, 1, "stub", 1, hash_payload(b"x"))
+        gone = sign_update(body, Signer(b"s" * 32))
+        a.store.put(gone, b"x", 1)
+        learn = a.peer._parts.runner.learn
+        fold = asyncio.ensure_future(learn(lambda: gone.id in a.store))
+        await asyncio.sleep(0)
+        a.peer.carry_out([Remove(gone), Remove(own)])
+        assert await fold
+        await asyncio.sleep(1)
+        assert gone.id not in a.store
+        assert own.id in a.store, "it is held"
+
+    run_virtual(scenario())
 
 
 def test_a_journal_that_cannot_be_written_keeps_the_update_back() -> None:

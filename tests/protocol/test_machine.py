@@ -23,7 +23,7 @@ from protocol_support import (
 )
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.protocol import divergence
+from semantic_net.protocol import divergence, update_set
 from semantic_net.protocol import history as history_module
 from semantic_net.protocol import machine as machine_module
 from semantic_net.protocol import roster as module
@@ -43,6 +43,7 @@ from semantic_net.protocol.actions import (
     HangUp,
     Keep,
     Level,
+    Remove,
     Send,
     Serve,
     TakeBack,
@@ -459,6 +460,51 @@ def test_an_inadmissible_payload_is_named_and_never_held() -> None:
     assert tell.level is Level.WARNING
     assert tell.text.endswith("for round 1: not a delta")
     assert theirs.id not in machine.updates
+
+
+def crowd(num: int) -> list[Signer]:
+    """Return keys that come before ours, the last of them first."""
+    keys = (signer(f"one of many {i}") for i in range(1000))
+    found = [key for key in keys if key.peer_id < ME.peer_id][:num]
+    return sorted(found, key=lambda key: key.peer_id, reverse=True)
+
+
+def test_of_a_full_round_the_last_gives_way_and_ones_own_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(update_set, "MAX_HELD_AUTHORS", 1)
+    second, first = crowd(2)
+    machine = started()
+    meet(machine, ALICE)
+    machine.waiting_for((), 0.0)
+    machine.trained(0.0)
+    own = update(ME, 1)
+    machine.authored(own, 0.0)
+    for key in (second, first):
+        give(machine, ALICE, update(key, 1))
+    actions = machine.payload_checked(update(second, 1), None, 0.0)
+    assert only(actions, TakeBack) == [TakeBack((own,))]
+    assert only(actions, Remove) == []
+    assert own.id in machine.passed.needed.ids, "its payload is to be added to the residual"
+    actions = machine.payload_checked(update(first, 1), None, 0.0)
+    assert only(actions, Remove) == [Remove(update(second, 1))]
+    assert list(machine.updates) == [update(first, 1)]
+    assert machine.rounds.plan(1).rounds == {1: (update(first, 1),)}
+
+
+def test_an_own_update_for_which_there_is_no_place_goes_out_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(update_set, "MAX_HELD_AUTHORS", 1)
+    [first] = crowd(1)
+    machine = started(held=(update(first, 1),))
+    meet(machine, ALICE)
+    machine.waiting_for((), 0.0)
+    machine.trained(0.0)
+    own = update(ME, 1)
+    actions = machine.authored(own, 0.0)
+    assert only(actions, TakeBack) == [TakeBack((own,))]
+    assert own.id not in machine.updates
 
 
 def test_a_corrupt_payload_has_a_culprit() -> None:

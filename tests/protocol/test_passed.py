@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from protocol_support import ORIGIN, held, only, signer, update
 
 from semantic_net.protocol import passed as module
+from semantic_net.protocol import update_set
 from semantic_net.protocol.actions import Action, CountAgain, TakeBack
 from semantic_net.protocol.passed import Passed
 from semantic_net.protocol.update import Update, UpdateId
@@ -92,6 +94,17 @@ def test_the_last_ones_are_kept_within_their_room() -> None:
     passed = Passed(ME.peer_id, held(history=held().history_through(frontier, 4)), many)
     passed.settle()
     assert ids(passed.kept) == set(range(5, frontier + 1))
+
+
+def test_what_others_are_crowded_out_of_is_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update_set, "MAX_HELD_AUTHORS", 1)
+    first, last = sorted((update(who, 1) for who in (ME, OTHER)), key=lambda u: u.author)
+    me = signer("a third").peer_id
+    passed = Passed(me, held(first), [last])  # as a restart finds it on disk
+    assert passed.settle() == []
+    assert passed.kept == ()
+    passed = Passed(last.author, held(first), [last])
+    assert passed.settle() == [TakeBack((last,))], "one's own goes out anew"
 
 
 def test_of_ones_own_as_many_are_kept_where_turns_are_rare() -> None:

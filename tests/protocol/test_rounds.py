@@ -19,6 +19,7 @@ from protocol_support import (
     update,
 )
 
+from semantic_net.protocol import update_set
 from semantic_net.protocol.actions import Action, Author, Close, Finish, Level, Tell, Train
 from semantic_net.protocol.bases import Bases
 from semantic_net.protocol.expected import MAX_IN_VAIN
@@ -593,6 +594,16 @@ def test_an_update_that_is_refused_is_not_waited_for(scene: Scene) -> None:
     scene.publish()
     scene.sync.inadmissible(update(signer("a"), 2), scene.now)
     assert closed(scene.step()) == (2, "1 gone or moved on")
+
+
+def test_an_update_for_which_there_is_no_place_is_not_waited_for(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_set, "MAX_HELD_AUTHORS", 1)
+    before, after = sorted((signer("a"), signer("b")), key=lambda who: who.peer_id)
+    scene.hold(update(before, 2))
+    assert scene.updates.is_crowded_out(2, after.peer_id)
+    assert closed(scene.publish()) == (2, "1 gone or moved on")
 
 
 def test_nobody_expected_closes_at_once_unless_cut_off() -> None:

@@ -12,8 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from protocol_support import ADMISSION, BASE, ORIGIN, only, origin, payload, signer, update
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.protocol import announcements
+from semantic_net.protocol import announcements, transfers
 from semantic_net.protocol import sync as module
+from semantic_net.protocol import update_set as set_module
 from semantic_net.protocol.actions import (
     Action,
     Check,
@@ -93,10 +94,12 @@ class Announcing(Sync):
 
     def add(self, update: Update, now: float) -> tuple[list[Action], bool]:
         actions, is_void = super().add(update, now)
+        self.take_crowded_out()
         return [*self.announce(now), *actions], is_void
 
     def header(self, peer: PeerId, update: Update, now: float) -> tuple[list[Action], bool]:
         actions, is_void = super().header(peer, update, now)
+        self.take_crowded_out()
         return [*self.announce(now), *actions], is_void
 
 
@@ -826,6 +829,10 @@ def honest_set(updates: list[Update]) -> UpdateSet:
     return UpdateSet(ORIGIN, counting)
 
 
+def _author(of: Update) -> PeerId:
+    return of.author
+
+
 def _only_bad(slot: tuple[Update, ...]) -> bool:
     return all(IS_BAD[u.id] for u in slot)
 
@@ -904,6 +911,108 @@ def test_any_two_sets_become_one(first: list[Update], second: list[Update]) -> N
 def test_equal_sets_cost_one_list_each_way() -> None:
     one, two = end("one", UPDATES), end("two", UPDATES)
     assert bring_together(one, two, 0.0) == 2
+
+
+# Rounds with too many authors.
+
+CROWD = sorted((update(signer(f"one of many {i}"), 1, "xx") for i in range(6)), key=_author)
+
+
+@pytest.fixture
+def three_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(set_module, "MAX_HELD_AUTHORS", 3)
+
+
+@pytest.mark.usefixtures("three_have_a_place")
+def test_of_a_full_round_only_who_comes_first_is_wanted() -> None:
+    sync = make(*CROWD[1:4])
+    assert wants(sync.have(A, have(CROWD[4]), 0.0)) == []
+    assert wants(sync.have(A, have(CROWD[0]), 0.0)) == [(A, CROWD[0].id, 0)]
+    assert wants(sync.have(A, have(update(CAROL, 2)), 0.0)) != [], "another round"
+
+
+@pytest.mark.usefixtures("three_have_a_place")
+def test_what_others_crowd_out_on_its_way_is_dropped() -> None:
+    sync = make(*CROWD[1:3], neighbours=(A, B))
+    sync.have(A, have(*CROWD[3:6]), 0.0)
+    sync.have(B, have(CROWD[0]), 0.0)
+    sync.header(A, CROWD[3], 0.0)
+    assert only(sync.chunk(A, chunk(CROWD[3]), 0.0), Check), "is looked at"
+    sync.header(A, CROWD[4], 0.0)
+    sync.header(B, CROWD[0], 0.0)
+    sync.chunk(B, chunk(CROWD[0]), 0.0)
+    sync.add(CROWD[0], 0.0)
+    discarded = only(sync.add(CROWD[3], 0.0)[0], Discard)
+    sync.chunk(A, chunk(CROWD[4]), 0.0)
+    discarded += only(sync.add(CROWD[4], 0.0)[0], Discard)
+    discarded += only(sync.header(A, CROWD[5], 0.0)[0], Discard)
+    assert discarded == [Discard(item(u.id)) for u in CROWD[3:]]
+    assert sync.num_wanted == 0
+
+
+@pytest.mark.usefixtures("three_have_a_place")
+def test_what_waits_and_is_crowded_out_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "WINDOW", 1)
+    sync = make(*CROWD[:2])
+    assert wants(sync.have(A, have(CROWD[2]), 0.0)) == [(A, CROWD[2].id, 0)]
+    assert wants(sync.have(A, have(*CROWD[3:], X2), 0.0)) == []
+    sync.header(A, CROWD[2], 0.0)
+    sync.chunk(A, chunk(CROWD[2]), 0.0)
+    actions, _ = sync.add(CROWD[2], 0.0)
+    assert wants(actions) == [(A, X2.id, 0)]
+    assert sync.num_wanted == 1
+
+
+@pytest.mark.usefixtures("three_have_a_place")
+def test_nobody_can_have_what_is_wanted_dropped_by_filing_it_where_there_is_no_room() -> None:
+    sync = make(*CROWD[:2], neighbours=(A, B))
+    wrong = HaveEntry(1, CROWD[5].author, X2.id)
+    assert wants(sync.have(A, Have((wrong,), False), 0.0)) == [(A, X2.id, 0)]
+    sync.have(B, have(X2), 0.0)
+    sync.add(CROWD[2], 0.0)
+    assert wants(sync.disconnected(A, 0.0)) == [(B, X2.id, 0)]
+
+
+@pytest.mark.usefixtures("three_have_a_place")
+def test_what_is_crowded_out_is_neither_told_again_nor_served() -> None:
+    sync = make(*CROWD[1:4])
+    sync.add(CROWD[0], 0.0)
+    again = [e.id for _, told in haves(sync.tick(STALL_S)) for e in told.entries]
+    assert set(again) == {u.id for u in CROWD[:3]}
+    assert sync.next_wakeup() is not None
+    assert sync.want(A, Want(CROWD[3].id, 0), (BASE,)) == [Send((A,), Absent(CROWD[3].id))]
+    sync.have(A, have(*CROWD[:3]), STALL_S)
+    assert sync.next_wakeup() is None, "nothing is left to be told"
+
+
+def test_what_a_neighbour_does_not_hold_any_more_it_is_told_again() -> None:
+    """It may have been a stranger's for whom there was no place, and is a device's by now."""
+    sync = make(X1)
+    sync.have(A, have(X1, complete=True), 0.0)
+    assert sync.next_wakeup() is None
+    sync.absent(A, Absent(X1.id), 1.0)
+    sync.absent(A, Absent(Y1.id), 1.0)
+    [(_, again)] = haves(sync.tick(1.0 + STALL_S))
+    assert again.entries == (entry(X1),)
+
+
+@given(sets_st, sets_st, st.integers(1, 2))
+def test_any_two_sets_become_one_where_not_all_have_a_place(
+    first: list[Update], second: list[Update], places: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(set_module, "MAX_HELD_AUTHORS", places)
+        one, two = end("one", first), end("two", second)
+        both = UpdateSet(ORIGIN, [*one.held, *two.held])
+        bring_together(one, two, 0.0)
+        assert one.held.digest == two.held.digest == both.digest
+        for here, there in ((one, two), (two, one)):
+            # Of a void slot that was crowded out on the way the other header does not come.
+            here.do(here.sync.tick(STALL_S), STALL_S)
+            assert here.sync.num_wanted == 0
+            assert here.sync.settled((there.me,), NEVER, here.me, STALL_S)
+            for number in here.held.rounds():
+                assert len({u.author for u in here.held if u.round == number}) <= places
 
 
 # Any interleaving.
@@ -1072,9 +1181,35 @@ class AnyInterleaving(RuleBasedStateMachine):
         assert self.held.digest == other.held.digest
         for mine in both:
             assert self.held.holds(mine.round, mine.author), "lost"
+        self.at_last(me)
         assert self.sync.num_wanted == 0
 
+    def at_last(self, me: End) -> None:
+        """What is still to happen when both have said all."""
 
+
+class AnyInterleavingOfFullRounds(AnyInterleaving):
+    """The same, where not all authors have a place."""
+
+    def __init__(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(set_module, "MAX_HELD_AUTHORS", 2)
+        super().__init__()
+
+    def at_last(self, me: End) -> None:
+        me.do(self.sync.tick(self.now + STALL_S), self.now + STALL_S)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.patch.undo()
+
+
+TestAnyInterleavingOfFullRounds = AnyInterleavingOfFullRounds.TestCase
+TestAnyInterleavingOfFullRounds.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None
+)
 TestAnyInterleaving = AnyInterleaving.TestCase
 TestAnyInterleaving.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 

@@ -5,10 +5,12 @@ A slice; `python -m semantic_net.simulation.soak` plays as many seeds as one lik
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from semantic_net.protocol import update_set
 from semantic_net.protocol.update import UpdateBody, hash_payload, sign_update
 from semantic_net.simulation.disasters import (
     _misses_only_laggards,
@@ -17,6 +19,7 @@ from semantic_net.simulation.disasters import (
     full,
     line,
     play_disturbed,
+    revoked,
     undisturbed,
 )
 from semantic_net.simulation.node import CODEC, RUN, Closed, Node, NodeConfig
@@ -27,6 +30,26 @@ from semantic_net.simulation.world import World
 @pytest.mark.parametrize("seed", range(9))
 def test_after_any_disaster_all_peers_hold_and_fold_the_same(seed: int) -> None:
     assert disturbed(seed) == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_where_not_all_authors_have_a_place_peers_agree_all_the_same(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_set, "MAX_HELD_AUTHORS", 2)
+    settled = play_disturbed(seed)
+    assert check_settled(settled) == []
+    for node in settled.world.nodes.values():
+        slots = {(update.round, update.author) for update in node.running.updates}
+        assert max(Counter(number for number, _ in slots).values(), default=0) <= 2
+
+
+@pytest.mark.parametrize("seed", [3, 37])  # in 37 a device is a stranger until it is vouched for
+def test_strangers_that_turn_out_to_be_of_the_run_are_told_of_again(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_set, "MAX_HELD_AUTHORS", 1)
+    assert revoked(seed) == []
 
 
 @pytest.mark.parametrize("seed", [2, 11])  # in which neither hears of the other's in time

@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Generic
 
 from semantic_net.buffers import new_buffer
@@ -51,6 +52,7 @@ from semantic_net.protocol.actions import (
     Keep,
     Level,
     Open,
+    Remove,
     Send,
     Serve,
     TakeBack,
@@ -135,6 +137,8 @@ class Peer(Generic[Parsed]):
         self._refusers: dict[PeerId, str] = {}  # by device, where one is known, or peer
         self._skip_reason: str | None = None
         self._to_keep: tuple[Record, ...] | None = None
+        self._to_remove: list[Update] = []
+        self._removes = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._turn_ends = False
@@ -155,6 +159,7 @@ class Peer(Generic[Parsed]):
                 self._account(action.updates, parts.learner.count_again)
             ),
             Discard: self._discard,
+            Remove: self._remove,
             Dial: self._dial,
             Forget: self._forget,
             HangUp: self._hang_up,
@@ -472,6 +477,30 @@ class Peer(Generic[Parsed]):
 
     def _discard(self, action: Discard) -> None:
         self._incoming.pop(action.item, None)
+
+    def _remove(self, action: Remove) -> None:
+        self._to_remove.append(action.update)
+        if not self._removes:
+            self._removes = True
+            self._spawn(self._remove_crowded_out())
+
+    async def _remove_crowded_out(self) -> None:
+        """Forget payloads that are not held any more, once what was planned with them is folded.
+
+        So what is added while one batch waits has to wait for the next. One that has come back
+        meanwhile is stored by the same thread: before we look, and then it is wanted, or after.
+        """
+        machine, parts = self._machine, self._parts
+        while batch := self._to_remove:
+            self._to_remove = []
+            await parts.runner.learn(lambda: None)
+            gone = [
+                update
+                for update in batch
+                if update.id not in machine.updates and not machine.sync.wanted(Item(update.id))
+            ]
+            await parts.runner.check(partial(parts.store.remove, gone))
+        self._removes = False
 
     def _dial(self, action: Dial) -> None:
         with contextlib.suppress(ValueError):  # a neighbour may tell of what is no address

@@ -140,6 +140,14 @@ class UpdateStore(Generic[Parsed]):
             if held.on_disk:
                 self._path(held.update).unlink(missing_ok=True)
 
+    def remove(self, updates: Iterable[Update]) -> None:
+        """Forget updates that are not held any more, payload or evidence, on disk too."""
+        for update in updates:
+            self.discard(update.id)
+            if update.id in self._evidence:
+                self._evidence.discard(update.id)
+                self._path(update).with_suffix(".void").unlink(missing_ok=True)
+
     def retire(self, frontier: int, needed: Callable[[], Needed]) -> bool:
         """Forget the payloads of rounds that the base includes; their files stay.
 

@@ -104,6 +104,13 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class Remove:
+    """Forget an update that is not held any more, once what was planned with it is folded."""
+
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     """Connect to this address: a live peer that is no neighbour yet may be there."""
 
@@ -226,6 +233,7 @@ Action = (
     | TakeBack
     | CountAgain
     | Discard
+    | Remove
     | Dial
     | Forget
     | HangUp

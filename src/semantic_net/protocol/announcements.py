@@ -163,6 +163,19 @@ class Announcements:
         """Announce an update again of which nobody needs to say that it holds it."""
         self._to_announce[update.id] = {*self._listeners}
 
+    def lost(self, peer: PeerId, item: UpdateId, now: float) -> None:
+        """Note that a neighbour does not hold any more what we hold: tell it of it again."""
+        if item in self._updates:
+            self._listeners[peer].lacks[item] = now
+
+    def forget(self, updates: Iterable[Update]) -> None:
+        """Say no more of updates that are not held any more: others came first."""
+        for update in updates:
+            self._to_announce.pop(update.id, None)
+            for listener in self._listeners.values():
+                listener.lacks.pop(update.id, None)
+                listener.ahead.discard(update.id)
+
     def announce(self, now: float) -> list[Action]:
         """Tell all neighbours of what has been added since the last call."""
         if not self._to_announce:

@@ -119,6 +119,8 @@ class Expected:
         """Tell whether nothing more of a peer is to be waited for in the round."""
         if self._updates.holds(self._round, peer) or self._sync.refused(self._round, peer):
             return True
+        if self._updates.is_crowded_out(self._round, peer):
+            return True  # whatever it has published
         if self._sync.pending(self._round, peer, alive):
             return False  # somebody has it
         body = alive.get(peer)

@@ -21,6 +21,7 @@ from semantic_net.protocol.actions import (
     FoldPlan,
     HangUp,
     Level,
+    Remove,
     Send,
     Tell,
 )
@@ -626,6 +627,7 @@ class PeerMachine:
         actions, is_void = self.sync.add(update, now)
         if is_void:
             return [*self._void(update), *actions]
+        actions += self._crowded_out()
         self.rounds.changed(update.round, by_arrival=True)
         return [*actions, *self.passed.settle()] if self.passed.is_taken_back(update) else actions
 
@@ -634,8 +636,21 @@ class PeerMachine:
         is_own = update.author == self.me
         whose = "this peer's own key" if is_own else short_id(update.author)
         text = f"two updates of {whose} for round {update.round}: neither counts"
-        tell = Tell(Level.WARNING, text)
-        return [tell, *self.passed.settle()] if is_own else [tell]
+        actions: list[Action] = [Tell(Level.WARNING, text), *self._crowded_out()]
+        return [*actions, *self.passed.settle()] if is_own else actions
+
+    def _crowded_out(self) -> list[Action]:
+        """Let go of what others have taken the place of; of our own, take back what it carried."""
+        actions: list[Action] = []
+        for update in self.sync.take_crowded_out():
+            if update.author == self.me:
+                actions += self.passed.never_held(update)
+            else:
+                actions.append(Remove(update))
+            # A stranger may turn out to be of the run: then we want it again.
+            if self.membership is not None and (neighbours := self.sync.neighbours()):
+                actions.append(Send(neighbours, Absent(update.id)))
+        return actions
 
 
 def _neighbourhood(cfg: MachineConfig) -> Neighbourhood:

@@ -90,7 +90,7 @@ class Passed:
         return [u for u in self.kept if u.round > frontier and not self.is_taken_back(u)]
 
     def never_held(self, update: Update) -> list[Action]:
-        """Take an own update whose round the base had passed before it was made."""
+        """Take an own update that the set has no place for, or whose round the base had passed."""
         self.kept = (*self.kept, update)
         return self.settle()
 
@@ -127,7 +127,13 @@ class Passed:
         recent.sort(key=lambda u: (not self.is_taken_back(u), -u.round, u.id))
         first, first_own = frontier - MAX_ROUNDS_BACK + 1, self.first_own(frontier)
         own = [u for u in recent if u.author == self._me and u.round >= first_own]
-        others = [u for u in recent if u.author != self._me and u.round >= first]
+        others = [
+            u
+            for u in recent
+            if u.author != self._me
+            and u.round >= first
+            and not self._updates.is_crowded_out(u.round, u.author)
+        ]
         kept = [*_within(own, self._own_bytes), *_within(others, self._others_bytes)]
         return tuple(sorted(kept, key=lambda u: (u.round, u.id)))
 

@@ -104,7 +104,7 @@ class Sync:
         self._updates = updates
         self._stall_s = stall_s
         self._neighbours: dict[PeerId, _Neighbour] = {}
-        self._transfers = Transfers(stall_s, progress_bytes)
+        self._transfers = Transfers(stall_s, progress_bytes, self._has_place)
         self._inadmissible: dict[Slot, Update] = {}  # headers alone
         self._announcements = Announcements(updates, stall_s)
         self.horizon = MAX_ROUND
@@ -254,9 +254,10 @@ class Sync:
         return actions
 
     def absent(self, peer: PeerId, message: Absent, now: float) -> list[Action]:
-        """Look elsewhere for what a neighbour does not hold after all."""
+        """Look elsewhere for what a neighbour does not hold after all, or any more."""
         neighbour = self._neighbours[peer]
         neighbour.may_send -= neighbour.granted.pop(message.id, 0)
+        self._announcements.lost(peer, message.id, now)
         for item in self._items_of(peer, message.id):
             self._transfers.not_served(peer, item)
             if (transfer := self._transfers.get(item)) is not None:
@@ -279,6 +280,8 @@ class Sync:
             self._neighbours[peer].may_send += update.payload_bytes - self._max_item_bytes
             self._neighbours[peer].granted[update.id] = update.payload_bytes
         self._transfers.header_arrived(transfer, update, now)
+        if not self._has_place(_slot(update)):
+            return self._forget([transfer], now), False
         if rivals := self._rivals(update):
             return self._void(update, rivals, now), True
         is_void = self._updates.is_void(update.round, update.author)  # by two others
@@ -352,6 +355,9 @@ class Sync:
 
         Tell also whether it voided its slot.
         """
+        if not self._has_place(_slot(update)):
+            transfer = self._transfers.get(_item(update))
+            return self._forget([] if transfer is None else [transfer], now), False
         if rivals := self._rivals(update):
             return self._void(update, rivals, now), True
         if self._updates.is_void(update.round, update.author):  # by two others
@@ -362,6 +368,12 @@ class Sync:
         if (transfer := self._transfers.get(_item(update))) is not None:
             self._transfers.drop(transfer)
         return self._request(now), False
+
+    def take_crowded_out(self) -> list[Update]:
+        """Return what is not held any more because others came first, since the last call."""
+        updates = self._updates.take_crowded_out()
+        self._announcements.forget(updates)
+        return updates
 
     def announce(self, now: float) -> list[Action]:
         """Tell all neighbours of what has been taken in since the last call."""
@@ -423,8 +435,13 @@ class Sync:
             or entry.round > self.horizon
             or entry.round <= self._updates.frontier
             or self._updates.is_void(entry.round, author)
+            or not self._has_place((entry.round, author))
             or (refused is not None and refused.id == entry.id)
         )
+
+    def _has_place(self, slot: Slot) -> bool:
+        number, author = slot
+        return author is None or not self._updates.is_crowded_out(number, author)
 
     def _rivals(self, update: Update) -> list[Update]:
         """Return the other updates that the author signed for this slot, as far as not void."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sized
+from collections.abc import Callable, Collection, Iterable, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -173,13 +173,20 @@ class _Holder:
 class Transfers:
     """The items under way and waiting; it asks, and never decides what is wanted."""
 
-    def __init__(self, stall_s: float, progress_bytes: int = PROGRESS_BYTES) -> None:
+    def __init__(
+        self,
+        stall_s: float,
+        progress_bytes: int = PROGRESS_BYTES,
+        is_of_use: Callable[[Slot], bool] = lambda slot: True,
+    ) -> None:
         """Prepare to want nothing.
 
         Args:
             stall_s: Seconds without progress after which an item is asked of another holder.
             progress_bytes: What counts as progress.
+            is_of_use: Tells, before an item of a slot is asked for, whether it is wanted still.
         """
+        self._is_of_use = is_of_use
         self._stall_s = stall_s
         self._progress_bytes = progress_bytes
         self._items: dict[Item, Transfer] = {}
@@ -468,8 +475,17 @@ class Transfers:
                 and not transfer.checking
                 and peer in transfer.holders
             ):
-                return transfer
+                if self._is_wanted(transfer):
+                    return transfer
+                self._forget(transfer)
+                self.drop(transfer)
         return None
+
+    def _is_wanted(self, transfer: Transfer) -> bool:
+        """Tell whether an item is of use; until its header says of which slot, any may be true."""
+        if transfer.update is not None:
+            return self._is_of_use(transfer.slot)
+        return any(self._is_of_use(claim.slot) for claim in transfer.holders.values())
 
     def _ask(self, transfer: Transfer, peer: PeerId, now: float) -> None:
         if transfer.from_one and transfer.sources - {peer}:

@@ -3,7 +3,16 @@
 An update is in the set once its payload is here and checked. Two signed updates under one
 (round, author) void both, everywhere and for good; of a void slot only the evidence is kept. Whose
 updates count at all, a `Membership` says, if there is one; the others are held like any, and would
-count if it changed its mind. What the base includes is known by its history alone, and nothing of
+count if it changed its mind.
+
+Whoever can make keys can make up any number of authors, so of each round only those with the lowest
+ids are held, `MAX_HELD_AUTHORS` of them, void slots included. Who is not among them never is again,
+as authors are only added: what is held is a pure function of all that was ever signed, whatever the
+order in which it came, and nobody lacks what another one needs. (An author that is held and comes
+after those that count may still count, once some of them are void.) Whom a membership knows has a
+place in any case: its records have their own bounds, and change.
+
+What the base includes is known by its history alone, and nothing of
 those rounds is taken in any more. Payloads live elsewhere; this module refuses to know where.
 """
 
@@ -11,6 +20,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 
@@ -18,6 +28,12 @@ from semantic_net.protocol.history import History, short
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.membership import Membership
 from semantic_net.protocol.update import MAX_AUTHORS, MAX_ROUND, Update, UpdateId
+
+MAX_HELD_AUTHORS = 2 * MAX_AUTHORS
+"""Most authors of a round that are held, beside those that a membership knows."""
+
+MAX_LAST_ROUNDS = 4 * MAX_AUTHORS
+"""Authors of whom nothing is held any more, and of whom it is known when they published last."""
 
 SUM_BYTES = 16
 """Of a round's digest: nobody can find two sets that have the same."""
@@ -47,13 +63,16 @@ class UpdateSet:
         self._live: dict[int, tuple[Update, ...]] = {}  # cached, as the digests are
         self._sums: dict[int, bytes] = {}
         self._digests: list[bytes] = []  # through each round of a first part of the order
-        self._evidence: list[Update] = []
+        self._limits: dict[int, PeerId | None] = {}  # of rounds with many authors; cached too
+        self._evidence: dict[UpdateId, Update] = {}
+        self._crowded_out: list[Update] = []
         self._last_rounds: dict[PeerId, int] = {}
         self._authors: Counter[PeerId] = Counter()
         self.payload_bytes = 0
         """Of everything held, void slots included."""
         for update in updates:
             self.add(update)
+        self._crowded_out.clear()  # nobody was told of them
 
     def __contains__(self, update_id: object) -> bool:
         return update_id in self._by_id
@@ -91,6 +110,7 @@ class UpdateSet:
         Args:
             first_rounds: By author: from which round on the membership has changed its mind.
         """
+        self._limits.clear()
         affected = [
             number
             for number in self._order
@@ -110,10 +130,13 @@ class UpdateSet:
     def add(self, update: Update) -> bool:
         """Take an update in; tell whether the set changed.
 
-        A second update under one (round, author) voids the slot. A third changes nothing.
+        A second update under one (round, author) voids the slot. A third changes nothing. A new
+        author of a full round takes the place of the last one, whom `take_crowded_out` tells.
         """
         held = self.slot(update.round, update.author)
         if update in held or len(held) > 1 or update.round <= self.frontier:
+            return False
+        if self.is_crowded_out(update.round, update.author):
             return False
         if update.round not in self._rounds:
             bisect.insort(self._order, update.round)
@@ -125,7 +148,9 @@ class UpdateSet:
         last = self._last_rounds.get(update.author, 0)
         self._last_rounds[update.author] = max(last, update.round)
         if held:
-            self._evidence.extend((*held, update))
+            self._evidence |= {each.id: each for each in (*held, update)}
+        else:
+            self._make_room(update.round)
         self._live.pop(update.round, None)
         self._sums.pop(update.round, None)
         del self._digests[bisect.bisect_left(self._order, update.round) :]
@@ -140,16 +165,27 @@ class UpdateSet:
         for number in self._order[:num_included]:
             self._live.pop(number, None)
             self._sums.pop(number, None)
+            self._limits.pop(number, None)
             for slot in self._rounds.pop(number).values():
                 dropped.extend(slot)
         del self._order[:num_included]
         for update in dropped:
-            del self._by_id[update.id]
-            self._authors[update.author] -= 1
-            self.payload_bytes -= update.payload_bytes
-        self._authors += Counter()  # without those of whom nothing is left
-        self._evidence = [u for u in self._evidence if u.round > history.frontier]
+            self._let_go(update)
+        gone = [author for author in self._last_rounds if author not in self._authors]
+        gone.sort(key=self._last_rounds.__getitem__, reverse=True)
+        for author in gone[MAX_LAST_ROUNDS:]:
+            del self._last_rounds[author]
         return dropped
+
+    def is_crowded_out(self, round_index: int, author: PeerId) -> bool:
+        """Tell whether nothing of an author is to be held in a round, now or later."""
+        last = self._limit(round_index)
+        return last is not None and author > last and not self._is_known(author)
+
+    def take_crowded_out(self) -> list[Update]:
+        """Return what is not held any more because others came first, since the last call."""
+        updates, self._crowded_out = self._crowded_out, []
+        return updates
 
     def is_void(self, round_index: int, author: PeerId) -> bool:
         """Tell whether the author has equivocated in this round."""
@@ -168,7 +204,7 @@ class UpdateSet:
 
         Any thread may ask.
         """
-        return self._evidence.copy()
+        return list(self._evidence.copy().values())
 
     def live(self, round_index: int) -> tuple[Update, ...]:
         """Return what counts in a round, by author: of too many the first `MAX_AUTHORS`."""
@@ -237,6 +273,42 @@ class UpdateSet:
         marks = [(n, self.set_digest(n)) for n in range(first, frontier + 1, mark_every)]
         rounds = ((n, self.live(n)) for n in self._order if n <= frontier)
         return self.history.grown(marks, rounds)
+
+    def _is_known(self, author: PeerId) -> bool:
+        return self._membership is not None and self._membership.device_of(author) is not None
+
+    def _limit(self, number: int) -> PeerId | None:
+        """Return the last author that has a place in a full round; None for one with room."""
+        slots = self._rounds.get(number, {})
+        if len(slots) < MAX_HELD_AUTHORS:
+            return None
+        if number not in self._limits:
+            strangers = [author for author in slots if not self._is_known(author)]
+            is_full = len(strangers) >= MAX_HELD_AUTHORS
+            self._limits[number] = max(strangers) if is_full else None
+        return self._limits[number]
+
+    def _make_room(self, number: int) -> None:
+        """Give up the last authors of a round that has too many, if it has."""
+        self._limits.pop(number, None)
+        slots = self._rounds[number]
+        if len(slots) <= MAX_HELD_AUTHORS:
+            return
+        strangers = [author for author in slots if not self._is_known(author)]
+        for author in heapq.nlargest(len(strangers) - MAX_HELD_AUTHORS, strangers):
+            for update in slots.pop(author):
+                self._let_go(update)
+                self._crowded_out.append(update)
+            if author not in self._authors:
+                del self._last_rounds[author]
+
+    def _let_go(self, update: Update) -> None:
+        del self._by_id[update.id]
+        self._evidence.pop(update.id, None)
+        self.payload_bytes -= update.payload_bytes
+        self._authors[update.author] -= 1
+        if not self._authors[update.author]:
+            del self._authors[update.author]
 
     def _counting(self, number: int) -> list[PeerId]:
         authors = sorted(self._rounds.get(number, ()))

@@ -397,11 +397,14 @@ def _is_void(nodes: Sequence[Node], update: Update) -> bool:
 
 
 def _is_excused(nodes: Sequence[Node], update: Update) -> bool:
-    """Tell whether a base has left out an update: its author carries it, or is gone."""
+    """Tell whether an update was left out, or crowded out: its author carries it, or is gone."""
     authors = [node for node in nodes if node.id == update.author]
     if authors:
         return all(update.id in author.taken_back for author in authors)
     has_passed = all(update.round <= node.running.base.frontier for node in nodes)
+    rest = [n for n in nodes if update.round > n.running.base.frontier]
+    if rest and all(node.running.updates.is_crowded_out(*_slot(update)) for node in rest):
+        return True
     had_no_room = all(node.cfg.budget_bytes is not None for node in nodes)
     told = any("are left out" in text for node in nodes for text in node.told)
     return told and (has_passed or had_no_room)

@@ -31,6 +31,7 @@ from semantic_net.protocol.actions import (
     Forget,
     HangUp,
     Keep,
+    Remove,
     Send,
     Serve,
     TakeBack,
@@ -488,6 +489,10 @@ class Node:
     def _discard(self, action: Discard) -> None:
         self._incoming.pop(action.item, None)
 
+    def _remove(self, action: Remove) -> None:
+        # The payload stays: some fold may still want it, and a node does not live for long.
+        self.disk.updates.pop(action.update.id, None)
+
     def _check(self, action: Check) -> None:
         update = action.update
         payload = bytes(self._incoming.pop(Item(update.id), b""))
@@ -663,6 +668,7 @@ _CARRY_OUT: dict[type[Action], Callable[[Node, Any], None]] = {
     Serve: Node._serve,
     Write: Node._write,
     Discard: Node._discard,
+    Remove: Node._remove,
     Check: Node._check,
     CheckBase: Node._check_base,
     Cut: Node._cut,
