@@ -41,7 +41,7 @@ from semantic_net.protocol.messages import (
     Want,
     encode_message,
 )
-from semantic_net.protocol.sync import MAX_VAIN_PARTS, Sync
+from semantic_net.protocol.sync import MAX_BAD_SERVED, MAX_INADMISSIBLE, MAX_VAIN_PARTS, Sync
 from semantic_net.protocol.transfers import PROGRESS_BYTES
 from semantic_net.protocol.update import Update, UpdateId, UpdateMessage, admit, hash_payload
 from semantic_net.protocol.update_set import UpdateSet
@@ -527,6 +527,43 @@ def test_the_header_of_an_inadmissible_update_voids_as_well() -> None:
     assert is_void, "or the order of arrival would decide"
     assert {e.id for e in haves(actions)[0][1].entries} == {X1.id, Y1.id}
     assert not sync.refused(1, CAROL.peer_id)
+
+
+def serve_bad(sync: Sync, peer: PeerId, of: Update) -> list[Action]:
+    """Announce and serve what turns out inadmissible; return what the announcement leads to."""
+    asked = sync.have(peer, have(of), 0.0)
+    if wants(asked):
+        sync.header(peer, of, 0.0)
+        assert only(sync.chunk(peer, chunk(of), 0.0), Check)
+        sync.inadmissible(of, 0.0)
+    return asked
+
+
+def test_who_serves_what_nobody_may_hold_again_and_again_is_cut_off() -> None:
+    sync = make(neighbours=(A, B))
+    bad = [update(signer(str(i)), 1, "xx") for i in range(MAX_BAD_SERVED + 2)]
+    for each in bad[: MAX_BAD_SERVED + 1]:
+        assert wants(serve_bad(sync, A, each)) == [(A, each.id, 0)]
+    sync.have(B, have(Y1), 0.0)
+    with pytest.raises(RemoteProtocolError, match="nobody may hold"):
+        sync.have(A, have(bad[-1]), 0.0)
+    with pytest.raises(RemoteProtocolError, match="nobody may hold"):
+        sync.chunk(A, chunk(bad[-1]), 0.0)
+    with pytest.raises(RemoteProtocolError, match="nobody may hold"):
+        sync.header(A, bad[-1], 0.0)
+    assert sync.header(B, Y1, 0.0) == ([], False), "the others' account is their own"
+
+
+def test_only_so_many_inadmissible_updates_are_remembered_whoever_serves_them() -> None:
+    sync = make(neighbours=())
+    bad = [update(signer(str(i)), 1, "xx") for i in range(MAX_INADMISSIBLE + 5)]
+    for i, each in enumerate(bad):  # a new key each time
+        sync.connected(peer := signer(f"liar {i}").peer_id, 0.0)
+        serve_bad(sync, peer, each)
+        sync.disconnected(peer, 0.0)
+    refused = [sync.refused(1, each.author) for each in bad]
+    assert refused == [False] * 5 + [True] * MAX_INADMISSIBLE
+    assert sync.num_wanted == 0
 
 
 def test_a_second_own_update_voids_the_slot() -> None:

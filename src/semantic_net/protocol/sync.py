@@ -64,6 +64,16 @@ MAX_VAIN_PARTS = 32
 """Most compressed parts that a neighbour has opened in vain before it is asked again."""
 
 
+MAX_BAD_SERVED = 16
+"""Most inadmissible updates that a neighbour may serve in a session: who looks at what it has
+before it tells of it serves none, but for its own if it has a bug."""
+
+MAX_INADMISSIBLE = 256
+"""Latest inadmissible updates that are remembered. One that is forgotten may be served again, on
+its neighbour's account; and should its author sign another for its round, that one counts, unless
+somebody else who remembers tells of both."""
+
+
 @dataclass(slots=True)
 class _Neighbour:
     list_due: float
@@ -72,6 +82,8 @@ class _Neighbour:
     """It has announced everything that it held when the session began."""
     base: Base | None = None
     """The better base that it offers."""
+    num_bad: int = 0
+    """Inadmissible updates that it has served."""
     vain_parts: int = 0
     """Compressed parts opened since it was asked, or one went on with what we lacked."""
     may_send: int = SPARE_BYTES
@@ -105,7 +117,7 @@ class Sync:
         self._stall_s = stall_s
         self._neighbours: dict[PeerId, _Neighbour] = {}
         self._transfers = Transfers(stall_s, progress_bytes, self._has_place)
-        self._inadmissible: dict[Slot, Update] = {}  # headers alone
+        self._inadmissible: dict[Slot, Update] = {}  # headers alone, the oldest first
         self._announcements = Announcements(updates, stall_s)
         self.horizon = MAX_ROUND
         """The last round of which anything is wanted yet: what is later is told again later."""
@@ -201,9 +213,12 @@ class Sync:
 
         Raises:
             RemoteProtocolError: It announces more than anyone can hold: `MAX_OFFERED` updates
-                beyond ours, or `MAX_RIVALS` under one (round, author).
+                beyond ours, or `MAX_RIVALS` under one (round, author). Or it has served too much
+                that nobody may hold.
         """
-        self._neighbours[peer].listed |= message.complete
+        neighbour = self._neighbours[peer]
+        _object_to_bad(neighbour)
+        neighbour.listed |= message.complete
         actions = self._announcements.acknowledged(peer, message.entries, now)
         for entry in message.entries:
             if not self._is_known(entry):
@@ -270,7 +285,12 @@ class Sync:
         return transfer is not None and transfer.source == peer
 
     def header(self, peer: PeerId, update: Update, now: float) -> tuple[list[Action], bool]:
-        """Take an admitted header, if it was asked for; tell also whether it voided its slot."""
+        """Take an admitted header, if it was asked for; tell also whether it voided its slot.
+
+        Raises:
+            RemoteProtocolError: The neighbour has served too much that nobody may hold.
+        """
+        _object_to_bad(self._neighbours[peer])
         transfer = self._transfers.get(_item(update))
         if transfer is None or transfer.source != peer:
             return [], False
@@ -294,11 +314,12 @@ class Sync:
 
         Raises:
             RemoteProtocolError: It goes beyond the item's end, is empty, or is one of more than
-                the neighbour was asked for.
+                the neighbour was asked for; or it has served too much that nobody may hold.
         """
         if not chunk.data:
             raise RemoteProtocolError("an empty chunk")
         neighbour = self._neighbours[peer]
+        _object_to_bad(neighbour)
         if neighbour.is_opened:
             neighbour.is_opened = False
         else:
@@ -380,9 +401,13 @@ class Sync:
         return self._announcements.announce(now)
 
     def inadmissible(self, update: Update, now: float) -> list[Action]:
-        """Never want this update again: it has its author's word, and does not decode."""
+        """Do not want this update again: it has its author's word, and does not decode."""
         self._inadmissible[_slot(update)] = update
+        if len(self._inadmissible) > MAX_INADMISSIBLE:
+            del self._inadmissible[next(iter(self._inadmissible))]
         transfer = self._transfers.get(_item(update))
+        if transfer is not None and transfer.checked_for is not None:
+            self._neighbours[transfer.checked_for].num_bad += 1
         return self._forget([] if transfer is None else [transfer], now)
 
     def corrupt(self, item: Item, now: float) -> tuple[list[Action], PeerId | None]:
@@ -509,6 +534,11 @@ def _slot(update: Update) -> tuple[int, PeerId]:
 
 def _item(update: Update) -> Item:
     return Item(update.id)
+
+
+def _object_to_bad(neighbour: _Neighbour) -> None:
+    if neighbour.num_bad > MAX_BAD_SERVED:
+        raise RemoteProtocolError("serves updates that nobody may hold, again and again")
 
 
 def _spend(neighbour: _Neighbour, num_bytes: int) -> None:
