@@ -51,6 +51,7 @@ from semantic_net.protocol.actions import (
     Train,
 )
 from semantic_net.protocol.bases import Base
+from semantic_net.protocol.complaints import MAX_TOLD
 from semantic_net.protocol.divergence import DIGESTS_KEPT
 from semantic_net.protocol.history import History, history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
@@ -460,6 +461,39 @@ def test_an_inadmissible_payload_is_named_and_never_held() -> None:
     assert tell.level is Level.WARNING
     assert tell.text.endswith("for round 1: not a delta")
     assert theirs.id not in machine.updates
+
+
+def test_of_many_bad_updates_few_are_told_and_then_their_number() -> None:
+    machine = started()
+    names = [f"liar {i}" for i in range(2)]
+    told: list[Tell] = []
+    for name in names:
+        meet(machine, signer(name))
+        for i in range(MAX_TOLD):
+            bad = update(signer(f"made up {i} of {name}"), 1)
+            give(machine, signer(name), bad)
+            told += only(machine.payload_checked(bad, "not a delta", 0.0), Tell)
+    assert len(told) == MAX_TOLD
+    machine.waiting_for((), 0.0)
+    machine.trained(0.0)
+    publish_after = [*machine.authored(update(ME, 1), 0.0), *machine.tick(LISTEN_S)]
+    [close] = only(publish_after, Close)
+    [more] = only(machine.folded(close.plan, b"state", LISTEN_S), Tell)
+    assert (more.level, more.text.split()[0]) == (Level.WARNING, str(MAX_TOLD))
+    bad = update(signer("another"), 2)
+    give(machine, signer(names[0]), bad)
+    assert only(machine.payload_checked(bad, "not a delta", 0.0), Tell), "in the next round anew"
+
+
+def test_of_many_that_sign_twice_few_are_told() -> None:
+    machine = started(held=tuple(update(signer(f"twice {i}"), 1) for i in range(2 * MAX_TOLD)))
+    meet(machine, ALICE)
+    told: list[Tell] = []
+    for i in range(2 * MAX_TOLD):
+        rival = update(signer(f"twice {i}"), 1, "y")
+        machine.received(A, Have((HaveEntry(1, rival.author, rival.id),), False), 0.0)
+        told += only(machine.received(A, rival.message, 0.0), Tell)
+    assert len(told) == MAX_TOLD
 
 
 def crowd(num: int) -> list[Signer]:

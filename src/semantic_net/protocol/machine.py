@@ -27,6 +27,7 @@ from semantic_net.protocol.actions import (
 )
 from semantic_net.protocol.bases import Base, BaseConfig, Bases
 from semantic_net.protocol.compaction import Compaction
+from semantic_net.protocol.complaints import Complaints
 from semantic_net.protocol.divergence import ClosedRounds
 from semantic_net.protocol.history import History
 from semantic_net.protocol.identity import PeerId, Signer, peer_id_of, short_id
@@ -198,6 +199,7 @@ class PeerMachine:
         self._heartbeat_at = 0.0
         self._leaving = False
         self._closed = ClosedRounds()
+        self._complaints = Complaints()
         self._records = RecordTalk(
             membership,
             updates,
@@ -350,8 +352,7 @@ class PeerMachine:
             return [Discard(item)]
         if fault is not None:
             text = f"update of {short_id(update.author)} for round {update.round}: {fault}"
-            tell = Tell(Level.WARNING, text)
-            return [tell, *self.sync.inadmissible(update, now)]
+            return [*self._complaints.tell(text), *self.sync.inadmissible(update, now)]
         return self._add(update, now)
 
     def payload_corrupt(self, item: Item, now: float) -> tuple[list[Action], PeerId | None]:
@@ -395,7 +396,7 @@ class PeerMachine:
     def folded(self, plan: FoldPlan, state_digest: bytes, now: float) -> list[Action]:
         """The round that was closed is folded and recorded."""
         self._closed.add(plan.through, plan.set_digest, state_digest)
-        actions: list[Action] = []
+        actions: list[Action] = [*self._complaints.round_over()]
         for peer, body in self.roster.alive(now).items():
             actions += self._closed.compare(peer, body)
         return self._after([*actions, *self.rounds.folded(now)], now)
@@ -636,8 +637,10 @@ class PeerMachine:
         is_own = update.author == self.me
         whose = "this peer's own key" if is_own else short_id(update.author)
         text = f"two updates of {whose} for round {update.round}: neither counts"
-        actions: list[Action] = [Tell(Level.WARNING, text), *self._crowded_out()]
-        return [*actions, *self.passed.settle()] if is_own else actions
+        room = self._crowded_out()
+        if is_own:
+            return [Tell(Level.WARNING, text), *room, *self.passed.settle()]
+        return [*self._complaints.tell(text), *room]
 
     def _crowded_out(self) -> list[Action]:
         """Let go of what others have taken the place of; of our own, take back what it carried."""
