@@ -519,6 +519,8 @@ def test_of_a_full_round_the_last_gives_way_and_ones_own_is_taken_back(
     actions = machine.payload_checked(update(second, 1), None, 0.0)
     assert only(actions, TakeBack) == [TakeBack((own,))]
     assert only(actions, Remove) == []
+    [tell] = only(actions, Tell)
+    assert tell.text == "the own update of round 1 has no place: too many others came first"
     assert own.id in machine.passed.needed.ids, "its payload is to be added to the residual"
     actions = machine.payload_checked(update(first, 1), None, 0.0)
     assert only(actions, Remove) == [Remove(update(second, 1))]
@@ -538,6 +540,7 @@ def test_an_own_update_for_which_there_is_no_place_goes_out_anew(
     own = update(ME, 1)
     actions = machine.authored(own, 0.0)
     assert only(actions, TakeBack) == [TakeBack((own,))]
+    assert [tell.text[:31] for tell in only(actions, Tell)] == ["the own update of round 1 has n"]
     assert own.id not in machine.updates
 
 

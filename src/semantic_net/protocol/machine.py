@@ -386,7 +386,7 @@ class PeerMachine:
         """The own update is stored, and journaled if there is a disk: publish it."""
         announced = self._add(update, now) if update.round > self.updates.frontier else []
         if update.id not in self.updates:  # a base was taken over meanwhile, or the slot is void
-            announced += self.passed.never_held(update)
+            announced += self._no_place(update)
         return self._after([*announced, *self.rounds.authored(update, now)], now)
 
     def skipped(self, reason: str, now: float) -> list[Action]:
@@ -642,12 +642,20 @@ class PeerMachine:
             return [Tell(Level.WARNING, text), *room, *self.passed.settle()]
         return [*self._complaints.tell(text), *room]
 
+    def _no_place(self, own: Update) -> list[Action]:
+        """Take back what an own update carried that the set does not hold."""
+        actions: list[Action] = self.passed.never_held(own)
+        if self.updates.is_crowded_out(own.round, self.me):
+            text = f"the own update of round {own.round} has no place: too many others came first"
+            actions.insert(0, Tell(Level.WARNING, text))
+        return actions
+
     def _crowded_out(self) -> list[Action]:
         """Let go of what others have taken the place of; of our own, take back what it carried."""
         actions: list[Action] = []
         for update in self.sync.take_crowded_out():
             if update.author == self.me:
-                actions += self.passed.never_held(update)
+                actions += self._no_place(update)
             else:
                 actions.append(Remove(update))
             # A stranger may turn out to be of the run: then we want it again.

@@ -4,7 +4,8 @@ What is said of the former, `announcements` decides; of the latter, this module 
 Duplicates, reordering and retries are harmless.
 
 What this module refuses: more bytes than were asked for, than the signed header or the agreed
-model allows, and more announcements than a neighbour may keep us busy with.
+model allows, more announcements than a neighbour may keep us busy with, more updates that nobody
+may hold than a bug explains, and what has no place in its round.
 """
 
 from __future__ import annotations
