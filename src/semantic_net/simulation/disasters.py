@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from semantic_net.protocol import update_set
 from semantic_net.protocol.identity import PeerId
 from semantic_net.protocol.membership import Membership, Standing
 from semantic_net.protocol.update import MAX_ROUND, Update
@@ -401,13 +402,18 @@ def _is_excused(nodes: Sequence[Node], update: Update) -> bool:
     authors = [node for node in nodes if node.id == update.author]
     if authors:
         return all(update.id in author.taken_back for author in authors)
-    has_passed = all(update.round <= node.running.base.frontier for node in nodes)
-    rest = [n for n in nodes if update.round > n.running.base.frontier]
-    if rest and all(node.running.updates.is_crowded_out(*_slot(update)) for node in rest):
+    if _had_no_place(nodes, update):
         return True
+    has_passed = all(update.round <= node.running.base.frontier for node in nodes)
     had_no_room = all(node.cfg.budget_bytes is not None for node in nodes)
     told = any("are left out" in text for node in nodes for text in node.told)
     return told and (has_passed or had_no_room)
+
+
+def _had_no_place(nodes: Sequence[Node], update: Update) -> bool:
+    """Tell whether as many authors as have a place in a round come before an update's."""
+    signed = {u.author for n in nodes for u in n.authored if u.round == update.round}
+    return sum(author < update.author for author in signed) >= update_set.MAX_HELD_AUTHORS
 
 
 def _count_learned(node: Node) -> list[str]:
