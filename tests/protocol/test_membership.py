@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from protocol_support import signer
 
 from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol import membership as module
+from semantic_net.protocol import reach as reach_module
 from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
 from semantic_net.protocol.membership import (
     NEVER,
@@ -26,6 +28,9 @@ from semantic_net.protocol.membership import (
     Statement,
     StatementBody,
 )
+from semantic_net.protocol.messages import encode_message
+from semantic_net.simulation.stubs import StubSigner, stub_signature_valid
+from semantic_net.transport.settings import TransportSettings
 
 RUN = b"the run's digest"
 IN, OUT = Standing(lets_in=True), Standing(lets_in=False)
@@ -459,3 +464,206 @@ def _reached(number: int, pairs: set[tuple[int, int]]) -> set[int]:
         if not new:
             return found
         found |= new
+
+
+# No more than has a place.
+
+
+def bound_by(patch: pytest.MonkeyPatch, *, devices: int, statements: int) -> None:
+    for where in (module, reach_module):
+        patch.setattr(where, "MAX_DEVICES", devices)
+        patch.setattr(where, "MAX_STATEMENTS", statements)
+
+
+def number_of(one: Membership, kind: type[Record]) -> int:
+    return sum(isinstance(record, kind) for record in one.records())
+
+
+def made_up(by: int, first: int, count: int) -> list[Record]:
+    """Return the words of a device on others that it has made up, and of each on two more."""
+    found: list[Record] = [binding(by)]
+    for number in range(first, first + count):
+        found += [statement(by, number), binding(number)]
+    for number in range(first, first + count):
+        found += [statement(number, number + by * count) for by in (1, 2)]
+    return found
+
+
+def test_what_has_no_place_is_neither_kept_nor_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One device brought in so many that every peer was busy with them for minutes."""
+    bound_by(monkeypatch, devices=6, statements=9)
+    one = membership(0, 1, 2)
+    take(one, binding(2))
+    take(one, *made_up(1, 10, 8))
+    take(one, *made_up(1, 10, 8))
+    assert one.is_in(peer(2).peer_id)
+    assert len(one.devices()) == 6
+    assert number_of(one, Statement) == 9
+    assert number_of(one, Binding) == 6
+    assert set(one.take_news()) <= set(one.records())
+    before = one.digest
+    take(one, *made_up(1, 10, 8))
+    assert one.digest == before
+    assert one.take_news() == [], "or it would go round for ever"
+
+
+def test_what_has_no_place_is_not_held_until_it_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound_by(monkeypatch, devices=6, statements=9)
+    one = membership(0, 1)
+    take(one, binding(1))
+    for number in range(10, 60):
+        one.take(statement(1, number))
+        assert sum(map(len, one._said.values())) <= 2 * 9 + 1
+
+
+def test_our_own_words_go_on_where_there_is_no_place_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A revocation began with the first version again, which nobody took for news."""
+    bound_by(monkeypatch, devices=9, statements=4)
+    one, other = membership(0, 1, 2), membership(1, 0, 2)
+    take(one, binding(1), binding(2), *(statement(1, number) for number in range(10, 20)))
+    speak(one, 1)
+    one.trust({device(1).peer_id: IN, device(2).peer_id: OUT})
+    speak(one, 5)
+    one.trust({device(1).peer_id: IN, device(2).peer_id: IN})
+    said, _ = speak(one, 6)
+    take(other, binding(0), binding(2), *said)
+    one.trust({device(1).peer_id: IN, device(2).peer_id: OUT})
+    said, _ = speak(one, 7)
+    take(other, *said)
+    assert outs(one, 3)[2] == outs(other, 3)[2] == 7
+
+
+def test_all_records_fit_in_what_may_wait_for_one_neighbour() -> None:
+    """A list that was longer would have ended each session with a new neighbour."""
+    longest = statement(1, 2, NEVER - 1, (1 << 63) - 1)
+    num_bytes = reach_module.MAX_STATEMENTS * len(encode_message(longest))
+    num_bytes += reach_module.MAX_DEVICES * module.MAX_PEERS * len(encode_message(binding(1)))
+    assert num_bytes < TransportSettings().max_control_bytes
+
+
+MANY = st.integers(1, 9)
+SAID_OF_MANY = st.builds(
+    statement,
+    MANY,
+    MANY,
+    st.sampled_from([2, 5, NEVER, NEVER, NEVER]),
+    st.integers(1, 3),
+    vouches=st.sampled_from([True, True, True, False]),
+)
+
+
+@given(
+    st.lists(SAID_OF_MANY, max_size=30),
+    st.sets(MANY, min_size=1, max_size=3),
+    st.sampled_from([1, 2]),
+    st.integers(2, 9),
+    st.integers(1, 12),
+    st.randoms(),
+)
+@settings(max_examples=60)  # it signs a lot
+def test_the_order_of_records_does_not_show_where_some_have_no_place(
+    statements: list[Statement],
+    trusted: set[int],
+    votes: int,
+    most: int,
+    most_said: int,
+    rng: random.Random,
+) -> None:
+    """One hears all of it again and again, another what the first has kept, in some order."""
+    records: list[Record] = [*(binding(n) for n in range(1, 10)), *statements]
+    with pytest.MonkeyPatch.context() as patch:
+        bound_by(patch, devices=most, statements=most_said)
+        found = []
+        for number in (0, 10):  # with one trust file for both, and themselves in it
+            one = membership(number, 0, 10, *trusted, votes=votes)
+            take(one, binding(0), binding(10))
+            hear_again(one, records, rng)
+            assert number_of(one, Statement) <= most_said
+            assert number_of(one, Binding) <= max(most, len(trusted) + 2)
+            found.append(one)
+        late = membership(0, 0, 10, *trusted, votes=votes)
+        hear_again(late, found[1].records(), rng)
+        assert outs(found[0], 11) == outs(found[1], 11) == outs(late, 11)
+        assert found[0].digest == found[1].digest == late.digest
+
+
+def hear_again(one: Membership, records: list[Record], rng: random.Random) -> None:
+    """Take the same records in, in other orders and parts, until nothing is news."""
+    before = b""
+    while one.digest != before:
+        before = one.digest
+        told = list(records)
+        rng.shuffle(told)
+        half = rng.randrange(len(told) + 1)
+        take(one, *told[:half])
+        take(one, *told[half:])
+
+
+def test_once_who_has_let_in_too_many_is_out_all_agree_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Five in a chain: from each other ones are far away. The second lets in a liar."""
+    bound_by(monkeypatch, devices=10, statements=100)
+    chain = [(number, number + 1) for number in range(4)]
+    around = {n: {b for pair in chain for a, b in (pair, pair[::-1]) if a == n} for n in range(5)}
+    fleet = [membership(number, *around[number]) for number in range(5)]
+    rounds, rng = itertools.count(1), random.Random(3)
+    _exchange(fleet, set(chain), rng, rounds)
+    trusts = {device(n).peer_id: IN for n in (0, 2, 50)}
+    fleet[1].trust(trusts)
+    take(fleet[1], binding(50))
+    _exchange(fleet, set(chain), rng, rounds)
+    for one in fleet:
+        take(one, *made_up(50, 60, 7))
+    _exchange(fleet, set(chain), rng, rounds)
+    assert not fleet[0].is_in(peer(4).peer_id), "it is further away than those made up"
+    assert fleet[4].is_in(peer(0).peer_id)
+    fleet[1].trust({**trusts, device(50).peer_id: OUT})
+    _exchange(fleet, set(chain), rng, rounds)
+    assert len({one.digest for one in fleet}) == 1
+    for one in fleet:
+        assert outs(one, 5) == [NEVER] * 5
+        assert len(one.devices()) == 10
+        assert not one.is_in(peer(50).peer_id)
+
+
+def calls_to_settle(count: int) -> int:
+    """Return how much is called to take in a fleet in which half has put out the other half."""
+    mine, keys = StubSigner(b"mine"), [StubSigner(b"%d" % number) for number in range(count)]
+    one = Membership(mine, StubSigner(b"my peer"), RUN, is_valid=stub_signature_valid)
+    one.trust({keys[0].peer_id: IN})
+    for key in keys:
+        words = endorse(key, key.public_key), consent(key, key.public_key)
+        one.take(Binding(key.public_key, key.public_key, *words))
+    one.settle()
+    for number in range(1, count):
+        bodies = [StatementBody(RUN, keys[number].peer_id, 1, NEVER, True)]
+        if number % 2:
+            bodies.append(StatementBody(RUN, keys[number - 1].peer_id, 1, 7, False))
+        for by, body in zip((number // 2, number), bodies, strict=False):
+            encoded = msgspec.msgpack.encode(body)
+            signature = keys[by].sign(b"statement 1", encoded)
+            one.take(Statement(encoded, keys[by].public_key, signature))
+    num_calls = 0
+
+    def count_call(*_: object) -> None:
+        nonlocal num_calls
+        num_calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count_call)
+    try:
+        one._is_stale = True
+        one._reached = None
+        one.settle()
+        one.records()
+    finally:
+        sys.setprofile(before)
+    return num_calls
+
+
+def test_what_it_takes_to_settle_grows_with_the_records() -> None:
+    """All devices were asked for their word on each: 7,000 records took 30 seconds."""
+    assert calls_to_settle(240) < 5 * calls_to_settle(60)

@@ -13,17 +13,23 @@ function of all of them, whatever the order in which they came:
 What a revoked device has said of others still counts: otherwise two that revoke each other would
 have no answer. With one vote, therefore, any device that is trusted can put out any other.
 
-Only the words of devices that belong are kept, with the bindings of those that they vouch for, and
-of each device only so much, the lowest ids first: so what is kept does not depend on the order
-either. What a peer lacks, because it could not take it in when it came, it is told again by
-neighbours whose heartbeats show another `digest`.
+Only the words of devices that belong are kept, with the bindings of those that they vouch for: of
+each device only so much, the lowest ids first, and of all together what `reach` has a place for. So
+what is kept does not depend on the order either. What a peer lacks, because it could not take it
+in, or had no place for it, when it came, it is told again by neighbours whose heartbeats show
+another `digest`. Once no neighbour has anything that another one would keep,
+
+- all that are connected by a chain of trust hold the same, if there is a place for all of it;
+- if there is not, those hold the same that trust the same devices, as with one trust file for all.
+  The others differ in who is far away from each, until whoever has let in too many is revoked on
+  all devices that let it in. Then whom it has brought in takes no place from anybody else, and all
+  hold the same again, if there is a place for everybody else.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -43,6 +49,7 @@ from semantic_net.protocol.identity import (
     peer_id_of,
     signature_valid,
 )
+from semantic_net.protocol.reach import MAX_DEVICES, MAX_STATEMENTS, Reach, reach
 from semantic_net.protocol.update import MALFORMED, MAX_AUTHORS, MAX_ROUND, RunDigest
 
 NEVER = MAX_ROUND + 1
@@ -191,6 +198,8 @@ class Membership:
         self._places: dict[PeerId, _Place] = {}  # of each peer
         self._news: dict[tuple[PeerId, PeerId, type[Record]], Record] = {}
         self._is_stale = self._may_speak = True
+        self._reached: Reach[_Said] | None = None  # None: something was said since
+        self._num_unsettled = 0  # records that may be more than have a place
         self._digest: bytes | None = None
         words = endorse(device, peer.public_key), consent(peer, device.public_key)
         self._keep(Binding(peer.public_key, device.public_key, *words))
@@ -262,14 +271,13 @@ class Membership:
         one that vouches for it.
         """
         found: list[Record] = []
-        reached = self._closure({self._me})
-        others = self._closure({self._me, *self._roots()})
-        order = [device for device in reached | others if device in self._out_from]
-        heard_of = self._heard_of(order)
-        for device in [*order, *sorted(heard_of.difference(order))]:
+        known = self._reach()
+        by_us = reach({self._me}, known.said, self._votes).belonging
+        order = [device for device in by_us | known.belonging if device in known.belonging]
+        for device in order + [other for other in known.heard_of if other not in known.belonging]:
             found += self._bindings.get(device, {}).values()
         for device in order:
-            found += (said.message for said in self._said.get(device, {}).values())
+            found += (said.message for said in known.said.get(device, {}).values())
         return found
 
     @property
@@ -300,8 +308,9 @@ class Membership:
 
     def take_news(self) -> list[Record]:
         """Return what has come, or was said, since the last time: it goes to all neighbours."""
-        news, self._news = self._news, {}
-        return sorted(news.values(), key=lambda record: not isinstance(record, Binding))
+        news = [record for key, record in self._news.items() if self._has_place(*key)]
+        self._news = {}
+        return sorted(news, key=lambda record: not isinstance(record, Binding))
 
     def trust(self, standing: Mapping[PeerId, Standing]) -> None:
         """Take what the trust file says from now on; `speak` says it to the others."""
@@ -314,6 +323,7 @@ class Membership:
         self._standing = dict(standing)
         self._let_in |= {device for device, each in standing.items() if each.lets_in}
         self._is_stale = self._may_speak = True
+        self._reached = None
 
     def speak(self, next_round: int | None) -> None:
         """Make the statements that are due: of those who take part, where it matters.
@@ -327,7 +337,7 @@ class Membership:
         """
         self._may_speak = False
         # Those whom others reach by statements, once they reach us, need no word of ours.
-        reached = self._closure({self._me})
+        reached = self._reached_by_us()
         for about in sorted(self._bindings.keys() - {self._me}):
             said = self._said.get(self._me, {}).get(about)
             if said is not None and about not in self._to_say:
@@ -337,19 +347,18 @@ class Membership:
                 self._may_speak = True
                 continue
             self._to_say.discard(about)
-            if out_from is not None:
-                self._say(about, out_from)
-                reached = self._closure({self._me})
+            if out_from is not None and self._say(about, out_from):
+                reached = self._reached_by_us()
 
     def settle(self) -> Change:
         """Find out anew who belongs and who is out, if records have come; return what changed."""
         if not self._is_stale:
             return Change({})
         self._let_strangers_in()
+        self._make_room()
         self._is_stale, self._digest = False, None
         were, places = self._out_from, self._places
-        belonging = self._closure({self._me, *self._roots()})
-        self._out_from = {device: self._last_word(device, belonging) for device in belonging}
+        self._out_from = {device: self._last_word(device) for device in self._reach().belonging}
         self._places = self._find_places()
         told = [
             self._tell_out(device, out_from)
@@ -384,7 +393,7 @@ class Membership:
             self._is_valid,
         ):
             raise RemoteProtocolError("a peer's device that one of the two did not sign")
-        if self._belongs(device) or device in self._heard_of(self._out_from):
+        if device in self._reach().heard_of:
             self._keep(binding)
             return
         self._waiting[device, peer] = binding
@@ -417,7 +426,11 @@ class Membership:
         subjects = self._said.setdefault(signer, {})
         subjects[about] = said
         if self._cut(subjects, MAX_SPOKEN_OF, about, signer):
+            self._reached = None
             self._note(signer, about, statement)
+        self._num_unsettled += 1
+        if self._num_unsettled > MAX_STATEMENTS:
+            self._make_room()
 
     def _cut(self, kept: dict[PeerId, Any], most: int, added: PeerId, device: PeerId) -> bool:
         """Keep the lowest ids only, and our own peer's; tell whether what was added is kept."""
@@ -440,41 +453,46 @@ class Membership:
 
     def _let_strangers_in(self) -> None:
         """Keep the bindings of those who belong by now; with them their words count."""
-        while True:
-            for device in self._closure({self._me, *self._roots()}):
-                self._out_from.setdefault(device, NEVER)  # until it is settled
-            heard_of = self._heard_of(self._out_from) if self._waiting else set()
-            known = [key for key in self._waiting if key[0] in heard_of]
-            if not known:
-                return
-            for key in known:
-                self._keep(self._waiting.pop(key))
+        known = self._reach()
+        for device in known.belonging:
+            self._out_from.setdefault(device, NEVER)  # until it is settled
+        for key in [key for key in self._waiting if key[0] in known.heard_of]:
+            self._keep(self._waiting.pop(key))
 
-    def _heard_of(self, belonging: Iterable[PeerId]) -> set[PeerId]:
-        """Return who belongs, or is vouched for by one that does: of them all are to hear."""
-        found = set(belonging)
-        for device in tuple(found):
-            subjects = self._said.get(device, {}).items()
-            found.update(about for about, said in subjects if said.body.vouches)
-        return found
+    def _reach(self) -> Reach[_Said]:
+        """Return who belongs as far as is known, and what is kept of what they say."""
+        if self._reached is None:
+            self._reached = reach({self._me, *self._roots()}, self._said, self._votes)
+        return self._reached
+
+    def _reached_by_us(self) -> Set[PeerId]:
+        return reach({self._me}, self._said, self._votes).belonging.keys()
+
+    def _make_room(self) -> None:
+        """Forget what has no place, once there is too much.
+
+        Until then the words of those who do not belong any more are held: they may again.
+        """
+        self._num_unsettled = 0
+        num_said = sum(map(len, self._said.values()))
+        if num_said <= MAX_STATEMENTS and len(self._bindings) <= MAX_DEVICES:
+            return
+        known = self._reach()
+        own = self._said.get(self._me, {})  # the versions of what we say go on
+        self._said = {signer: dict(words) for signer, words in known.said.items()}
+        self._said[self._me] = own
+        self._bindings = {d: b for d, b in self._bindings.items() if d in known.heard_of}
+
+    def _has_place(self, device: PeerId, other: PeerId, kind: type[Record]) -> bool:
+        known = self._reach()
+        if kind is Binding:
+            return device in known.heard_of
+        return other in known.said.get(device, ())
 
     def _roots(self) -> set[PeerId]:
         """Return those that this device vouches for."""
         own = self._said.get(self._me, {}).items()
         return self._let_in.union(about for about, said in own if said.body.vouches)
-
-    def _closure(self, found: Iterable[PeerId]) -> dict[PeerId, None]:
-        """Return who belongs if these do: add those for whom enough of them vouch, and so on."""
-        votes: Counter[PeerId] = Counter()
-        belonging = dict.fromkeys(sorted(found))
-        new = list(belonging)
-        for device in new:  # it grows meanwhile
-            for about, said in self._said.get(device, {}).items():
-                votes[about] += said.body.vouches
-                if votes[about] >= self._votes and about not in belonging:
-                    belonging[about] = None
-                    new.append(about)
-        return belonging
 
     def _word_on(
         self, about: PeerId, said: _Said | None, next_round: int | None, *, is_reached: bool
@@ -494,7 +512,8 @@ class Membership:
             return _LATER
         return next_round if void_from is None else min(void_from, next_round)
 
-    def _say(self, about: PeerId, out_from: int) -> None:
+    def _say(self, about: PeerId, out_from: int) -> bool:
+        """Make a statement; tell whether it vouches for one for whom we did not."""
         subjects = self._said.setdefault(self._me, {})
         before = subjects.get(about)
         version = 1 if before is None else before.body.version + 1
@@ -508,14 +527,17 @@ class Membership:
             may_speak = self._may_speak
             self._note(self._me, about, statement)
             self._may_speak = may_speak
+        self._reached = None
+        return vouches and not (before is not None and before.body.vouches)
 
     def _voices(self) -> dict[PeerId, PeerId]:
         """Return of each device through which of those that we trust it was vouched for."""
+        known = self._reach()
         voices = {root: root for root in sorted({self._me, *self._roots()})}
         new = list(voices)
         for device in new:  # it grows meanwhile
-            for about, said in sorted(self._said.get(device, {}).items()):
-                if said.body.vouches and about not in voices:
+            for about, said in sorted(known.said.get(device, {}).items()):
+                if said.body.vouches and about in known.belonging and about not in voices:
                     voices[about] = voices[device]
                     new.append(about)
         return voices
@@ -534,17 +556,11 @@ class Membership:
                     places[peer] = replace(before, out_from=min(before.out_from, out_from))
         return places
 
-    def _last_word(self, device: PeerId, belonging: Iterable[PeerId]) -> int:
-        words = (self._said.get(signer, {}).get(device) for signer in belonging)
-        rounds = sorted(said.body.out_from for said in words if said is not None)
+    def _last_word(self, device: PeerId) -> int:
+        rounds = sorted(out_from for out_from, _ in self._reach().against.get(device, ()))
         return rounds[self._votes - 1] if len(rounds) >= self._votes else NEVER
 
     def _tell_out(self, device: PeerId, out_from: int) -> str:
-        against = [
-            self.name_of(signer)
-            for signer in self._out_from
-            if (said := self._said.get(signer, {}).get(device)) and said.body.out_from < NEVER
-        ]
-        name = self.name_of(device)
-        who = ", ".join(sorted(against))
+        against = self._reach().against.get(device, ())
+        name, who = self.name_of(device), ", ".join(sorted(self.name_of(by) for _, by in against))
         return f"nothing of {name} counts from round {out_from} on: revoked on {who}"
