@@ -76,7 +76,7 @@ from semantic_net.protocol.messages import (
     read_heartbeat,
 )
 from semantic_net.protocol.rounds import Phase, RoundsConfig
-from semantic_net.protocol.update import Update, UpdateId
+from semantic_net.protocol.update import MAX_ROUND, Update, UpdateId
 from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.protocol.vitals import Vitals, VitalSigns, VitalsMessage
 from semantic_net.status import LastRound
@@ -1167,6 +1167,32 @@ def test_a_peer_that_goes_on_says_nothing_of_rounds_before_it_knows_them() -> No
     assert machine.next_wakeup(1.0) > 1.5, "nor does it look again and again"
     machine.tick(2.0)
     assert membership.out_from(A) == 5, "after the one that is open"
+
+
+@pytest.mark.parametrize("claimed", [MAX_ROUND, MAX_ROUND + 1])
+@pytest.mark.parametrize("revoked", [ALICES, BOBS])
+def test_a_device_cannot_put_off_a_revocation_by_the_round_that_it_claims(
+    claimed: int, revoked: Signer
+) -> None:
+    """It was put out from a round on that never comes, or by a word that nobody could read."""
+    machine = with_devices(ALICES, BOBS)
+    for who, device in ((ALICE, ALICES), (BOB, BOBS)):
+        machine.connected(who.peer_id, 0.0)
+        machine.received(who.peer_id, bound(who, device), 0.0)
+    machine.look(0.0)
+    machine.waiting_for((), START_S)
+    assert machine.rounds.phase is Phase.TRAINING
+    open_now = machine.rounds.round
+    hear(machine, ALICE, START_S, round_index=claimed, next_round=MAX_ROUND + 1)
+    standing = {d.peer_id: Standing(lets_in=d is not revoked) for d in (ALICES, BOBS)}
+    actions = machine.trust_changed(standing, START_S + 1)
+    actions += machine.tick(START_S + 1 + HEARTBEAT_S)
+    words = [s.message for s in only(actions, Send) if isinstance(s.message, Statement)]
+    bodies = [msgspec.msgpack.decode(word.body, type=StatementBody) for word in words]
+    out = [body.out_from for body in bodies if body.about == revoked.peer_id]
+    # Of another it is believed that it is one round ahead, and of itself nothing.
+    assert out[-1] == open_now + (1 if revoked is ALICES else 2)
+    assert not membership_of(machine).is_in(A if revoked is ALICES else B)
 
 
 def test_what_a_snapshot_includes_stays_and_that_is_told() -> None:

@@ -667,3 +667,32 @@ def calls_to_settle(count: int) -> int:
 def test_what_it_takes_to_settle_grows_with_the_records() -> None:
     """All devices were asked for their word on each: 7,000 records took 30 seconds."""
     assert calls_to_settle(240) < 5 * calls_to_settle(60)
+
+
+# A word of our own.
+
+
+@given(st.integers(-5, 1 << 40), st.none() | st.integers(-5, 1 << 40))
+def test_whatever_round_is_open_our_own_word_can_be_read_and_puts_out(
+    next_round: int, void_from: int | None
+) -> None:
+    """A round beyond the last one was said to be the one of who is not out, or made us a liar."""
+    one, other = membership(0, 1), membership(2, 0)
+    for each in (one, other):
+        take(each, binding(0), binding(1))
+    take(other, *speak(one, 1)[0])
+    one.trust({device(1).peer_id: Standing(False, void_from)})
+    said, _ = speak(one, next_round)
+    take(other, *said)
+    assert 1 <= one.out_from(peer(1).peer_id) < NEVER
+    assert one.out_from(peer(1).peer_id) == other.out_from(peer(1).peer_id)
+
+
+def test_whom_the_trust_file_keeps_out_is_known_before_it_is_said() -> None:
+    one = Membership(device(0), peer(0), RUN)
+    assert one.kept_out == frozenset()
+    one.trust({device(n).peer_id: IN for n in (1, 2)})
+    take(one, binding(1))
+    assert one.kept_out == frozenset()
+    one.trust({device(1).peer_id: OUT, device(3).peer_id: OUT})
+    assert one.kept_out == {device(n).peer_id for n in (1, 2, 3)}

@@ -77,6 +77,30 @@ def test_who_is_known_by_the_word_of_another_speaks_with_its_voice() -> None:
     for who, number in ((ALICE, 9999), (BOB, 7), *((who, 9999) for who in made_up)):
         hear(heard, who, 0.0, heartbeat_body(round_index=number))
     assert heard.open_round(0.0) == 7
+    alone = frozenset({theirs.peer_id})
+    assert heard.open_round(0.0, without=alone) == 7, "nor do those that it has made up speak"
+    assert heard.open_round(0.0, believes_one=False, without=alone) == 0
+    all_but_one = alone | {others.peer_id, made_up[0].peer_id}
+    assert heard.open_round(0.0, without=all_but_one) == 0
+
+
+def test_a_device_that_has_no_say_has_none_through_whoever_vouches_for_it() -> None:
+    mine, between, theirs = (signer(name) for name in ("mine", "between", "theirs"))
+    membership = Membership(mine, signer("me"), RUN)
+    membership.trust({between.peer_id: Standing(lets_in=True)})
+    body = msgspec.msgpack.encode(StatementBody(RUN, theirs.peer_id, 1, NEVER, True))
+    word = Statement(body, between.public_key, between.sign(b"statement 1", body))
+    for who, device in ((ALICE, between), (BOB, theirs)):
+        words = endorse(device, who.public_key), consent(who, device.public_key)
+        membership.take(Binding(who.public_key, device.public_key, *words))
+        membership.settle()
+        membership.take(word)
+    membership.settle()
+    heard = Roster(LIVENESS_S, 0, membership)
+    for who, number in ((ALICE, 7), (BOB, 9999)):
+        hear(heard, who, 0.0, heartbeat_body(round_index=number))
+    assert heard.open_round(0.0) == 9999
+    assert heard.open_round(0.0, without=frozenset({theirs.peer_id})) == 7
 
 
 def test_news_is_a_later_heartbeat_or_a_later_process(roster: Roster) -> None:

@@ -1049,3 +1049,38 @@ def test_what_was_trained_ahead_goes_under_the_round_that_is_open() -> None:
     assert closed(scene.said) == (1, "2 gone or moved on")
     [author] = only(scene.fold(), Author)
     assert author.round == 4
+
+
+def training(*names: str, round_index: int) -> Scene:
+    """Return one that trains in the first round of 20, and has heard since where others are."""
+    scene = Scene(rounds=20)
+    scene.do(scene.rounds.begin(0.0))
+    scene.now = START_S
+    scene.step()
+    assert scene.rounds.phase is Phase.TRAINING
+    scene.hear(*names, round_index=round_index, next_round=round_index)
+    return scene
+
+
+@pytest.mark.parametrize(
+    ("names", "says", "expected"),
+    [
+        ("", 0, 2),
+        ("a", 1, 2),
+        ("a", 2, 3),
+        ("a", 15, 3),  # alone it may be the one that lies
+        ("a", NEVER, 3),
+        ("ab", 15, 16),
+        ("ab", NEVER, 21),  # no round that this run could have
+    ],
+)
+def test_the_next_round_for_all_is_one_of_this_run(names: str, says: int, expected: int) -> None:
+    """One that was to be put out said that it was in the last round that can be, and stayed in."""
+    scene = training(*names, round_index=says)
+    assert scene.rounds.next_round_for_all(scene.now) == expected
+
+
+def test_the_next_round_for_all_is_not_known_before_the_first() -> None:
+    scene = Scene()
+    scene.do(scene.rounds.begin(0.0))
+    assert scene.rounds.next_round_for_all(0.0) is None

@@ -291,6 +291,14 @@ class Membership:
         return self._digest
 
     @property
+    def kept_out(self) -> frozenset[PeerId]:
+        """Devices that the trust file keeps out, or lets in no more: they may be heard still."""
+        if self._standing is None:
+            return frozenset()
+        let_in = {device for device, standing in self._standing.items() if standing.lets_in}
+        return frozenset((self._roots() | self._standing.keys()) - let_in)
+
+    @property
     def has_news(self) -> bool:
         """Whether something is to be passed on and kept, or perhaps to be said."""
         return bool(self._news) or self._may_speak
@@ -510,7 +518,8 @@ class Membership:
             return None
         if next_round is None:
             return _LATER
-        return next_round if void_from is None else min(void_from, next_round)
+        out_from = next_round if void_from is None else min(void_from, next_round)
+        return max(1, min(out_from, MAX_ROUND))  # or it would be no word, or that it is in
 
     def _say(self, about: PeerId, out_from: int) -> bool:
         """Make a statement; tell whether it vouches for one for whom we did not."""

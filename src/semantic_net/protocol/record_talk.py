@@ -114,7 +114,8 @@ class RecordTalk:
         actions = self.settle(closed_round)
         if self._membership is None or not self._membership.has_news or now < self._due_at:
             return actions
-        self._membership.speak(self._rounds.next_round_for_all(now))
+        kept_out = self._membership.kept_out  # who is to be put out has no say from when on
+        self._membership.speak(self._rounds.next_round_for_all(now, without=kept_out))
         actions += self.settle(closed_round)
         self._due_at = now + self._heartbeat_s
         if news := self._membership.take_news():

@@ -8,7 +8,7 @@ ever compared. At most `MAX_SIGHTINGS` peers are remembered: anyone can make up 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, KeysView, Mapping
+from collections.abc import Container, Iterable, KeysView, Mapping, Set
 from dataclasses import dataclass
 
 import msgspec
@@ -191,7 +191,9 @@ class Roster:
         """Return the latest heartbeats of the peers that are alive."""
         return {p: s.message for p, s in self._sightings.items() if self._is_alive(s, now)}
 
-    def open_round(self, now: float, *, believes_one: bool = True) -> int:
+    def open_round(
+        self, now: float, *, believes_one: bool = True, without: Set[PeerId] = frozenset()
+    ) -> int:
         """Return the highest round that two live peers have reached; 0 if none is open.
 
         One that is wrong or lies makes nobody skip rounds where there are more. Where more may
@@ -203,8 +205,9 @@ class Roster:
         Args:
             now: The time.
             believes_one: Whether to believe it where it is the only one alive.
+            without: Devices that have no say, nor whoever they vouch for.
         """
-        rounds = self._rounds_reached(self.alive(now))
+        rounds = self._rounds_reached(self.alive(now), without)
         if self._max_liars == 0 and len(rounds) == 1:
             return rounds[0] if believes_one else 0
         needed = max(self._max_liars, 1) + 1
@@ -212,7 +215,9 @@ class Roster:
             needed = max(needed, math.ceil(OPEN_SHARE * len(rounds)))
         return rounds[-needed] if len(rounds) >= needed else 0
 
-    def _rounds_reached(self, alive: Mapping[PeerId, HeartbeatBody]) -> list[int]:
+    def _rounds_reached(
+        self, alive: Mapping[PeerId, HeartbeatBody], without: Set[PeerId]
+    ) -> list[int]:
         """Return the rounds that are open, by voice, ascending."""
         if self._membership is None:
             if self._reached is None:
@@ -222,6 +227,8 @@ class Roster:
         for peer, body in alive.items():
             # Whose voice is whose, devices may say anew at any time.
             whose = self._membership.voice_of(peer) or peer
+            if whose in without or self._membership.device_of(peer) in without:
+                continue
             reached[whose] = max(reached.get(whose, 0), body.round)
         return sorted(reached.values())
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 
 from semantic_net.protocol.actions import (
@@ -405,14 +405,30 @@ class Rounds:
             return [_info(f"resumed at round {first}{others}")]
         return [_info(f"joining at round {first}{others}")] if first > 1 else []
 
-    def next_round_for_all(self, now: float) -> int | None:
-        """Return the round after any that is open somewhere; None as long as we do not know."""
-        return None if self.phase is Phase.STARTING else self.latest_open(now) + 1
+    def next_round_for_all(self, now: float, without: Set[PeerId] = frozenset()) -> int | None:
+        """Return the round after any that is open somewhere; None as long as we do not know.
+
+        It is one of this run, or the first after it. A peer that alone says where it is can move it
+        by one round only: it may stand by whoever is to be put out, or lie.
+
+        Args:
+            now: The time.
+            without: Devices that have no say in it: those that are to be put out, to begin with.
+        """
+        if self.phase is Phase.STARTING:
+            return None
+        here, roster = self._open_here, self._roster
+        alone = min(roster.open_round(now, without=without), here + 1)
+        latest = max(here, alone, roster.open_round(now, believes_one=False, without=without))
+        return min(latest, self._cfg.rounds) + 1
 
     def latest_open(self, now: float) -> int:
         """Return the last round that is open here or, as far as we know, elsewhere."""
-        here = max(self.round, self._past.last_round, self._updates.frontier)
-        return max(here, self._roster.open_round(now))
+        return max(self._open_here, self._roster.open_round(now))
+
+    @property
+    def _open_here(self) -> int:
+        return max(self.round, self._past.last_round, self._updates.frontier)
 
     def _own_from(self) -> int:
         """Return the first round without an own update, as far as anyone here knows."""
