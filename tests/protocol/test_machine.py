@@ -26,6 +26,7 @@ from semantic_net.errors import RemoteProtocolError
 from semantic_net.protocol import divergence, update_set
 from semantic_net.protocol import history as history_module
 from semantic_net.protocol import machine as machine_module
+from semantic_net.protocol import membership as membership_module
 from semantic_net.protocol import roster as module
 from semantic_net.protocol.actions import (
     Action,
@@ -1086,6 +1087,23 @@ def test_a_record_is_passed_on_and_kept_and_answered_with_our_own_word() -> None
     assert set(keep.records) == set(membership_of(machine).records())
     machine.received(B, bound(ALICE, ALICES), 2.0)
     assert only(machine.tick(4.0), Keep) == [], "no news"
+
+
+def test_many_records_are_settled_once_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sent one record after another had all of them settled again after each."""
+    machine = with_devices(ALICES, BOBS)
+    machine.connected(A, 0.0)
+    machine.received(A, bound(ALICE, ALICES), 0.0)
+    machine.look(0.0)
+    machine.tick(HEARTBEAT_S)
+    monkeypatch.setattr(membership_module, "SETTLED_AT_ONCE", 0)
+    machine.received(A, bound(BOB, BOBS), HEARTBEAT_S + 0.1)
+    machine.look(HEARTBEAT_S + 0.1)
+    hear(machine, ALICE, HEARTBEAT_S + 0.2)
+    assert not membership_of(machine).is_in(B)
+    assert machine.next_wakeup(HEARTBEAT_S + 0.2) == 2 * HEARTBEAT_S
+    machine.tick(2 * HEARTBEAT_S)
+    assert membership_of(machine).is_in(B)
 
 
 def test_nobody_hears_who_does_not_belong() -> None:

@@ -491,7 +491,7 @@ class PeerMachine:
         peer, body = read_heartbeat(message, self.run)
         if peer == self.me:
             return self._hear_own(message, body)
-        actions = self._records.settle(self._closed.last)
+        actions = self._records.settle(self._closed.last, now)
         is_neighbour = peer == sender
         if is_neighbour:
             actions += self._records.tell_all(peer, body, now)

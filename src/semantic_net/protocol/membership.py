@@ -64,6 +64,9 @@ MAX_SPOKEN_OF = MAX_AUTHORS
 MAX_STRANGERS = 256
 """Most bindings that wait for somebody to vouch for their device; the oldest gives way."""
 
+SETTLED_AT_ONCE = 1024
+"""Statements up to which it costs nothing to speak of to settle anew after each."""
+
 DIGEST_BYTES = 8
 
 _LATER = -1
@@ -282,7 +285,7 @@ class Membership:
 
     @property
     def digest(self) -> bytes:
-        """A hash that is equal where the records are, in whatever order."""
+        """A hash that is equal where the records are, in whatever order, once all are settled."""
         if self._digest is None:
             hasher = hashlib.sha256()
             for encoded in sorted(map(msgspec.msgpack.encode, self.records())):
@@ -302,6 +305,11 @@ class Membership:
     def has_news(self) -> bool:
         """Whether something is to be passed on and kept, or perhaps to be said."""
         return bool(self._news) or self._may_speak
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether there is so much to settle that it is not to be done after each record."""
+        return self._is_stale and sum(map(len, self._said.values())) > SETTLED_AT_ONCE
 
     def take(self, record: Record) -> None:
         """Take in a record; what follows from it, `settle` tells.
@@ -452,7 +460,6 @@ class Membership:
     def _note(self, device: PeerId, other: PeerId, record: Record) -> None:
         self._news[device, other, type(record)] = record
         self._is_stale = self._may_speak = True
-        self._digest = None
 
     def _belongs(self, device: PeerId) -> bool:
         if device not in self._out_from and self._is_stale:

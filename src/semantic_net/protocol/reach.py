@@ -100,19 +100,24 @@ def reach(found: Iterable[PeerId], words: Words[S], votes: int) -> Reach[S]:
     num_kept, out = 0, list[PeerId]()
     while level or out:
         if level:
-            for signer, about, each in islice(_in_turn(level, words), MAX_STATEMENTS - num_kept):
+            ranked = {by: _ranked(words[by]) for by in level if by in words}
+            for by, about in islice(_in_turn(ranked), MAX_STATEMENTS - num_kept):
                 num_kept += 1
-                reached.said.setdefault(signer, {})[about] = each
+                each = words[by][about]
+                reached.said.setdefault(by, {})[about] = each
                 if each.body.out_from <= MAX_ROUND:
-                    reached.against.setdefault(about, []).append((each.body.out_from, signer))
+                    reached.against.setdefault(about, []).append((each.body.out_from, by))
             is_out = {d for d in level if len(reached.against.get(d, ())) >= votes}
             out += is_out
             vouching = [device for device in level if device not in is_out]
         else:  # nobody else is left
             vouching, out = sorted(out), []
         level = []  # the next one
-        for _, about, each in _in_turn(vouching, reached.said):
-            if not each.body.vouches:
+        if len(reached.belonging) >= MAX_DEVICES:
+            continue
+        kept = {by: reached.said[by] for by in vouching if by in reached.said}
+        for by, about in _in_turn(kept):
+            if not kept[by][about].body.vouches:
                 continue
             vouched[about] += 1
             if (
@@ -130,17 +135,23 @@ def reach(found: Iterable[PeerId], words: Words[S], votes: int) -> Reach[S]:
     return reached
 
 
-def _in_turn(signers: Iterable[PeerId], words: Words[S]) -> Iterator[tuple[PeerId, PeerId, S]]:
-    """Return what devices say of whom: the first word of each, then the second of each."""
-    turns: list[list[tuple[PeerId, PeerId, S]]] = []
-    for signer in signers:
-        for turn, (about, each) in enumerate(sorted(words.get(signer, {}).items(), key=_rank)):
+def _ranked(words: Mapping[PeerId, Said]) -> list[PeerId]:
+    """Return of whom a device speaks: what it has said first, and of who is in, comes last."""
+    urgent, others = list[PeerId](), list[PeerId]()
+    for about in sorted(words):
+        word = words[about].body
+        (others if word.version == 1 and word.out_from > MAX_ROUND else urgent).append(about)
+    return urgent + others
+
+
+def _in_turn(
+    spoken_of: Mapping[PeerId, Iterable[PeerId]],
+) -> Iterator[tuple[PeerId, PeerId]]:
+    """Return who speaks of whom: the first word of each device, then the second of each."""
+    turns: list[list[tuple[PeerId, PeerId]]] = []
+    for by, devices in spoken_of.items():
+        for turn, about in enumerate(devices):
             if turn == len(turns):
                 turns.append([])
-            turns[turn].append((signer, about, each))
+            turns[turn].append((by, about))
     return chain.from_iterable(turns)
-
-
-def _rank(item: tuple[PeerId, Said]) -> tuple[bool, PeerId]:
-    about, said = item
-    return said.body.version == 1 and said.body.out_from > MAX_ROUND, about

@@ -84,13 +84,17 @@ class RecordTalk:
         self._membership.take(record)
         return []
 
-    def settle(self, closed_round: int) -> list[Action]:
+    def settle(self, closed_round: int, now: float) -> list[Action]:
         """Let the updates count, or not, as the membership has changed its mind.
+
+        Where there is much to settle it waits until news are due: whoever sends one record after
+        another is not to keep us busy.
 
         Args:
             closed_round: The last round that was folded and recorded.
+            now: The time.
         """
-        if self._membership is None:
+        if self._membership is None or (now < self._due_at and self._membership.takes_long):
             return []
         change = self._membership.settle()
         actions: list[Action] = [Tell(Level.WARNING, text) for text in change.told]
@@ -111,12 +115,12 @@ class RecordTalk:
 
     def tell(self, closed_round: int, now: float) -> list[Action]:
         """Say of other devices what is due; pass on and keep what is new, once a heartbeat."""
-        actions = self.settle(closed_round)
+        actions = self.settle(closed_round, now)
         if self._membership is None or not self._membership.has_news or now < self._due_at:
             return actions
         kept_out = self._membership.kept_out  # who is to be put out has no say from when on
         self._membership.speak(self._rounds.next_round_for_all(now, without=kept_out))
-        actions += self.settle(closed_round)
+        actions += self.settle(closed_round, now)
         self._due_at = now + self._heartbeat_s
         if news := self._membership.take_news():
             if neighbours := self._sync.neighbours():
