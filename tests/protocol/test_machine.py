@@ -1089,6 +1089,25 @@ def test_a_record_is_passed_on_and_kept_and_answered_with_our_own_word() -> None
     assert only(machine.tick(4.0), Keep) == [], "no news"
 
 
+def test_a_round_closes_by_what_has_been_said_of_devices_until_then() -> None:
+    """Who heard only one that was out by then closed its round as if it were not alone."""
+    machine = with_devices(ALICES, BOBS)
+    machine.connected(A, 0.0)
+    machine.connected(B, 0.0)
+    machine.received(A, bound(ALICE, ALICES), 0.0)
+    machine.received(B, bound(BOB, BOBS), 0.0)
+    machine.look(0.0)
+    machine.waiting_for((), START_S)
+    hear(machine, ALICE, START_S, round_index=4, next_round=5)
+    machine.trained(START_S)
+    body = msgspec.msgpack.encode(StatementBody(RUN, ALICES.peer_id, 1, 1, False))
+    out = Statement(body, BOBS.public_key, BOBS.sign(b"statement 1", body))
+    PeerMachine.received(machine, B, out, START_S + 1)  # nobody has looked since
+    actions = machine.skipped("why not", START_S + 1)
+    assert not only(actions, Close), "nobody is heard: it waits"
+    assert machine.rounds.phase is Phase.COLLECTING
+
+
 def test_many_records_are_settled_once_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sent one record after another had all of them settled again after each."""
     machine = with_devices(ALICES, BOBS)

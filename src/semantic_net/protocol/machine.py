@@ -380,18 +380,20 @@ class PeerMachine:
 
     def trained(self, now: float) -> list[Action]:
         """Local training has ended, well or not."""
-        return self._after(self.rounds.trained(now), now)
+        return self._after([*self._settle(now), *self.rounds.trained(now)], now)
 
     def authored(self, update: Update, now: float) -> list[Action]:
         """The own update is stored, and journaled if there is a disk: publish it."""
-        announced = self._add(update, now) if update.round > self.updates.frontier else []
+        announced = self._settle(now)
+        if update.round > self.updates.frontier:
+            announced += self._add(update, now)
         if update.id not in self.updates:  # a base was taken over meanwhile, or the slot is void
             announced += self._no_place(update)
         return self._after([*announced, *self.rounds.authored(update, now)], now)
 
     def skipped(self, reason: str, now: float) -> list[Action]:
         """There is no own update in this round."""
-        return self._after(self.rounds.skipped(reason, now), now)
+        return self._after([*self._settle(now), *self.rounds.skipped(reason, now)], now)
 
     def folded(self, plan: FoldPlan, state_digest: bytes, now: float) -> list[Action]:
         """The round that was closed is folded and recorded."""
@@ -402,6 +404,10 @@ class PeerMachine:
         return self._after([*actions, *self.rounds.folded(now)], now)
 
     # The inside
+
+    def _settle(self, now: float) -> list[Action]:
+        """Let what others have said of devices count, before a round may close."""
+        return self._records.settle(self._closed.last, now)
 
     def _after(self, actions: list[Action], now: float) -> list[Action]:
         """Let the round machine look again, and say what has changed."""
@@ -491,7 +497,7 @@ class PeerMachine:
         peer, body = read_heartbeat(message, self.run)
         if peer == self.me:
             return self._hear_own(message, body)
-        actions = self._records.settle(self._closed.last, now)
+        actions = self._settle(now)
         is_neighbour = peer == sender
         if is_neighbour:
             actions += self._records.tell_all(peer, body, now)
