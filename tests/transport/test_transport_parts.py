@@ -321,7 +321,7 @@ def test_lost_sessions_are_kept_until_one_holds() -> None:
     table: SessionTable[Line] = SessionTable(9, 10.0, Clock())
     assert table.lost_sessions(KEY.peer_id) == ()
     for number in range(MAX_LOST_SESSIONS + 2):
-        table.note_lost(KEY.peer_id, bytes([number]))
+        table.note_lost(KEY.peer_id, bytes([number]), is_proven=False)
     assert table.lost_sessions(KEY.peer_id) == tuple(bytes([n]) for n in range(2, 10))
     table.begin(session(1), Line())
     assert table.lost_sessions(KEY.peer_id) == ()
@@ -330,9 +330,23 @@ def test_lost_sessions_are_kept_until_one_holds() -> None:
 def test_strangers_cannot_fill_the_memory_with_lost_sessions() -> None:
     table: SessionTable[Line] = SessionTable(9, 10.0, Clock())
     for number in range(MAX_PEERS_WITH_LOST + 1):
-        table.note_lost(PeerId(str(number)), b"x")
+        table.note_lost(PeerId(str(number)), b"x", is_proven=False)
     assert table.lost_sessions(PeerId("0")) == ()
     assert table.lost_sessions(PeerId("1")) == (b"x",)
+
+
+def test_who_only_says_a_name_flushes_no_session_that_its_owner_had() -> None:
+    table: SessionTable[Line] = SessionTable(9, 10.0, Clock())
+    table.note_lost(KEY.peer_id, b"true", is_proven=True)
+    for number in range(MAX_LOST_SESSIONS + 1):
+        table.note_lost(KEY.peer_id, bytes([number]), is_proven=False)
+    for number in range(MAX_PEERS_WITH_LOST + 1):
+        table.note_lost(PeerId(str(number)), b"x", is_proven=False)
+    assert table.lost_sessions(KEY.peer_id) == (b"true",)
+    table.note_lost(KEY.peer_id, b"perhaps", is_proven=False)
+    assert table.lost_sessions(KEY.peer_id) == (b"perhaps", b"true")
+    table.begin(session(1), Line())
+    assert table.lost_sessions(KEY.peer_id) == ()
 
 
 def test_sessions_without_a_sign_of_life_are_known() -> None:

@@ -285,7 +285,8 @@ class Hub:
         self._no_longer_pending(connection)
         log.debug("%s: %s: %s", connection.address, code, reason)
         if connection.claim is not None:
-            self.table.note_lost(*connection.claim)
+            is_proven = connection.established is not None
+            self.table.note_lost(*connection.claim, is_proven=is_proven)
         if connection.established is None:
             if not connection.dialled and code in (TIMEOUT, BUSY):
                 self.report(Refused(connection.address, code, reason))

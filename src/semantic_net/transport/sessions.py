@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from semantic_net.protocol.handshake import (
     BUSY,
@@ -27,7 +27,9 @@ MAX_OF_DEVICE = 8
 """Most sessions with peers of one device that call us: each costs memory."""
 
 MAX_PEERS_WITH_LOST = 1024
-"""Peers whose lost sessions are remembered; strangers can invent any number of peers."""
+"""Peers whose lost sessions are remembered; strangers can invent any number of peers. Of sessions
+that were, and of those that perhaps were, each: who only says a name displaces no session of its
+owner's."""
 
 
 class LiveConnection(Protocol):
@@ -64,7 +66,8 @@ class SessionTable(Generic[C]):
         self._clock = clock
         self._live: dict[PeerId, tuple[Established, C]] = {}
         self._quarantine = Quarantine()
-        self._lost: dict[PeerId, deque[bytes]] = {}
+        self._lost: dict[PeerId, bytes] = {}
+        self._perhaps_lost: dict[PeerId, deque[bytes]] = {}
 
     def __contains__(self, peer: object) -> bool:
         return peer in self._live
@@ -88,7 +91,9 @@ class SessionTable(Generic[C]):
 
     def lost_sessions(self, peer: PeerId) -> Sequence[bytes]:
         """Return ids of sessions lost since the last one with ``peer`` that held."""
-        return tuple(self._lost.get(peer, ()))
+        perhaps = self._perhaps_lost.get(peer, ())
+        lost = (self._lost[peer],) if peer in self._lost else ()
+        return (*perhaps, *lost)[-MAX_LOST_SESSIONS:]
 
     def objection(
         self, peer: PeerId, incarnation: int, *, dialled: bool, device: PeerId | None = None
@@ -132,6 +137,7 @@ class SessionTable(Generic[C]):
         replaced = self.get(established.peer)
         self._live[established.peer] = (established, connection)
         self._lost.pop(established.peer, None)
+        self._perhaps_lost.pop(established.peer, None)
         return replaced
 
     def end(self, peer: PeerId, connection: C) -> bool:
@@ -149,8 +155,24 @@ class SessionTable(Generic[C]):
         """Forget every session."""
         self._live.clear()
 
-    def note_lost(self, peer: PeerId, session_id: bytes) -> None:
-        """Remember a session that the other end may still believe in."""
-        self._lost.setdefault(peer, deque(maxlen=MAX_LOST_SESSIONS)).append(session_id)
-        if len(self._lost) > MAX_PEERS_WITH_LOST:
-            del self._lost[next(iter(self._lost))]  # the one first noted
+    def note_lost(self, peer: PeerId, session_id: bytes, *, is_proven: bool) -> None:
+        """Remember a session that the other end may still believe in.
+
+        Args:
+            peer: With whom.
+            session_id: Which.
+            is_proven: It was one. Else somebody said to be ``peer``, and went before it proved so:
+                perhaps the proof was on its way.
+        """
+        if is_proven:
+            self._lost[peer] = session_id  # there was one: each that begins ends those before
+            _make_room(self._lost)
+        else:
+            none: deque[bytes] = deque(maxlen=MAX_LOST_SESSIONS)
+            self._perhaps_lost.setdefault(peer, none).append(session_id)
+            _make_room(self._perhaps_lost)
+
+
+def _make_room(lost: dict[PeerId, Any]) -> None:
+    if len(lost) > MAX_PEERS_WITH_LOST:
+        del lost[next(iter(lost))]  # the one first noted
