@@ -33,6 +33,7 @@ def test_a_mesh_decides_itself_whom_it_dials_and_takes_many_for_a_while() -> Non
     for name, most in (("mesh-4", 64), ("mesh-20", 80)):
         settings = transport_settings(replace(given, topology=name))
         assert (settings.peers, settings.max_sessions) == ((), most)
+        assert settings.seeds == given.peers, "though they wait for no learned ones"
 
 
 def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ from semantic_net.protocol.history import History, history_of_origin
 from semantic_net.protocol.identity import PeerId, Signer, consent, endorse
 from semantic_net.protocol.item import Item
 from semantic_net.protocol.links import MeshConfig
-from semantic_net.protocol.machine import MachineConfig, PeerMachine
+from semantic_net.protocol.machine import DIAL_AGAIN_S, MachineConfig, PeerMachine
 from semantic_net.protocol.membership import Binding, Membership, Standing, Statement, StatementBody
 from semantic_net.protocol.mesh import Parting
 from semantic_net.protocol.messages import (
@@ -298,7 +298,7 @@ def test_whom_we_hear_is_told_when_it_changes() -> None:
     assert told(machine.disconnected(B, 4.0)) == [((A,), [])]
 
 
-def test_a_live_peer_that_a_neighbour_hears_is_dialled_once() -> None:
+def test_a_live_peer_that_a_neighbour_hears_is_dialled_and_rarely_again() -> None:
     machine = started()
     meet(machine, ALICE)
     carol = Neighbour(CAROL.peer_id, ("10.0.0.4:5000",))
@@ -307,6 +307,8 @@ def test_a_live_peer_that_a_neighbour_hears_is_dialled_once() -> None:
     hear(machine, CAROL, via=A)
     assert only(machine.tick(0.2), Dial) == [Dial("10.0.0.4:5000")]
     assert only(machine.tick(0.3), Dial) == []
+    hear(machine, CAROL, 0.2 + DIAL_AGAIN_S, via=A)
+    assert only(machine.tick(0.2 + DIAL_AGAIN_S), Dial) == [Dial("10.0.0.4:5000")], "in vain so far"
     aloof = started(dials_learned=False)
     meet(aloof, ALICE)
     aloof.received(A, Neighbours((carol,)), 0.0)

@@ -506,6 +506,17 @@ def test_an_own_address_is_not_even_waited_for(listens: str, named: str, is_own:
     assert run_tcp(start()) == (() if is_own else (named,))
 
 
+def test_own_addresses_that_others_tell_of_are_not_dialled() -> None:
+    async def scenario(world: World) -> None:
+        a = await world.peer("a", A, settings=TransportSettings(host=""))
+        assert isinstance(a.transport, AdHocTransport)
+        for number in range(1, 9):
+            a.transport.add_address(f"127.0.0.{number}{a.transport.address}")
+        assert not a.transport._dialer._targets
+
+    play_over_tcp(scenario)
+
+
 def test_listening_everywhere_is_said_as_a_port() -> None:
     async def scenario(world: World) -> None:
         a = await world.peer("a", A, settings=TransportSettings(host=""))

@@ -6,16 +6,26 @@ import asyncio
 import errno
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from transport_support import MemoryWorld, Probe, hello_content, play_in_memory, signer
+from transport_support import FACTS, MemoryWorld, Probe, hello_content, play_in_memory, signer
 
-from semantic_net.protocol.handshake import HelloContent
+from semantic_net.protocol.handshake import (
+    DUPLICATE_CONNECTION,
+    Hello,
+    HelloContent,
+    Refusal,
+    encode_hello,
+    encode_refusal,
+)
+from semantic_net.protocol.identity import PublicKey, Signer
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.address import Address
 from semantic_net.transport.base import (
+    Buffer,
     Connected,
     Disconnected,
     Duplicate,
@@ -24,10 +34,17 @@ from semantic_net.transport.base import (
     Unreachable,
 )
 from semantic_net.transport.connection import Connection
-from semantic_net.transport.dialer import HOPELESS_DIALS, Dialer
-from semantic_net.transport.hub import Hub
+from semantic_net.transport.dialer import (
+    DUPLICATE_S,
+    STRANGERS_A_SECOND,
+    STRANGERS_AT_ONCE,
+    STRANGERS_BURST,
+    Dialer,
+)
+from semantic_net.transport.hub import CountedWire, Hub
 from semantic_net.transport.memory import MemoryTransport
 from semantic_net.transport.settings import TransportSettings
+from semantic_net.transport.target import VAIN_DIALS
 
 A, B, C = signer(1), signer(2), signer(3)
 SETTINGS = TransportSettings()
@@ -110,21 +127,110 @@ def test_an_address_counts_once_however_it_is_written() -> None:
     run_virtual(main())
 
 
-def test_a_learned_address_where_nobody_ever_was_is_tried_less_often() -> None:
+def test_a_learned_address_where_nobody_answers_is_given_up_soon() -> None:
     async def main() -> None:
         desert = Desert()
         desert.dialer.add("learned:1", learned=True)
         desert.dialer.add("given:1", learned=True)
         desert.dialer.add("given:1", learned=False)  # learned first, then given by the user
         await asyncio.sleep(1000.0)
-        await desert.dialer.close()
         assert max(desert.waits("given:1")) <= 5.0
-        assert min(desert.waits("learned:1")[HOPELESS_DIALS:]) >= 15.0
+        times = desert.times[Address("learned", 1)]
+        assert len(times) == VAIN_DIALS
+        assert 10.0 < times[-1] - times[0] < 60.0, "long enough to come back"
+        await desert.dialer.close()
 
     run_virtual(main())
 
 
-def test_learned_addresses_are_bounded_and_the_hopeless_give_way() -> None:
+def test_an_address_that_was_given_up_is_dialled_once_when_it_is_told_again() -> None:
+    async def main() -> None:
+        desert = Desert()
+        desert.dialer.add("learned:1", learned=True)
+        await asyncio.sleep(1000.0)
+        for _ in range(1000):
+            desert.dialer.add("learned:1", learned=True)
+            await asyncio.sleep(1.0)
+        times = desert.times[Address("learned", 1)]
+        assert min(waits(times[VAIN_DIALS - 1 :])) >= SETTINGS.refused_backoff_s
+        assert len(times) > VAIN_DIALS + 20, "though again and again"
+        desert.dialer.add("learned:1", learned=False)
+        await asyncio.sleep(0.01)
+        assert len(times) > VAIN_DIALS + 20
+        assert times[-1] == pytest.approx(now(), abs=0.02), "named, it is dialled at once"
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
+def test_a_flood_of_made_up_addresses_is_dialled_at_a_bounded_rate_and_then_forgotten() -> None:
+    async def main() -> None:
+        desert = Desert()
+        for number in range(SETTINGS.max_learned):
+            assert desert.dialer.add(f"h{number}:1", learned=True)
+        num_dials: list[int] = []
+        for _ in range(10):
+            await asyncio.sleep(60.0)
+            num_dials.append(sum(map(len, desert.times.values())))
+        assert num_dials[0] <= STRANGERS_BURST + 60 * STRANGERS_A_SECOND
+        assert max(waits([float(n) for n in num_dials])) <= 60 * STRANGERS_A_SECOND
+        assert num_dials[-1] == num_dials[-3], "and not without end"
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
+def test_few_dials_of_learned_addresses_are_under_way_and_named_ones_do_not_wait() -> None:
+    async def main() -> None:
+        desert = Desert(replace(SETTINGS, seeds=("seed:1",)))
+        under_way: set[Address] = set()
+        most = 0
+
+        async def swallow(address: Address) -> Connection:
+            nonlocal most
+            under_way.add(address)
+            most = max(most, sum(a.host.startswith("h") for a in under_way))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                under_way.discard(address)
+            raise AssertionError("nobody answers")
+
+        desert.dialer._dial = swallow
+        for number in range(500):
+            desert.dialer.add(f"h{number}:1", learned=True)
+        await asyncio.sleep(1.0)
+        desert.dialer.add("named:1", learned=False)
+        desert.dialer.add("seed:1", learned=True)
+        await asyncio.sleep(0.01)
+        assert {Address("named", 1), Address("seed", 1)} < under_way
+        await asyncio.sleep(300.0)
+        assert most == STRANGERS_AT_ONCE
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
+def test_addresses_that_were_not_dialled_yet_go_before_those_dialled_in_vain() -> None:
+    async def main() -> None:
+        desert = Desert()
+
+        async def slow(address: Address) -> Connection:
+            desert.times.setdefault(address, []).append(now())
+            await asyncio.sleep(1.0)
+            raise TimeoutError
+
+        desert.dialer._dial = slow
+        for number in range(50):
+            desert.dialer.add(f"h{number}:1", learned=True)
+        await asyncio.sleep(50 / STRANGERS_AT_ONCE + 1.0)
+        assert len(desert.times) == 50
+        await desert.dialer.close()
+
+    run_virtual(main())
+
+
+def test_learned_addresses_are_bounded_and_there_is_room_again() -> None:
     async def main() -> None:
         desert = Desert(replace(SETTINGS, max_learned=2))
         names = ("first:1", "second:1", "third:1")
@@ -345,21 +451,127 @@ def test_peers_find_each_other_again_whoever_claims_their_addresses() -> None:
     play(scenario)
 
 
-def test_a_dial_of_who_is_connected_ends_as_a_duplicate_and_is_not_tried_again() -> None:
+LOWER, HIGHER = sorted((A, B), key=lambda key: key.peer_id)
+"""The lower one decides, and so refuses a second connection after the other's proof."""
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "claims"),
+    [(LOWER, HIGHER, "other-name:5000"), (HIGHER, LOWER, "b:5000")],
+    ids=["it has proven its key", "its session says the same"],
+)
+def test_a_dial_of_who_is_connected_ends_as_a_duplicate_and_is_not_tried_again(
+    ours: Signer, theirs: Signer, claims: str
+) -> None:
     async def scenario(world: MemoryWorld) -> None:
-        a = await world.peer("a", A)
-        b = await world.peer("b", B, dial=[a], hello=claiming("other-name:5000"))
+        a = await world.peer("a", ours)
+        b = await world.peer("b", theirs, dial=[a], hello=claiming(claims))
         await a.expect(Connected)
+        await b.expect(Connected)
         assert [event.dialled for event in (*a.of(Connected), *b.of(Connected))] == [False, True]
         times = await dial_times(a)
         a.transport.add_address("b:5000")
-        assert await a.expect(Duplicate) == Duplicate("b:5000", B.peer_id)
+        assert await a.expect(Duplicate) == Duplicate("b:5000", theirs.peer_id)
         await asyncio.sleep(300.0)
         assert len(times) == len(a.of(Duplicate)) == 1
         assert not a.of(Disconnected)
         world.reset(a, b)
         await a.expect(Disconnected)
         await a.expect(Connected)
+
+    play(scenario)
+
+
+def test_who_is_only_said_to_be_somewhere_is_looked_for_there_rarely() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", HIGHER)
+        b = await world.peer("b", LOWER, dial=[a], hello=claiming("other-name:5000"))
+        await a.expect(Connected)
+        times = await dial_times(a)
+        a.transport.add_address("b:5000")
+        await asyncio.sleep(3600.0)
+        assert 5 < len(times) < 25
+        assert max(waits(times)) <= DUPLICATE_S
+        assert not a.of(Duplicate), "it has proven nothing"
+        assert not a.of(Refused)
+        await b.transport.close()
+        await a.expect(Disconnected)
+        ended = now()
+        await a.expect(Unreachable)
+        assert now() - ended < 1.0, "now it may be somebody else"
+
+    play(scenario)
+
+
+class Liar:
+    """Whoever answers a dial with the hello of somebody else, and a refusal."""
+
+    def __init__(self, world: MemoryWorld, name: str, key: PublicKey, code: str) -> None:
+        hello = Hello(key, bytes(32), 1, [], {**FACTS}, "test")
+        self._said = [encode_hello(hello), encode_refusal(Refusal(code, "no"))]
+        self._world, self._address = world, Address(name, 5000)
+        self._hub = Hub(signer(9), hello_content(), SETTINGS)
+        self._hub.adopt = self._adopt  # type: ignore[method-assign]  # it lies
+        self._hub.start(lambda event: None, ())
+        world.network.listen(self._address, self._hub)
+
+    def _adopt(self, wire: CountedWire, address: str, *, dialled: bool) -> Connection:
+        connection = Hub.adopt(self._hub, _Mute(wire), address, dialled=dialled)
+        wire.write(self._said)
+        return connection
+
+    def go(self) -> None:
+        """Be there no more."""
+        self._world.network.stop_listening(self._address, self._hub)
+
+
+class _Mute:
+    """A wire on which its owner says nothing."""
+
+    def __init__(self, wire: CountedWire) -> None:
+        self._wire = wire
+
+    def write(self, buffers: Sequence[Buffer], *, is_bulk: bool = False) -> None:
+        """Say nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wire, name)
+
+
+@pytest.mark.parametrize("peer", [LOWER, HIGHER], ids=["it would decide", "we would"])
+def test_nobody_is_taken_to_be_where_a_stranger_says_so(peer: Signer) -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        a = await world.peer("a", HIGHER if peer is LOWER else LOWER)
+        await world.peer("b", peer, dial=[a])
+        await a.expect(Connected)
+        Liar(world, "c", peer.public_key, DUPLICATE_CONNECTION)
+        a.transport.add_address("c:5000")
+        await asyncio.sleep(60.0)
+        assert not a.of(Duplicate)
+        assert isinstance(a.transport, MemoryTransport)
+        (target,) = a.transport._dialer._targets.values()
+        assert target.peer is None
+
+    play(scenario)
+
+
+def test_whoever_says_that_it_is_we_keeps_nobody_from_its_address() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        echo = Liar(world, "b", A.public_key, "self")
+        settings = replace(SETTINGS, peers=("b:5000",))
+        transport = MemoryTransport(world.network, "a", A, settings, hello_content())
+        a = Probe("a", A, transport)
+        await transport.start(a.handle)
+        times = await dial_times(a)
+        await asyncio.sleep(600.0)
+        assert transport.unmet_addresses() == (), "nobody waits for oneself"
+        assert 20 < len(times) < 50, "as often as where one is refused"
+        echo.go()
+        await world.peer("b", B)
+        began = now()
+        await a.expect(Connected)
+        assert now() - began <= SETTINGS.refused_backoff_s
+        await transport.close()
 
     play(scenario)
 

@@ -508,6 +508,8 @@ def test_after_any_faults_each_pair_has_one_session(
             await strike(world, fault, pair, number)
             await asyncio.sleep(wait_s)
         world.network.heal()
+        for name in NAMES:  # neighbours tell again of addresses that were given up meanwhile
+            dial_all(world, name)
         await asyncio.sleep(60.0)
         for one, other in PAIRS:
             at_one, at_other = (

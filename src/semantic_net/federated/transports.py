@@ -60,7 +60,8 @@ def transport_settings(p2p: P2PConfig) -> TransportSettings:
     if links is None:
         return settings
     # Whom a peer of a mesh dials, and for how long, it decides as it goes.
-    return replace(settings, peers=(), max_sessions=max(MESH_SESSIONS, 4 * links))
+    seeds = settings.peers
+    return replace(settings, peers=(), seeds=seeds, max_sessions=max(MESH_SESSIONS, 4 * links))
 
 
 def load_zenoh(p2p: P2PConfig) -> type[ZenohTransport] | None:

@@ -245,6 +245,8 @@ class Handshake:
         self._theirs: Hello | None = None
         self.device_key: bytes | None = None
         """Of the device at the other end, where the wire has proven one."""
+        self.is_proven = False
+        """Whether the other end has proven to hold the key that it says hello under."""
         self.claim: tuple[PeerId, bytes] | None = None
         """Peer and session id once our CONFIRM is out: the other end may believe in it."""
 
@@ -316,6 +318,7 @@ class Handshake:
         proof = _proof_body(not self._dialled, self._transcript, lost)
         if not signature_valid(theirs.public_key, b"confirm 1", proof, confirm.signature):
             return self._refuse(Refusal(SIGNATURE, "the peer does not hold the key it claims"))
+        self.is_proven = True
         established = Established(
             theirs.peer_id, theirs, self._transcript[:SESSION_ID_BYTES], frozenset(lost)
         )

@@ -7,6 +7,7 @@ world after every event. It does no I/O, reads no clock and draws no random numb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -71,7 +72,11 @@ from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.protocol.vitals import Vitals, VitalSigns, VitalsMessage
 
 MAX_DIALLED = 1024
-"""Learned addresses that are remembered, so that each is dialled once."""
+"""Learned addresses that are remembered, so that each is asked for rarely."""
+
+DIAL_AGAIN_S = 60.0
+"""Seconds until a learned address is asked for again where that was in vain: whoever dials gives up
+one where nobody answers."""
 
 MAX_ROUNDS_AHEAD = 64
 """Rounds beyond those that we know to be open of which updates are taken in: who makes some up for
@@ -171,7 +176,7 @@ class PeerMachine:
             VitalsMessage: lambda peer, message, _: self._hear_vitals(peer, message),
         }
         self._relay = Relay(self.me, cfg.liveness_s)
-        self._dialled: dict[str, None] = {}  # learned addresses, the first learned first
+        self._dialled: dict[str, float] = {}  # learned addresses, the first asked for first
         self.rounds = Rounds(
             cfg.rounds,
             self.me,
@@ -566,8 +571,10 @@ class PeerMachine:
         alive = self.roster.alive(now)
         actions: list[Action] = []
         for peer, address in self._neighbourhood.addresses():
-            if peer in alive and address not in self._dialled:
-                self._dialled[address] = None
+            again_at = self._dialled.get(address, -math.inf) + DIAL_AGAIN_S
+            if peer in alive and now >= again_at:
+                self._dialled.pop(address, None)
+                self._dialled[address] = now
                 if len(self._dialled) > MAX_DIALLED:
                     del self._dialled[next(iter(self._dialled))]
                 actions.append(Dial(address))

@@ -54,9 +54,9 @@ class HubTransport:
             random_bytes: For nonces; replaced where nobody lies: in a simulation.
 
         Raises:
-            ConfigError: One of ``settings.peers`` is no address.
+            ConfigError: One of ``settings.peers`` or ``settings.seeds`` is no address.
         """
-        for peer in settings.peers:
+        for peer in (*settings.peers, *settings.seeds):
             try:
                 parse_address(peer)
             except ValueError as exc:
@@ -97,6 +97,7 @@ class HubTransport:
         self._watch_trust()
         if self._pins.refresh():
             self._hub.report(TrustChanged(self._pins.trust.standing()))
+            self._dialer.look_again()
         for peer, device in self._hub.devices().items():
             if (refusal := self._pins.objection(device)) is not None:
                 self._hub.disconnect(peer, refusal.code, refusal.reason)
@@ -122,7 +123,8 @@ class HubTransport:
         Raises:
             ValueError: It is no address that can be dialled.
         """
-        self._dialer.add(address, learned=True)
+        if not self._is_own(parse_address(address)):
+            self._dialer.add(address, learned=True)
 
     def forget(self, address: str) -> None:
         """Dial an address no more that was added; a session with its peer stays.

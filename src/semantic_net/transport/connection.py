@@ -143,8 +143,13 @@ class Connection:
 
     @property
     def peer(self) -> PeerId | None:
-        """Who the other end says it is; proven once the connection is established."""
+        """Who the other end says it is."""
         return self._handshake.peer
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it has proven that on this connection, whatever came of it."""
+        return self._handshake.is_proven
 
     @property
     def listening_at(self) -> str:

@@ -15,6 +15,9 @@ class TransportSettings:
     """Port to listen on; 0 takes a free one."""
     peers: tuple[str, ...] = ()
     """``host:port`` addresses that are dialled for as long as the transport runs."""
+    seeds: tuple[str, ...] = ()
+    """Addresses that the user has named as well, but which are dialled only as long as they are
+    added: they wait for no learned ones either."""
     connect_timeout_s: float = 5.0
     """Seconds that one dial may take until the connection is open."""
     handshake_timeout_s: float = 10.0

@@ -145,15 +145,6 @@ class ZenohTransport(HubTransport):
     def _is_own(self, address: Address) -> bool:
         return address == self._place.address
 
-    def add_address(self, address: str) -> None:
-        """Dial an address that was learned from other peers, unless it is our own.
-
-        Raises:
-            ValueError: It is no address that can be dialled.
-        """
-        if not self._is_own(parse_address(address)):
-            super().add_address(address)
-
     async def _dial(self, address: Address) -> Connection:
         instances = self._directory.to_call(address)
         failure: OSError = ConnectionRefusedError(
