@@ -9,20 +9,31 @@ import asyncio
 import errno
 import ipaddress
 import os
+import random
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from semantic_net.errors import StartError
+from semantic_net.protocol.handshake import HelloContent
+from semantic_net.protocol.identity import Signer
 from semantic_net.transport.address import Address
 from semantic_net.transport.base import TransportHandler
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection, reason_of
+from semantic_net.transport.names import Names, Place, numeric_places
+from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tcp import SocketWire
+from semantic_net.transport.tls import Pins
 
 BACKLOG = 128
 
 ACCEPT_TURNS = 3
 """Turns of the event loop until a connection that asyncio has accepted is handed to us."""
+
+NAMED_THREADS, LEARNED_THREADS = 8, 2
+"""Names that are asked for at a time, of those that the user gave and of those that were learned:
+of these anybody may make up some that no resolver has an answer for."""
 
 _BIND_HINTS = {
     errno.EADDRINUSE: "the port is in use: stop the other program, or choose another port",
@@ -36,6 +47,19 @@ class AdHocTransport(HubTransport):
 
     _server: asyncio.Server | None = None
     _address: Address
+
+    def __init__(
+        self,
+        signer: Signer,
+        settings: TransportSettings,
+        hello: HelloContent,
+        rng: random.Random | None = None,
+        pins: Pins | None = None,
+    ) -> None:
+        """Prepare; see `HubTransport`."""
+        super().__init__(signer, settings, hello, rng, pins)
+        self._names = Names(NAMED_THREADS)
+        self._learned_names = Names(LEARNED_THREADS)
 
     @property
     def address(self) -> str:
@@ -74,8 +98,14 @@ class AdHocTransport(HubTransport):
         return is_own(address, self._address)
 
     async def _dial(self, address: Address) -> Connection:
+        host, port = address.host, address.port
+        places = numeric_places(host, port)
+        if places is None:
+            names = self._names if self._dialer.is_named(address) else self._learned_names
+            places = await names.places(host, port)
+        sock = await _connected_socket(places)
         _, wire = await asyncio.get_running_loop().create_connection(
-            lambda: SocketWire(self._hub, str(address), self._pins), address.host, address.port
+            lambda: SocketWire(self._hub, str(address), self._pins), sock=sock
         )
         return wire.connection
 
@@ -109,6 +139,31 @@ async def bound_socket(host: str, port: int) -> socket.socket:
         return _bound_socket(found[0][0], found[0][4])
     except OSError as exc:
         raise _start_error(host, port, exc) from exc
+
+
+async def _connected_socket(places: Sequence[Place]) -> socket.socket:
+    """Connect to the first place where somebody answers.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    failure = OSError("the name leads nowhere")
+    for family, where in places:
+        sock: socket.socket | None = None
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, where)
+            return sock
+        except OSError as exc:
+            failure = exc
+            if sock is not None:
+                sock.close()
+        except BaseException:  # broken off: nobody has the socket
+            if sock is not None:
+                sock.close()
+            raise
+    raise failure
 
 
 def _start_error(host: str, port: int, exc: OSError) -> StartError:
