@@ -27,11 +27,11 @@ from semantic_net.federated.doctor.peers import (
 )
 from semantic_net.federated.doctor.prepared import Prepared, check_task, check_training
 from semantic_net.federated.doctor.update import UpdateSize, check_update, update_size
+from semantic_net.protocol.address import Address
 from semantic_net.protocol.handshake import NONCE_BYTES, Hello
 from semantic_net.protocol.identity import PeerId, Signer
 from semantic_net.semantic.encoder import encode
 from semantic_net.semantic.rate import UPDATE_OVERHEAD, FixedRate
-from semantic_net.transport.address import Address
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.probe import DOCTOR, NOT_LISTENING, Answer, ProbeSettings
 from semantic_net.transport.throughput import Carried, Throughput

@@ -8,7 +8,7 @@ import pytest
 
 from semantic_net.errors import ConfigError
 from semantic_net.federated.page import load_page, page_address
-from semantic_net.transport.address import Address
+from semantic_net.protocol.address import Address
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from semantic_net.federated.parts import ClosedRound, PeerParts
 from semantic_net.federated.peer import Peer
 from semantic_net.federated.runner import ThreadRunner
 from semantic_net.federated.store import UpdateStore
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.facts import run_digest
 from semantic_net.protocol.frames import HEADER, Frame, Kind
@@ -38,7 +39,6 @@ from semantic_net.protocol.update_set import UpdateSet
 from semantic_net.semantic.rate import FixedRate
 from semantic_net.semantic.schema import ModelSchema
 from semantic_net.transport.ad_hoc import AdHocTransport
-from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import (
     Connected,
     Received,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from protocol_support import signer
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.frames import VERSION
-from semantic_net.transport.address import parse_address
 from semantic_net.transport.announcement import (
     MAX_ADDRESSES,
     Announcement,

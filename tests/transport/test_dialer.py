@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from transport_support import FACTS, MemoryWorld, Probe, hello_content, play_in_memory, signer
 
+from semantic_net.protocol.address import Address
 from semantic_net.protocol.handshake import (
     DUPLICATE_CONNECTION,
     Hello,
@@ -23,7 +24,6 @@ from semantic_net.protocol.handshake import (
 )
 from semantic_net.protocol.identity import PublicKey, Signer
 from semantic_net.simulation.virtual_time import run_virtual
-from semantic_net.transport.address import Address
 from semantic_net.transport.base import (
     Buffer,
     Connected,

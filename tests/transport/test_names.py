@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from transport_support import Probe, hello_content, run_tcp, signer
 
+from semantic_net.protocol.address import parse_address
 from semantic_net.transport.ad_hoc import LEARNED_THREADS, AdHocTransport
-from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import Connected
 from semantic_net.transport.names import Names, numeric_places
 from semantic_net.transport.settings import TransportSettings

@@ -16,12 +16,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.frames import HEADER, Frame, Kind, encode_frame, encode_header
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import PeerId, Signer, endorse
 from semantic_net.simulation.virtual_time import run_virtual
 from semantic_net.transport.ad_hoc import AdHocTransport
-from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import Buffer, Received, Transport, TransportEvent
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.link import LinkQuality

@@ -197,7 +197,7 @@ def _client(arguments: argparse.Namespace) -> int:
     from semantic_net.federated.client import JetsonClient, run_client
     from semantic_net.federated.plain_recording import PlainRecording
     from semantic_net.federated.port_traffic import PortTraffic
-    from semantic_net.transport.address import parse_address
+    from semantic_net.protocol.address import parse_address
 
     try:
         address = parse_address(arguments.server)

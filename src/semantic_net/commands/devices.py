@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from semantic_net.errors import ConfigError
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.facts import printable
 from semantic_net.protocol.identity import PeerId
-from semantic_net.transport.address import parse_address
 from semantic_net.transport.device import DeviceIdentity, Profile
 from semantic_net.transport.invite import Invite, read_id, read_invite, write_id, write_invite
 from semantic_net.transport.trust import MAX_VOID_FROM, Device, looks_like_id

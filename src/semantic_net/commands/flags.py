@@ -94,7 +94,7 @@ def peer_config_of(arguments: argparse.Namespace) -> Config:
     Raises:
         ConfigError: A key, a value or an address is wrong.
     """
-    from semantic_net.transport.address import parse_address
+    from semantic_net.protocol.address import parse_address
 
     overrides = []
     if arguments.listen is not None:

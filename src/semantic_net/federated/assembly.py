@@ -22,6 +22,7 @@ from semantic_net.federated.parts import Parsed
 from semantic_net.federated.snapshot import BaseSizes
 from semantic_net.federated.store import Payload, UpdateStore
 from semantic_net.federated.transports import transport_of
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.bases import Base, BaseConfig
 from semantic_net.protocol.facts import run_digest
 from semantic_net.protocol.handshake import HelloContent
@@ -34,7 +35,6 @@ from semantic_net.protocol.rounds import RoundsConfig
 from semantic_net.protocol.turns import Turns
 from semantic_net.protocol.update import Admission, Update, UpdateId, UpdateMessage
 from semantic_net.protocol.update_set import UpdateSet
-from semantic_net.transport.address import parse_address
 from semantic_net.transport.base import Transport
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.tls import Pins

@@ -57,13 +57,13 @@ from semantic_net.federated.local import LocalLearner
 from semantic_net.federated.parts import Trained
 from semantic_net.federated.shards import load_own
 from semantic_net.federated.shared_model import Announcement, Scalar, SharedModel, refuse_auto
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.facts import differing_facts
 from semantic_net.records import RoundRecord
 from semantic_net.semantic.decoder import parse_payload
 from semantic_net.semantic.flat import flatten
 from semantic_net.semantic.rate import rate_controller
 from semantic_net.training.trainer import Trainer, make_initial_model
-from semantic_net.transport.address import parse_address
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from semantic_net.aggregation.topology import needs_own_place, neighbours
 from semantic_net.config import P2PConfig
 from semantic_net.errors import ConfigError
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.transport.ad_hoc import is_own
-from semantic_net.transport.address import Address, parse_address
 
 
 def addresses_to_dial(p2p: P2PConfig) -> tuple[str, ...]:

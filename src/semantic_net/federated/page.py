@@ -14,8 +14,8 @@ from semantic_net.federated.teller import Teller
 from semantic_net.monitoring.dashboard.access import access_of
 from semantic_net.monitoring.dashboard.board import Board
 from semantic_net.monitoring.text import in_percent, metric_label
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.identity import PeerId, short_id
-from semantic_net.transport.address import Address, parse_address
 
 if TYPE_CHECKING:
     from semantic_net.monitoring.dashboard.server import Page

@@ -60,6 +60,7 @@ from semantic_net.protocol.actions import (
     Train,
     Write,
 )
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.bases import Base
 from semantic_net.protocol.handshake import BUSY, CROWDED, FACTS, REFUSAL_CODES, TIMEOUT
 from semantic_net.protocol.history import History
@@ -77,7 +78,7 @@ from semantic_net.protocol.messages import (
 from semantic_net.protocol.update import Update, UpdateBody, UpdateId, hash_payload, sign_update
 from semantic_net.protocol.vitals import VitalsMessage
 from semantic_net.semantic.rate import Choice
-from semantic_net.transport.address import dialable_addresses, parse_address
+from semantic_net.transport.address import dialable_addresses
 from semantic_net.transport.base import (
     Connected,
     Disconnected,

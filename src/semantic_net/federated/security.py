@@ -10,7 +10,7 @@ from typing import Literal
 
 from semantic_net.config import Config, P2PConfig
 from semantic_net.errors import ConfigError
-from semantic_net.transport.address import parse_address
+from semantic_net.protocol.address import parse_address
 from semantic_net.transport.device import DeviceIdentity
 
 log = logging.getLogger(__name__)

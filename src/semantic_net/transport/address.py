@@ -8,8 +8,6 @@ from typing import Any
 from semantic_net.protocol.address import Address, is_worth_a_dial, parse_address
 from semantic_net.protocol.handshake import Hello
 
-__all__ = ["Address", "dialable_addresses", "parse_address", "seen_address"]
-
 
 def seen_address(peername: Sequence[Any]) -> Address:
     """Return where a socket's other end is, as ``getpeername`` says it.

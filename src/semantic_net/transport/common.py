@@ -9,9 +9,9 @@ import secrets
 from collections.abc import Callable
 
 from semantic_net.errors import ConfigError
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import PeerId, Signer
-from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.base import (
     BulkSource,
     LinkTotals,

@@ -14,6 +14,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.handshake import (
     BUSY,
     DUPLICATE_CONNECTION,
@@ -23,7 +24,6 @@ from semantic_net.protocol.handshake import (
     Refusal,
 )
 from semantic_net.protocol.identity import PeerId
-from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.base import Duplicate, Unreachable
 from semantic_net.transport.connection import CLOSED, LOST, REPLACED, Connection, reason_of
 from semantic_net.transport.dial_turns import DialTurns

@@ -27,8 +27,8 @@ from zeroconf import (
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.identity import PeerId
-from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.announcement import (
     SERVICE,
     Announcement,

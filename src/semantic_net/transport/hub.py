@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from semantic_net.errors import RemoteProtocolError, TransportError
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.frames import Frame
 from semantic_net.protocol.handshake import (
     BUSY,
@@ -30,7 +31,7 @@ from semantic_net.protocol.handshake import (
     Refusal,
 )
 from semantic_net.protocol.identity import PeerId, Signer, short_id
-from semantic_net.transport.address import dialable_addresses, parse_address
+from semantic_net.transport.address import dialable_addresses
 from semantic_net.transport.base import (
     BulkSource,
     Connected,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 from semantic_net.errors import StartError
+from semantic_net.protocol.address import Address
 from semantic_net.protocol.handshake import HelloContent
 from semantic_net.protocol.identity import Signer
-from semantic_net.transport.address import Address
 from semantic_net.transport.base import TransportHandler
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection

@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.frames import Kind
-from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.hub import Hub
 from semantic_net.transport.link import Link, LinkQuality

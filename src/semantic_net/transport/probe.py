@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.frames import MAGIC, UNLIKE_MODES, Frame, Kind
 from semantic_net.protocol.handshake import (
     PROTOCOL,
@@ -28,7 +29,6 @@ from semantic_net.protocol.handshake import (
     decode_refusal,
 )
 from semantic_net.protocol.identity import PeerId, is_endorsed, peer_id_of
-from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.connection import CLOSED, LOST, reason_of
 from semantic_net.transport.frame_stream import EndOfStream, FrameStream
 from semantic_net.transport.tcp import round_trip_s

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from semantic_net.protocol.address import Address
 from semantic_net.protocol.identity import PeerId
-from semantic_net.transport.address import Address
 
 VAIN_DIALS = 6
 """Dials after which a learned address is forgotten where nobody has ever answered: half a minute,

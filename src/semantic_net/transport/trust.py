@@ -27,10 +27,10 @@ from pathlib import Path
 
 from semantic_net.disk import sync_folder
 from semantic_net.errors import ConfigError, StartError
+from semantic_net.protocol.address import parse_address
 from semantic_net.protocol.facts import printable
 from semantic_net.protocol.identity import PEER_ID_CHARS, PeerId
 from semantic_net.protocol.membership import Standing
-from semantic_net.transport.address import parse_address
 from semantic_net.transport.certificate import device_of
 
 MAX_NAME_CHARS = 64

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.address import Address
 from semantic_net.protocol.frames import Kind
 from semantic_net.protocol.handshake import (
     BUSY,
@@ -25,7 +26,7 @@ from semantic_net.protocol.handshake import (
 )
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.ad_hoc import BACKLOG, bound_socket
-from semantic_net.transport.address import Address, seen_address
+from semantic_net.transport.address import seen_address
 from semantic_net.transport.connection import reason_of
 from semantic_net.transport.frame_stream import EndOfStream, FrameStream
 from semantic_net.transport.throughput import RECEIVE_S, SEND_S, Throughput, answer

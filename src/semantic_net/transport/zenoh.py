@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.handshake import Established, HelloContent, Outcome
 from semantic_net.protocol.identity import PeerId, Signer
-from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.base import Buffer, Found, TransportHandler
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection

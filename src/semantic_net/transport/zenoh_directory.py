@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from semantic_net.transport.address import Address
+from semantic_net.protocol.address import Address
 from semantic_net.transport.zenoh_place import Place
 
 MAX_ADDRESSES = 4096

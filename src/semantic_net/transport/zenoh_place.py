@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass
 
 from semantic_net.errors import RemoteProtocolError
+from semantic_net.protocol.address import Address
 from semantic_net.protocol.identity import PEER_ID_CHARS, PeerId
-from semantic_net.transport.address import Address
 from semantic_net.transport.announcement import run_tag
 from semantic_net.transport.segment import ID_BYTES
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from semantic_net.errors import ConfigError, StartError
 from semantic_net.extras import needed_for
-from semantic_net.transport.address import parse_address
+from semantic_net.protocol.address import parse_address
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.zenoh_config import LinkIdentity, zenoh_config
 

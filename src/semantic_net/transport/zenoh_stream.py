@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from semantic_net.errors import RemoteProtocolError
-from semantic_net.transport.address import Address
+from semantic_net.protocol.address import Address
 from semantic_net.transport.base import Buffer, LinkTotals
 from semantic_net.transport.link_meter import Reading
 from semantic_net.transport.reliable import ReliableStream

@@ -22,9 +22,9 @@ from semantic_net.federated.dialled import addresses_to_dial
 from semantic_net.federated.doctor import folder, machine, peers, torch_check
 from semantic_net.federated.doctor.finding import FAIL, OK, Finding
 from semantic_net.federated.security import PINNED, security_mode, with_known_addresses
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.identity import Signer
 from semantic_net.transport.ad_hoc import is_own
-from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.identity import load_or_create_key
 from semantic_net.transport.probe import Answer, ProbeSettings
 

@@ -15,6 +15,7 @@ from semantic_net.federated.doctor.finding import FAIL, OK, WARN, Finding
 from semantic_net.federated.page import page_address
 from semantic_net.federated.security import OPEN, security_mode
 from semantic_net.monitoring.text import format_bytes
+from semantic_net.protocol.address import Address, parse_address
 from semantic_net.protocol.facts import differing_facts, printable
 from semantic_net.protocol.handshake import (
     BUSY,
@@ -27,7 +28,6 @@ from semantic_net.protocol.handshake import (
 )
 from semantic_net.protocol.identity import PeerId, short_id
 from semantic_net.transport.ad_hoc import bound_socket, is_own
-from semantic_net.transport.address import Address, parse_address
 from semantic_net.transport.device import DeviceIdentity
 from semantic_net.transport.probe import (
     NO_ROUTE,
