@@ -18,7 +18,7 @@ pytestmark = pytest.mark.network
 @pytest.mark.parametrize(
     "case",
     [
-        Case(name="balanced", preset="balanced", hidden=16384, mbit_s=[(2, 2)] * 4, rounds=8),
+        Case(name="balanced", preset="balanced", hidden=16384, mbit_s=[(2, 2)] * 4, rounds=14),
         Case(name="lossless", preset="lossless", hidden=512, mbit_s=[(5, 5)] * 4, rounds=14),
     ],
     ids=lambda case: case.name,

@@ -35,10 +35,10 @@ from semantic_net.transport.base import (
 )
 from semantic_net.transport.connection import Connection
 from semantic_net.transport.dialer import (
-    DUPLICATE_S,
     STRANGERS_A_SECOND,
     STRANGERS_AT_ONCE,
     STRANGERS_BURST,
+    UNPROVEN_S,
     Dialer,
 )
 from semantic_net.transport.hub import CountedWire, Hub
@@ -401,7 +401,7 @@ def test_addresses_to_wait_for_are_met_by_a_hello() -> None:
         transport = MemoryTransport(world.network, "b", B, settings, hello_content())
         b = Probe("b", B, transport)
         await transport.start(b.handle)
-        assert transport.unmet_addresses() == settings.peers
+        assert transport.unmet_addresses() == ("a:5000", "nobody:5000")
         await b.expect(Connected)
         await asyncio.sleep(1.0)
         assert transport.unmet_addresses() == ("nobody:5000",), "and we are not others"
@@ -491,7 +491,7 @@ def test_who_is_only_said_to_be_somewhere_is_looked_for_there_rarely() -> None:
         a.transport.add_address("b:5000")
         await asyncio.sleep(3600.0)
         assert 5 < len(times) < 25
-        assert max(waits(times)) <= DUPLICATE_S
+        assert max(waits(times)) <= UNPROVEN_S
         assert not a.of(Duplicate), "it has proven nothing"
         assert not a.of(Refused)
         await b.transport.close()
@@ -565,12 +565,27 @@ def test_whoever_says_that_it_is_we_keeps_nobody_from_its_address() -> None:
         times = await dial_times(a)
         await asyncio.sleep(600.0)
         assert transport.unmet_addresses() == (), "nobody waits for oneself"
-        assert 20 < len(times) < 50, "as often as where one is refused"
+        assert 5 < len(times) < 20, "rarely: an own address under another name stays one"
         echo.go()
         await world.peer("b", B)
         began = now()
         await a.expect(Connected)
-        assert now() - began <= SETTINGS.refused_backoff_s
+        assert now() - began <= 600.0, "as long again"
+        await transport.close()
+
+    play(scenario)
+
+
+def test_an_own_address_that_is_known_is_not_dialled() -> None:
+    async def scenario(world: MemoryWorld) -> None:
+        settings = replace(SETTINGS, peers=("a:5000",))
+        transport = MemoryTransport(world.network, "a", A, settings, hello_content())
+        a = Probe("a", A, transport)
+        await transport.start(a.handle)
+        times = await dial_times(a)
+        transport.add_address("a:5000")
+        await asyncio.sleep(60.0)
+        assert times == []
         await transport.close()
 
     play(scenario)

@@ -41,9 +41,10 @@ FIRST_REFUSED_S = 1.0
 PASSING = (DUPLICATE_CONNECTION, DUPLICATE_KEY, BUSY, QUARANTINED)
 """Refusals that pass by themselves: sessions come up and end, an old instance falls silent."""
 
-DUPLICATE_S = 600.0
-"""Longest wait until an address is dialled again of which only its own word says that the session
-with who is there is up. It doubles: who lies there for a while is believed for as long again."""
+UNPROVEN_S = 600.0
+"""Longest wait until an address is dialled again of which only its own word says that this very
+peer is there, or one with whom there is a session. It doubles: who lies there for a while is
+believed for as long again."""
 
 STRANGERS_AT_ONCE, KNOWN_AT_ONCE = 8, 8
 """Most dials of learned addresses under way: each is an open file, perhaps for many seconds. Where
@@ -306,7 +307,7 @@ class Dialer:
 
     async def _connected(self, target: Target, connection: Connection) -> float:
         target.reported, target.is_met, target.is_refused = None, True, False
-        target.duplicates = 0
+        target.unproven = 0
         began_s = asyncio.get_running_loop().time()
         await self._no_session(target)
         if asyncio.get_running_loop().time() - began_s >= LASTING_S:
@@ -329,7 +330,8 @@ class Dialer:
         """Look again later whoever says that it is we: whatever returns our words can say that."""
         target.is_self, target.is_refused = True, False
         target.failures += 1
-        return self._refused_s(target.failures)
+        target.unproven += 1
+        return self._waiting_s(target.unproven, FIRST_REFUSED_S, UNPROVEN_S)
 
     def _agree(self, peer: PeerId, address: Address) -> bool:
         """Tell whether a peer, in its session, says that it is where somebody says to be that peer.
@@ -341,14 +343,14 @@ class Dialer:
 
     def _duplicate(self, target: Target, peer: PeerId) -> float:
         """Wait for the end of the session that is there, whoever dialled it."""
-        target.peer, target.duplicates = peer, 0
+        target.peer, target.unproven = peer, 0
         self._hub.report(Duplicate(str(target.address), peer))
         return 0.0
 
     async def _said_to_be_duplicate(self, target: Target, peer: PeerId) -> float:
         """Wait for the end of a session, but not for long: who says so may not be that peer."""
-        target.duplicates += 1
-        longest_s = self._waiting_s(target.duplicates, FIRST_REFUSED_S, DUPLICATE_S)
+        target.unproven += 1
+        longest_s = self._waiting_s(target.unproven, FIRST_REFUSED_S, UNPROVEN_S)
         target.claimed = peer
         target.wake.clear()
         late = asyncio.get_running_loop().call_later(longest_s, target.wake.set)

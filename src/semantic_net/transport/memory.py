@@ -74,6 +74,9 @@ class MemoryTransport(HubTransport):
         self._hub.start(handler, (self.address,))
         self._dial_peers()
 
+    def _is_own(self, address: Address) -> bool:
+        return address == self._address
+
     async def _dial(self, address: Address) -> Connection:
         return await self._network.connect(self._name, self._hub, address)
 

@@ -42,8 +42,8 @@ class Target:
     """Somebody has spoken our language there."""
     failures: int = 0
     """In a row; sessions that did not last count."""
-    duplicates: int = 0
-    """In a row: how often it was said, without a proof, that there is a session already."""
+    unproven: int = 0
+    """In a row: how often it was said, without a proof, that nobody else is to be met there."""
     reported: str | None = None
     """What the handler was told last, so that it is told once."""
     given_up_at: float | None = None
