@@ -19,7 +19,7 @@ from transport_support import Probe, device, hello_content, raise_failures, run_
 from semantic_net.errors import ConfigError, RemoteProtocolError, StartError
 from semantic_net.protocol.frames import Kind
 from semantic_net.protocol.identity import Signer, endorse
-from semantic_net.transport import common, zenoh_directory
+from semantic_net.transport import common, target, zenoh_directory
 from semantic_net.transport.base import Connected, Disconnected, Found, Refused, Unreachable
 from semantic_net.transport.certificate import (
     CERTIFICATE_BYTES,
@@ -310,7 +310,8 @@ def test_who_is_pushed_out_by_what_is_made_up_comes_back(
 ) -> None:
     monkeypatch.setattr(zenoh_transport, "LOOK_S", 0.02)
     monkeypatch.setattr(zenoh_directory, "MAX_ADDRESSES", 4)
-    settings = replace(QUICK, max_backoff_s=0.1)
+    monkeypatch.setattr(target, "VAIN_DIALS", 1000)  # as often as it may be told of
+    settings = replace(QUICK, refused_backoff_s=0.1)
 
     async def scenario(site: Site) -> None:
         a = await site.peer("a", A, settings=settings, dials_found=False)
