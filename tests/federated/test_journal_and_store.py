@@ -381,6 +381,18 @@ def test_what_is_held_no_more_leaves_memory_and_disk_evidence_too(tmp_path: Path
     assert len(list(tmp_path.glob("*.void"))) == 2, "it may come back"
 
 
+def test_what_comes_back_before_it_is_removed_counts_once_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    store = make_store(tmp_path)
+    update = put(store, 1)
+    store.persist()
+    put(store, 1)
+    store.discard(update.id)
+    assert store._bytes_in_memory == 0
+    assert not list(tmp_path.rglob("*.update"))
+
+
 def test_retired_payloads_count_no_longer(tmp_path: Path) -> None:
     store = make_store(tmp_path, budget=2)
     for number in (1, 2, 3):

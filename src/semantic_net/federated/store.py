@@ -92,8 +92,12 @@ class UpdateStore(Generic[Parsed]):
         """Keep a checked payload; may write older ones to disk."""
         with self._lock:
             num_bytes = update.payload_bytes + self._parsed_bytes(parsed)
+            # One that was to be removed may come back before it is.
+            before = self._held.pop(update.id, None)
+            on_disk = before is not None and before.on_disk
+            self._bytes_in_memory -= 0 if before is None else before.num_bytes
             payload = memoryview(self._share(update.id, payload))
-            self._held[update.id] = _Held(update, payload, parsed, num_bytes, on_disk=False)
+            self._held[update.id] = _Held(update, payload, parsed, num_bytes, on_disk=on_disk)
             self._bytes_in_memory += num_bytes
             self._shrink()
 
