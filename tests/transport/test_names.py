@@ -114,3 +114,20 @@ def test_numeric_addresses_are_asked_of_nobody(resolver: Resolver) -> None:
     assert numeric_places("::1", 5) == [(socket.AF_INET6, ("::1", 5, 0, 0))]
     assert numeric_places("made-up.example", 5) is None
     assert not resolver.asked
+
+
+def test_a_machine_without_threads_asks_again_later(
+    monkeypatch: pytest.MonkeyPatch, resolver: Resolver
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        names = Names(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(OSError, match="can't start new thread"):
+                await names.places("known.example", 7)
+        assert await names.places("known.example", 7) == [(socket.AF_INET, ("127.0.0.1", 7))]
+
+    run_tcp(main())

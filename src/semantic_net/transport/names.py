@@ -57,7 +57,11 @@ class Names:
                 loop.call_soon_threadsafe(self._answered, host, asked, answer)
 
         # A daemon: the process does not wait for its end.
-        threading.Thread(target=ask, name=f"where is {host}", daemon=True).start()
+        thread = threading.Thread(target=ask, name=f"where is {host}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:  # this machine has no more of them
+            self._answered(host, asked, OSError(str(exc)))
         return asked
 
     def _answered(
