@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import os
-import random
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 from semantic_net.errors import StartError
 from semantic_net.protocol.address import Address
-from semantic_net.protocol.handshake import HelloContent
-from semantic_net.protocol.identity import Signer
 from semantic_net.transport.base import TransportHandler
 from semantic_net.transport.common import HubTransport
 from semantic_net.transport.connection import Connection, reason_of
 from semantic_net.transport.names import Names, Place, numeric_places
-from semantic_net.transport.settings import TransportSettings
 from semantic_net.transport.tcp import SocketWire
-from semantic_net.transport.tls import Pins
 
 BACKLOG = 128
 
@@ -48,18 +44,13 @@ class AdHocTransport(HubTransport):
     _server: asyncio.Server | None = None
     _address: Address
 
-    def __init__(
-        self,
-        signer: Signer,
-        settings: TransportSettings,
-        hello: HelloContent,
-        rng: random.Random | None = None,
-        pins: Pins | None = None,
-    ) -> None:
-        """Prepare; see `HubTransport`."""
-        super().__init__(signer, settings, hello, rng, pins)
-        self._names = Names(NAMED_THREADS)
-        self._learned_names = Names(LEARNED_THREADS)
+    @functools.cached_property
+    def _names(self) -> Names:
+        return Names(NAMED_THREADS)
+
+    @functools.cached_property
+    def _learned_names(self) -> Names:
+        return Names(LEARNED_THREADS)
 
     @property
     def address(self) -> str:
